@@ -1,0 +1,242 @@
+"""The networks of the certified-training literature, as the plain modules that a user would write.
+
+Sources: DM-small, DM-medium, DM-large: Gowal et al., 2018, arXiv 1810.12715. CNN-7 with BatchNorm, Wide-ResNet and ResNeXt:
+Shi et al., 2021, arXiv 2103.17268. Every convolution keeps its bias, also in front of a BatchNorm. ``mlp`` is from no paper.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+_BUILDERS: dict[str, Callable[..., list[nn.Module]]] = {}
+
+
+def names() -> list[str]:
+    """The names that `build` knows."""
+    return sorted(_BUILDERS)
+
+
+def build(
+    name: str,
+    input_shape: Sequence[int],
+    num_classes: int,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **options: object,
+) -> nn.Sequential:
+    """The network `name` for inputs of `input_shape`.
+
+    Args:
+        name: one of `names()`.
+        input_shape: shape of one input without the batch, (C, H, W); ``mlp`` takes any shape.
+        num_classes: number of logits, at least 2.
+        mean, std: per channel; both given: the first layer is ``fastbound.nn.Normalize(mean, std)``, so that boxes stay in pixels.
+        options: of the network, for example ``width`` of ``cnn7``.
+
+    Raises:
+        ValueError: unknown network or option, or an input that is too small for the network (names those that fit).
+    """
+    shape = tuple(int(size) for size in input_shape)
+    _check_request(name, shape, num_classes, options)
+    try:
+        layers = _BUILDERS[name](shape, num_classes, **options)
+    except _TooSmall as problem:
+        raise ValueError(
+            f"{name} does not fit inputs of shape {list(shape)}: {problem}. Networks that fit: {', '.join(fitting(shape)) or 'none'}."
+        ) from None
+    return nn.Sequential(*_normalisation(mean, std), *layers)
+
+
+def fitting(input_shape: Sequence[int]) -> list[str]:
+    """The networks that inputs of this shape (C, H, W) are large enough for."""
+    return [name for name in names() if _fits(name, tuple(input_shape))]
+
+
+def default_network(input_shape: Sequence[int]) -> str:
+    """The network that a run uses when none is named: DM-small where it fits, else the MLP."""
+    return "dm-small" if _fits("dm-small", tuple(input_shape)) else "mlp"
+
+
+class _TooSmall(ValueError):
+    """A layer would have an output without a pixel."""
+
+
+def _network(name: str) -> Callable:
+    def register(builder: Callable[..., list[nn.Module]]) -> Callable[..., list[nn.Module]]:
+        _BUILDERS[name] = builder
+        return builder
+
+    return register
+
+
+def _check_request(name: str, shape: tuple[int, ...], num_classes: int, options: dict[str, object]) -> None:
+    if name not in _BUILDERS:
+        raise ValueError(f"model: there is no network {name!r}; known: {', '.join(names())}.")
+    if not shape or min(shape) < 1:
+        raise ValueError(f"input_shape: wanted positive sizes without the batch, (C, H, W), got {list(shape)}.")
+    if num_classes < 2:
+        raise ValueError(f"num_classes: wanted at least 2, got {num_classes}.")
+    known = list(inspect.signature(_BUILDERS[name]).parameters)[2:]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}.")
+
+
+def _fits(name: str, shape: tuple[int, ...]) -> bool:
+    try:
+        with torch.device("meta"):
+            _BUILDERS[name](shape, 2)
+    except _TooSmall:
+        return False
+    return True
+
+
+def _normalisation(mean: Sequence[float] | None, std: Sequence[float] | None) -> list[nn.Module]:
+    if mean is None and std is None:
+        return []
+    if mean is None or std is None:
+        raise ValueError("mean and std belong together: give both or neither.")
+    from .nn import Normalize
+
+    return [Normalize(mean, std)]
+
+
+def _output_shape(layers: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape (C, H, W) behind the convolutions and residual blocks of `layers`."""
+    if len(shape) != 3:
+        raise _TooSmall(f"it needs images (C, H, W), got {len(shape)} dimensions")
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            shape = (layer.out_channels, *(_conv_size(layer, axis, size) for axis, size in enumerate(shape[1:])))
+        elif isinstance(layer, _Residual):
+            stride = layer.stride
+            shape = (layer.out_channels, *(math.ceil(size / stride) for size in shape[1:]))
+    return shape
+
+
+def _conv_size(conv: nn.Conv2d, axis: int, size: int) -> int:
+    padding = conv.padding[axis]
+    assert not isinstance(padding, str)
+    out = (size + 2 * padding - conv.kernel_size[axis]) // conv.stride[axis] + 1
+    if out < 1:
+        raise _TooSmall(f"a {conv.kernel_size[axis]}x{conv.kernel_size[axis]} convolution meets {size} pixels")
+    return out
+
+
+def _head(layers: list[nn.Module], shape: tuple[int, ...], hidden: Sequence[int], num_classes: int, norm: bool = False) -> list[nn.Module]:
+    """`layers`, then flatten, the hidden fully connected layers and the classifier."""
+    size = math.prod(_output_shape(layers, shape))
+    layers = [*layers, nn.Flatten()]
+    for width in hidden:
+        layers += [nn.Linear(size, width), *([nn.BatchNorm1d(width)] if norm else []), nn.ReLU()]
+        size = width
+    return [*layers, nn.Linear(size, num_classes)]
+
+
+def _convs(channels: int, plan: Sequence[tuple[int, int, int, int]], norm: bool = False) -> list[nn.Module]:
+    """Convolution (BatchNorm) ReLU for every (channels, kernel, stride, padding) of the plan."""
+    layers: list[nn.Module] = []
+    for out, kernel, stride, padding in plan:
+        layers += [nn.Conv2d(channels, out, kernel, stride, padding), *([nn.BatchNorm2d(out)] if norm else []), nn.ReLU()]
+        channels = out
+    return layers
+
+
+@_network("mlp")
+def _mlp(shape: tuple[int, ...], num_classes: int, hidden: Sequence[int] = (256, 256, 256)) -> list[nn.Module]:
+    layers: list[nn.Module] = [nn.Flatten()]
+    size = math.prod(shape)
+    for width in hidden:
+        layers += [nn.Linear(size, width), nn.ReLU()]
+        size = width
+    return [*layers, nn.Linear(size, num_classes)]
+
+
+@_network("dm-small")
+def _dm_small(shape: tuple[int, ...], num_classes: int) -> list[nn.Module]:
+    return _head(_convs(shape[0], [(16, 4, 2, 0), (32, 4, 1, 0)]), shape, [100], num_classes)
+
+
+@_network("dm-medium")
+def _dm_medium(shape: tuple[int, ...], num_classes: int) -> list[nn.Module]:
+    plan = [(32, 3, 1, 0), (32, 4, 2, 0), (64, 3, 1, 0), (64, 4, 2, 0)]
+    return _head(_convs(shape[0], plan), shape, [512, 512], num_classes)
+
+
+def _seven_layer_plan(width: int) -> list[tuple[int, int, int, int]]:
+    return [(width, 3, 1, 1), (width, 3, 1, 1), (2 * width, 3, 2, 1), (2 * width, 3, 1, 1), (2 * width, 3, 1, 1)]
+
+
+@_network("dm-large")
+def _dm_large(shape: tuple[int, ...], num_classes: int, width: int = 64) -> list[nn.Module]:
+    return _head(_convs(shape[0], _seven_layer_plan(width)), shape, [512], num_classes)
+
+
+@_network("cnn7")
+def _cnn7(shape: tuple[int, ...], num_classes: int, width: int = 64, last_stride: int = 1) -> list[nn.Module]:
+    """DM-large with BatchNorm after every convolution and the hidden layer; `last_stride` 2 for 64x64 inputs (Tiny-ImageNet)."""
+    plan = _seven_layer_plan(width)
+    plan[-1] = (2 * width, 3, last_stride, 1)
+    return _head(_convs(shape[0], plan, norm=True), shape, [512], num_classes, norm=True)
+
+
+@_network("wide-resnet")
+def _wide_resnet(shape: tuple[int, ...], num_classes: int, width: int = 128) -> list[nn.Module]:
+    layers = _convs(shape[0], [(16, 3, 1, 1)], norm=True)
+    channels = 16
+    for out, stride in [(width, 1), (2 * width, 2), (4 * width, 2)]:
+        layers.append(_basic_block(channels, out, stride))
+        channels = out
+    return _head(layers, shape, [512], num_classes, norm=True)
+
+
+@_network("resnext")
+def _resnext(shape: tuple[int, ...], num_classes: int, width: int = 64) -> list[nn.Module]:
+    layers = _convs(shape[0], [(64, 3, 1, 1)], norm=True)
+    channels = 64
+    for group_width, stride in [(width, 1), (2 * width, 2), (4 * width, 2)]:
+        layers.append(_resnext_block(channels, group_width, stride))
+        channels = 2 * group_width
+    return _head(layers, shape, [512], num_classes, norm=True)
+
+
+class _Residual(nn.Module):
+    """ReLU(body(x) + shortcut(x)) with a 1x1 convolution and BatchNorm as the shortcut."""
+
+    def __init__(self, body: nn.Sequential, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
+        self.out_channels = out_channels
+        self.stride = stride
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [B, C, H, W] -> [B, out_channels, ceil(H / stride), ceil(W / stride)]
+        return F.relu(self.body(x) + self.shortcut(x))
+
+
+def _basic_block(in_channels: int, out_channels: int, stride: int) -> _Residual:
+    body = nn.Sequential(
+        *_convs(in_channels, [(out_channels, 3, stride, 1)], norm=True),
+        nn.Conv2d(out_channels, out_channels, 3, 1, 1),
+        nn.BatchNorm2d(out_channels),
+    )
+    return _Residual(body, in_channels, out_channels, stride)
+
+
+def _resnext_block(in_channels: int, group_width: int, stride: int) -> _Residual:
+    body = nn.Sequential(
+        *_convs(in_channels, [(group_width, 1, 1, 0)], norm=True),
+        nn.Conv2d(group_width, group_width, 3, stride, 1, groups=2),
+        nn.BatchNorm2d(group_width),
+        nn.ReLU(),
+        nn.Conv2d(group_width, 2 * group_width, 1),
+        nn.BatchNorm2d(2 * group_width),
+    )
+    return _Residual(body, in_channels, 2 * group_width, stride)

@@ -1,0 +1,110 @@
+"""The networks of the literature: layers, sizes, errors."""
+
+import pytest
+import torch
+from torch import nn
+
+from fastbound import models
+
+CIFAR, MNIST, DIGITS = (3, 32, 32), (1, 28, 28), (1, 8, 8)
+
+
+def described(model: nn.Module) -> list[str]:
+    """One word a layer: c16/4/2/0 for a convolution, f100 for a fully connected layer, b for BatchNorm, r for ReLU."""
+    words = []
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            words.append(f"c{layer.out_channels}/{layer.kernel_size[0]}/{layer.stride[0]}/{layer.padding[0]}")
+        elif isinstance(layer, nn.Linear):
+            words.append(f"f{layer.out_features}")
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            words.append("b")
+        elif isinstance(layer, nn.ReLU):
+            words.append("r")
+    return words
+
+
+PLANS = {
+    "mlp": "f256 r f256 r f256 r f10",
+    "dm-small": "c16/4/2/0 r c32/4/1/0 r f100 r f10",
+    "dm-medium": "c32/3/1/0 r c32/4/2/0 r c64/3/1/0 r c64/4/2/0 r f512 r f512 r f10",
+    "dm-large": "c64/3/1/1 r c64/3/1/1 r c128/3/2/1 r c128/3/1/1 r c128/3/1/1 r f512 r f10",
+    "cnn7": "c64/3/1/1 b r c64/3/1/1 b r c128/3/2/1 b r c128/3/1/1 b r c128/3/1/1 b r f512 b r f10",
+    "wide-resnet": "c16/3/1/1 b r"
+    " c128/3/1/1 b r c128/3/1/1 b c128/1/1/0 b c256/3/2/1 b r c256/3/1/1 b c256/1/2/0 b c512/3/2/1 b r c512/3/1/1 b c512/1/2/0 b f512 b r f10",
+    "resnext": "c64/3/1/1 b r"
+    " c64/1/1/0 b r c64/3/1/1 b r c128/1/1/0 b c128/1/1/0 b c128/1/1/0 b r c128/3/2/1 b r c256/1/1/0 b c256/1/2/0 b"
+    " c256/1/1/0 b r c256/3/2/1 b r c512/1/1/0 b c512/1/2/0 b f512 b r f10",
+}
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_layers_are_those_of_the_papers(name):
+    with torch.device("meta"):
+        model = models.build(name, CIFAR, 10)
+    assert " ".join(described(model)) == PLANS[name]
+    assert all(layer.bias is not None for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+
+
+@pytest.mark.parametrize(("name", "shape"), [(name, shape) for shape in (CIFAR, MNIST, DIGITS) for name in models.fitting(shape)], ids=str)
+def test_forward_gives_logits(name, shape):
+    small = {"cnn7": {"width": 4}, "dm-large": {"width": 4}, "wide-resnet": {"width": 8}, "resnext": {"width": 8}}
+    model = models.build(name, shape, 7, **small.get(name, {}))
+    logits = model(torch.rand(3, *shape))
+    assert logits.shape == (3, 7)
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_known_sizes():
+    with torch.device("meta"):
+        count = sum(p.numel() for p in models.build("cnn7", CIFAR, 10).parameters())
+    # algorithms: the hidden layer of CNN-7 is 32768 x 512, 16.8M of about 17.2M parameters
+    assert 17.1e6 < count < 17.3e6
+    with torch.device("meta"):
+        tiny = models.build("cnn7", (3, 64, 64), 200, last_stride=2)
+    assert [layer.in_features for layer in tiny if isinstance(layer, nn.Linear)] == [32768, 512]
+
+
+def test_grouped_convolutions_of_resnext():
+    groups = [layer.groups for layer in models.build("resnext", DIGITS, 10, width=8).modules() if isinstance(layer, nn.Conv2d)]
+    assert groups.count(2) == 3 and set(groups) == {1, 2}
+
+
+def test_residual_block_adds_and_rectifies():
+    model = models.build("wide-resnet", DIGITS, 10, width=8).eval()
+    block = model[3]
+    x = torch.randn(2, 16, 8, 8)
+    assert torch.equal(block(x), (block.body(x) + block.shortcut(x)).clamp(min=0))
+    assert block(x).min() == 0
+
+
+def test_a_network_that_does_not_fit_names_those_that_do():
+    with pytest.raises(ValueError, match=r"dm-small does not fit inputs of shape \[1, 8, 8\].*Networks that fit: cnn7, dm-large, mlp, resnext, wide-resnet"):
+        models.build("dm-small", DIGITS, 10)
+    assert models.fitting((7,)) == ["mlp"]
+    assert "dm-small" in models.fitting((1, 10, 10)) and "dm-small" not in models.fitting((1, 9, 9))
+    assert models.default_network(DIGITS) == "mlp" and models.default_network(MNIST) == "dm-small"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("resnet", MNIST, 10), {}, "no network 'resnet'; known: cnn7, dm-large"),
+        (("cnn7", MNIST, 10), {"depth": 3}, "cnn7 has no option depth; its options: width, last_stride"),
+        (("dm-small", MNIST, 10), {"width": 3}, "dm-small has no option width; its options: none"),
+        (("mlp", (), 10), {}, "input_shape"),
+        (("mlp", MNIST, 1), {}, "num_classes: wanted at least 2, got 1"),
+        (("mlp", MNIST, 10), {"mean": (0.5,)}, "belong together"),
+    ],
+)
+def test_bad_requests(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        models.build(*arguments, **options)
+
+
+def test_normalisation_is_the_first_layer():
+    model = models.build("mlp", (3, 4, 4), 10, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    x = torch.rand(2, 3, 4, 4)
+    mean, std = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1)
+    torch.testing.assert_close(model[0](x), (x - mean) / std)
