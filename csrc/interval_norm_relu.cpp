@@ -1,0 +1,240 @@
+// Host side: checks, dtype and device. No arithmetic.
+#include <cmath>
+#include <vector>
+
+#include "cpu/interval_norm_relu_cpu.h"
+#include "host.h"
+#include "isa.h"
+#ifdef FASTBOUND_WITH_CUDA
+#include "cuda/interval_norm_relu.cuh"
+#endif
+
+namespace fastbound {
+
+FASTBOUND_DECLARE_CPU(IntervalNormRelu, interval_norm_relu)
+
+namespace {
+
+using std::int64_t;
+
+// True where there is something to do.
+bool check_shape(int64_t outer, int64_t channels, int64_t inner) {
+  require_size(outer, "outer");
+  require_size(channels, "channels");
+  require_size(inner, "inner");
+  return outer > 0 && channels > 0 && inner > 0;
+}
+
+bool check(int streams, int64_t outer, int64_t channels, int64_t inner, double slope) {
+  if (streams != 1 && streams != 2)
+    throw std::invalid_argument("streams must be 1 (center) or 2 (nominal, center), got " + std::to_string(streams));
+  if (!(slope >= 0 && slope <= 1))
+    throw std::invalid_argument("slope must lie in [0, 1], got " + std::to_string(slope));
+  return check_shape(outer, channels, inner);
+}
+
+void check_pair(Address a, Address b, const char* message) { require((a == 0) == (b == 0), message); }
+
+void check_statistics(Address x, Address mean, Address var, int64_t outer, int64_t channels, int64_t inner) {
+  check_shape(outer, channels, inner);
+  if (channels == 0) return;
+  require(outer > 0 && inner > 0, "norm_statistics needs at least one value per channel");
+  require_pointer(x, "x");
+  require_pointer(mean, "mean");
+  require_pointer(var, "var");
+}
+
+bool check_fwd(Address stack, Address radius, Address scale, Address shift, Address out_stack, Address out_radius,
+               int streams, int64_t outer, int64_t channels, int64_t inner, double slope) {
+  if (!check(streams, outer, channels, inner, slope)) return false;
+  require_pointer(stack, "stack");
+  require_pointer(radius, "radius");
+  require_pointer(out_stack, "out_stack");
+  require_pointer(out_radius, "out_radius");
+  check_pair(scale, shift, "scale and shift must be given together");
+  return true;
+}
+
+bool check_bwd_sums(Address grad_stack, Address stack, Address radius, Address scale, Address shift, Address sum_scale,
+                    Address sum_shift, int streams, int64_t outer, int64_t channels, int64_t inner, double slope) {
+  check(streams, outer, channels, inner, slope);
+  if (channels == 0) return false;
+  require_pointer(scale, "scale");
+  require_pointer(shift, "shift");
+  require_pointer(sum_scale, "sum_scale");
+  require_pointer(sum_shift, "sum_shift");
+  if (outer > 0 && inner > 0) {
+    require_pointer(grad_stack, "grad_stack");
+    require_pointer(stack, "stack");
+    require_pointer(radius, "radius");
+  }
+  return true;
+}
+
+bool check_bwd(Address grad_stack, Address stack, Address radius, Address scale, Address shift, Address nominal_mul,
+               Address nominal_add, Address out_grad_stack, Address out_grad_radius, int streams, int64_t outer,
+               int64_t channels, int64_t inner, double slope) {
+  if (!check(streams, outer, channels, inner, slope)) return false;
+  require_pointer(grad_stack, "grad_stack");
+  require_pointer(stack, "stack");
+  require_pointer(radius, "radius");
+  require_pointer(out_grad_stack, "out_grad_stack");
+  require_pointer(out_grad_radius, "out_grad_radius");
+  check_pair(scale, shift, "scale and shift must be given together");
+  check_pair(nominal_mul, nominal_add, "nominal_mul and nominal_add must be given together");
+  require(nominal_mul == 0 || (scale != 0 && streams == 2), "nominal_mul needs scale and a nominal stream");
+  return true;
+}
+
+void norm_statistics(int dtype, Address x, Address mean, Address var, int64_t outer, int64_t channels, int64_t inner,
+                     int threads) {
+  require_threads(threads);
+  check_statistics(x, mean, var, outer, channels, inner);
+  if (channels == 0) return;
+  std::vector<double> scratch(2 * channels * threads);
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    interval_norm_relu<T>().statistics(in<T>(x), out<T>(mean), out<T>(var), scratch.data(), outer, channels, inner,
+                                       threads);
+  });
+}
+
+void interval_norm_relu_fwd(int dtype, Address stack, Address radius, Address scale, Address shift, Address out_stack,
+                            Address out_radius, int streams, int64_t outer, int64_t channels, int64_t inner,
+                            double slope, int threads) {
+  require_threads(threads);
+  if (!check_fwd(stack, radius, scale, shift, out_stack, out_radius, streams, outer, channels, inner, slope)) return;
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    interval_norm_relu<T>().forward(in<T>(stack), in<T>(radius), in<T>(scale), in<T>(shift), out<T>(out_stack),
+                                    out<T>(out_radius), streams, outer, channels, inner, static_cast<T>(slope),
+                                    threads);
+  });
+}
+
+void interval_norm_relu_bwd_sums(int dtype, Address grad_stack, Address grad_radius, Address stack, Address radius,
+                                 Address scale, Address shift, Address sum_scale, Address sum_shift, int streams,
+                                 int64_t outer, int64_t channels, int64_t inner, double slope, int threads) {
+  require_threads(threads);
+  if (!check_bwd_sums(grad_stack, stack, radius, scale, shift, sum_scale, sum_shift, streams, outer, channels, inner,
+                      slope))
+    return;
+  std::vector<double> scratch(2 * channels * threads);
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    interval_norm_relu<T>().backward_sums(in<T>(grad_stack), in<T>(grad_radius), in<T>(stack), in<T>(radius),
+                                          in<T>(scale), in<T>(shift), out<T>(sum_scale), out<T>(sum_shift),
+                                          scratch.data(), streams, outer, channels, inner, static_cast<T>(slope),
+                                          threads);
+  });
+}
+
+void interval_norm_relu_bwd(int dtype, Address grad_stack, Address grad_radius, Address stack, Address radius,
+                            Address scale, Address shift, Address nominal_mul, Address nominal_add,
+                            Address out_grad_stack, Address out_grad_radius, int streams, int64_t outer,
+                            int64_t channels, int64_t inner, double slope, int threads) {
+  require_threads(threads);
+  if (!check_bwd(grad_stack, stack, radius, scale, shift, nominal_mul, nominal_add, out_grad_stack, out_grad_radius,
+                 streams, outer, channels, inner, slope))
+    return;
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    interval_norm_relu<T>().backward(in<T>(grad_stack), in<T>(grad_radius), in<T>(stack), in<T>(radius), in<T>(scale),
+                                     in<T>(shift), in<T>(nominal_mul), in<T>(nominal_add), out<T>(out_grad_stack),
+                                     out<T>(out_grad_radius), streams, outer, channels, inner, static_cast<T>(slope),
+                                     threads);
+  });
+}
+
+#ifdef FASTBOUND_WITH_CUDA
+void norm_statistics_cuda(int dtype, Address x, Address mean, Address var, int64_t outer, int64_t channels,
+                          int64_t inner, Address stream, int device) {
+  check_statistics(x, mean, var, outer, channels, inner);
+  if (channels == 0) return;
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    cuda::norm_statistics_launch<T>(in<T>(x), out<T>(mean), out<T>(var), outer, channels, inner,
+                                    reinterpret_cast<cudaStream_t>(stream), device);
+  });
+}
+
+void interval_norm_relu_fwd_cuda(int dtype, Address stack, Address radius, Address scale, Address shift,
+                                 Address out_stack, Address out_radius, int streams, int64_t outer, int64_t channels,
+                                 int64_t inner, double slope, Address stream, int device) {
+  if (!check_fwd(stack, radius, scale, shift, out_stack, out_radius, streams, outer, channels, inner, slope)) return;
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    cuda::interval_norm_relu_fwd_launch<T>(in<T>(stack), in<T>(radius), in<T>(scale), in<T>(shift), out<T>(out_stack),
+                                           out<T>(out_radius), streams, outer, channels, inner, static_cast<T>(slope),
+                                           reinterpret_cast<cudaStream_t>(stream), device);
+  });
+}
+
+void interval_norm_relu_bwd_sums_cuda(int dtype, Address grad_stack, Address grad_radius, Address stack,
+                                      Address radius, Address scale, Address shift, Address sum_scale,
+                                      Address sum_shift, int streams, int64_t outer, int64_t channels, int64_t inner,
+                                      double slope, Address stream, int device) {
+  if (!check_bwd_sums(grad_stack, stack, radius, scale, shift, sum_scale, sum_shift, streams, outer, channels, inner,
+                      slope))
+    return;
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    cuda::interval_norm_relu_bwd_sums_launch<T>(in<T>(grad_stack), in<T>(grad_radius), in<T>(stack), in<T>(radius),
+                                                in<T>(scale), in<T>(shift), out<T>(sum_scale), out<T>(sum_shift),
+                                                streams, outer, channels, inner, static_cast<T>(slope),
+                                                reinterpret_cast<cudaStream_t>(stream), device);
+  });
+}
+
+void interval_norm_relu_bwd_cuda(int dtype, Address grad_stack, Address grad_radius, Address stack, Address radius,
+                                 Address scale, Address shift, Address nominal_mul, Address nominal_add,
+                                 Address out_grad_stack, Address out_grad_radius, int streams, int64_t outer,
+                                 int64_t channels, int64_t inner, double slope, Address stream, int device) {
+  if (!check_bwd(grad_stack, stack, radius, scale, shift, nominal_mul, nominal_add, out_grad_stack, out_grad_radius,
+                 streams, outer, channels, inner, slope))
+    return;
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    cuda::interval_norm_relu_bwd_launch<T>(
+        in<T>(grad_stack), in<T>(grad_radius), in<T>(stack), in<T>(radius), in<T>(scale), in<T>(shift),
+        in<T>(nominal_mul), in<T>(nominal_add), out<T>(out_grad_stack), out<T>(out_grad_radius), streams, outer,
+        channels, inner, static_cast<T>(slope), reinterpret_cast<cudaStream_t>(stream), device);
+  });
+}
+#endif
+
+}  // namespace
+
+void bind_interval_norm_relu(pybind11::module_& m) {
+  using pybind11::arg;
+  m.def("norm_statistics", norm_statistics, arg("dtype"), arg("x"), arg("mean"), arg("var"), arg("outer"),
+        arg("channels"), arg("inner"), arg("threads"), NoGil());
+  m.def("interval_norm_relu_fwd", interval_norm_relu_fwd, arg("dtype"), arg("stack"), arg("radius"), arg("scale"),
+        arg("shift"), arg("out_stack"), arg("out_radius"), arg("streams"), arg("outer"), arg("channels"), arg("inner"),
+        arg("slope"), arg("threads"), NoGil());
+  m.def("interval_norm_relu_bwd_sums", interval_norm_relu_bwd_sums, arg("dtype"), arg("grad_stack"),
+        arg("grad_radius"), arg("stack"), arg("radius"), arg("scale"), arg("shift"), arg("sum_scale"),
+        arg("sum_shift"), arg("streams"), arg("outer"), arg("channels"), arg("inner"), arg("slope"), arg("threads"),
+        NoGil());
+  m.def("interval_norm_relu_bwd", interval_norm_relu_bwd, arg("dtype"), arg("grad_stack"), arg("grad_radius"),
+        arg("stack"), arg("radius"), arg("scale"), arg("shift"), arg("nominal_mul"), arg("nominal_add"),
+        arg("out_grad_stack"), arg("out_grad_radius"), arg("streams"), arg("outer"), arg("channels"), arg("inner"),
+        arg("slope"), arg("threads"), NoGil());
+#ifdef FASTBOUND_WITH_CUDA
+  m.def("norm_statistics_cuda", norm_statistics_cuda, arg("dtype"), arg("x"), arg("mean"), arg("var"), arg("outer"),
+        arg("channels"), arg("inner"), arg("stream"), arg("device"), NoGil());
+  m.def("interval_norm_relu_fwd_cuda", interval_norm_relu_fwd_cuda, arg("dtype"), arg("stack"), arg("radius"),
+        arg("scale"), arg("shift"), arg("out_stack"), arg("out_radius"), arg("streams"), arg("outer"),
+        arg("channels"), arg("inner"), arg("slope"), arg("stream"), arg("device"), NoGil());
+  m.def("interval_norm_relu_bwd_sums_cuda", interval_norm_relu_bwd_sums_cuda, arg("dtype"), arg("grad_stack"),
+        arg("grad_radius"), arg("stack"), arg("radius"), arg("scale"), arg("shift"), arg("sum_scale"),
+        arg("sum_shift"), arg("streams"), arg("outer"), arg("channels"), arg("inner"), arg("slope"), arg("stream"),
+        arg("device"), NoGil());
+  m.def("interval_norm_relu_bwd_cuda", interval_norm_relu_bwd_cuda, arg("dtype"), arg("grad_stack"),
+        arg("grad_radius"), arg("stack"), arg("radius"), arg("scale"), arg("shift"), arg("nominal_mul"),
+        arg("nominal_add"), arg("out_grad_stack"), arg("out_grad_radius"), arg("streams"), arg("outer"),
+        arg("channels"), arg("inner"), arg("slope"), arg("stream"), arg("device"), NoGil());
+#endif
+}
+
+}  // namespace fastbound

@@ -1,0 +1,60 @@
+// The arithmetic of one element, for CPU and CUDA alike. fastbound/reference/interval_norm_relu.py says what it means.
+#pragma once
+
+#include "portable.h"
+
+namespace fastbound {
+
+template <typename T>
+FASTBOUND_HD T leaky_relu(T y, T slope) {
+  return y >= T(0) ? y : slope * y;
+}
+
+// At y == 0 the slope, as torch's relu and leaky_relu have it.
+template <typename T>
+FASTBOUND_HD T leaky_relu_grad(T grad, T y, T slope) {
+  return y > T(0) ? grad : slope * grad;
+}
+
+// (center, radius) through a leaky ReLU with 0 <= slope <= 1. NaN fails both comparisons and comes out as NaN.
+template <typename T>
+FASTBOUND_HD void interval_relu(T& center, T& radius, T slope) {
+  const T lower = center - radius;
+  const T upper = center + radius;
+  const bool active = lower >= T(0);
+  const bool dead = upper <= T(0);
+  const T below = slope * lower;
+  const T mixed_center = T(0.5) * (below + upper);
+  const T mixed_radius = T(0.5) * (upper - below);
+  const T dead_center = slope * center;
+  const T dead_radius = slope * radius;
+  center = active ? center : (dead ? dead_center : mixed_center);
+  radius = active ? radius : (dead ? dead_radius : mixed_radius);
+}
+
+// The gradient of interval_relu: (grad_center, grad_radius) in place, at the (center, radius) that entered it.
+template <typename T>
+FASTBOUND_HD void interval_relu_grad(T& grad_center, T& grad_radius, T center, T radius, T slope) {
+  const bool active = center - radius >= T(0);
+  const bool dead = center + radius <= T(0);
+  const T grad_lower = T(0.5) * (grad_center - grad_radius) * slope;
+  const T grad_upper = T(0.5) * (grad_center + grad_radius);
+  const T dead_center = slope * grad_center;
+  const T dead_radius = slope * grad_radius;
+  const T mixed_center = grad_lower + grad_upper;
+  const T mixed_radius = grad_upper - grad_lower;
+  grad_center = active ? grad_center : (dead ? dead_center : mixed_center);
+  grad_radius = active ? grad_radius : (dead ? dead_radius : mixed_radius);
+}
+
+template <typename T>
+FASTBOUND_HD T absolute(T value) {
+  return value < T(0) ? -value : value;
+}
+
+template <typename T>
+FASTBOUND_HD T times_sign(T value, T of) {
+  return of > T(0) ? value : (of < T(0) ? -value : T(0));
+}
+
+}  // namespace fastbound
