@@ -1,0 +1,120 @@
+"""The one place that chooses code: which backend serves which primitive.
+
+A backend is a module per primitive (``fastbound/reference/<stem>.py``, ``fastbound/native/<stem>.py``,
+``kernels/<stem>.py``) with the functions ``<stem>_fwd`` and ``<stem>_bwd``, and, except for the reference,
+``unsupported(device_type, dtype)`` that returns a reason or None. An explicit request (`use_backend`) gets what it
+asks for or an error; the automatic choice takes the first backend without a reason against it, and
+`show_config` prints all reasons.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from functools import cache
+from types import ModuleType
+
+import torch
+
+from fastbound.errors import BackendError
+
+PACKAGES = {"native": "fastbound.native", "triton": "fastbound.kernels", "reference": "fastbound.reference"}
+PREFERENCE = {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")}
+
+_requested: contextvars.ContextVar[str | None] = contextvars.ContextVar("fastbound_backend", default=None)
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Serve every primitive called inside the context from the backend ``name``, or raise.
+
+    Args:
+        name: ``"reference"`` (plain torch), ``"native"`` (C++/CUDA) or ``"triton"``.
+
+    Raises:
+        ValueError: the name is none of these.
+        BackendError: (inside the context) the backend cannot serve a primitive; never a silent fallback.
+    """
+    if name not in PACKAGES:
+        raise ValueError(f"backend: wanted one of {', '.join(sorted(PACKAGES))}, got {name!r}.")
+    token = _requested.set(name)
+    try:
+        yield
+    finally:
+        _requested.reset(token)
+
+
+def find(stem: str, tensor: torch.Tensor) -> ModuleType:
+    """The module that serves the primitive ``stem`` for tensors like ``tensor`` (its device and dtype)."""
+    if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than it calls a kernel
+        return _compiled(stem, _requested.get())
+    return _select(stem, tensor.device.type, tensor.dtype, _requested.get())
+
+
+def needs_grad(*tensors: torch.Tensor | None) -> bool:
+    """Whether autograd must see the call; without it a primitive is a direct call."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+@cache
+def _compiled(stem: str, requested: str | None) -> ModuleType:
+    if requested not in (None, "reference"):
+        raise BackendError(
+            f"backend {requested!r} was requested inside torch.compile, which compiles the reference formula of "
+            f"{stem} itself; leave the compiled region or drop use_backend."
+        )
+    return importlib.import_module(f"{PACKAGES['reference']}.{stem}")
+
+
+@cache
+def _select(stem: str, device_type: str, dtype: torch.dtype, requested: str | None) -> ModuleType:
+    if requested is not None:
+        module, reason = _load(requested, stem, device_type, dtype)
+        if module is None:
+            raise BackendError(f"backend {requested!r} cannot serve {stem} on {device_type} in {dtype}: {reason}.")
+        return module
+    for name in PREFERENCE.get(device_type, ("reference",)):
+        module, _ = _load(name, stem, device_type, dtype)
+        if module is not None:
+            return module
+    raise BackendError(f"no backend serves {stem} on {device_type} in {dtype}.")
+
+
+def _load(name: str, stem: str, device_type: str, dtype: torch.dtype) -> tuple[ModuleType | None, str]:
+    try:
+        module = importlib.import_module(f"{PACKAGES[name]}.{stem}")
+    except ModuleNotFoundError as error:
+        return None, f"{error.name} is not installed or not written"
+    if not dtype.is_floating_point or dtype in (torch.float16, torch.bfloat16):
+        return None, f"{dtype} is not supported; use float32 or float64"
+    unsupported = getattr(module, "unsupported", None)
+    reason = unsupported(device_type, dtype) if unsupported is not None else None
+    return (module, "") if reason is None else (None, reason)
+
+
+def primitives() -> list[str]:
+    """The stems of all primitives, found in the tree."""
+    package = importlib.import_module(PACKAGES["reference"])
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+
+
+def show_config() -> str:
+    """Describe, for this machine, which backend serves which primitive and why not another. Prints and returns it."""
+    from fastbound.native import description
+
+    lines = [f"torch {torch.__version__}, {torch.get_num_threads()} threads, {description()}"]
+    devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+    for stem in primitives():
+        for device in devices:
+            chosen = _select(stem, device, torch.float32, None).__name__
+            lines.append(f"{stem} [{device}]: {next(n for n, p in PACKAGES.items() if chosen.startswith(p))}")
+            for name in PACKAGES:
+                module, reason = _load(name, stem, device, torch.float32)
+                if module is None:
+                    lines.append(f"    not {name}: {reason}")
+    text = "\n".join(lines)
+    print(text)
+    return text

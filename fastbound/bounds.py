@@ -1,0 +1,144 @@
+"""`bound`: bounds on a specification of a model's outputs, by interval or backward propagation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastbound import crown
+from fastbound.domains.interval import Interval, require_tape
+from fastbound.domains.lazy import Bounds
+from fastbound.domains.tape import Linear, Node, Tape
+from fastbound.ops import interval_margin
+from fastbound.spec import check_spec, margin_labels
+
+METHODS = ("ibp", "crown-ibp", "crown")
+
+
+def bound(
+    model: nn.Module | Callable[[Any], Any] | Interval,
+    box: Interval | None = None,
+    method: str = "ibp",
+    spec: Tensor | None = None,
+    **options: Any,
+) -> Interval:
+    """Bounds on ``spec @ model(x)`` for all x in the box.
+
+    Args:
+        model: a module (or function) to run on ``box``, or the `Interval` that it returned, without ``box``.
+        box: input box from `linf_box` or `box`.
+        method: ``"ibp"`` (intervals), ``"crown-ibp"`` (one backward pass over interval relaxations, not intersected
+            with them) or ``"crown"`` (backward bounds for every layer, intersected with IBP).
+        spec: [B, S, K], merged into a last linear layer; None for the outputs themselves.
+        options: of the backward methods, see `fastbound.crown`.
+
+    Returns:
+        `Interval` [B, S] (the shape of the output where spec is None). ``lower`` and ``upper`` are each computed on
+        first access, in the grad mode of this call.
+
+    Raises:
+        TypeError, ValueError: arguments of the wrong kind or shape. MissingRuleError: an operator without a rule.
+        TapeError: a tape that was freed or whose weights changed.
+
+    Soundness: rounded to nearest.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method: wanted one of {', '.join(METHODS)}, got {method!r}.")
+    out = _output(model, box, keeps_tape=method != "ibp" or torch.is_grad_enabled())
+    if spec is not None:
+        check_spec(spec, out.shape)
+        spec = spec if spec.dtype == out.dtype and spec.device == out.device else _like(spec, out)
+    if method != "ibp":
+        return crown.bound(out, method, spec, **options)
+    if options:
+        raise TypeError(f"bound: method 'ibp' takes no options, got {', '.join(options)}.")
+    return out if spec is None else _specified(out, spec)
+
+
+def _output(model: Any, box: Interval | None, keeps_tape: bool) -> Interval:
+    if isinstance(model, Interval):
+        if box is not None:
+            raise TypeError("bound: got an output and a box; pass either (model, box) or (out).")
+        return model
+    if not callable(model) or not isinstance(box, Interval):
+        raise TypeError(
+            f"bound: wanted (model, box) or (out), got ({type(model).__name__}, {type(box).__name__}); make a box with "
+            "fastbound.linf_box(x, eps)."
+        )
+    out = model(box if keeps_tape else _without_tape(box))
+    if not isinstance(out, Interval):
+        raise TypeError(f"bound: the model returned {type(out).__name__}, wanted one Interval; bound each output alone.")
+    return out
+
+
+def _without_tape(box: Interval) -> Interval:
+    node = box.node
+    return Interval(Node(node.record, node.inputs, node.streams, Tape(keeps=False)))
+
+
+def _like(spec: Tensor, out: Interval) -> Tensor:
+    converted = spec.to(dtype=out.dtype, device=out.device)
+    labels = margin_labels(spec)
+    if labels is not None:
+        converted._fastbound_labels = (labels.to(out.device), converted._version)  # type: ignore[attr-defined]
+    return converted
+
+
+def _specified(out: Interval, spec: Tensor) -> Bounds:
+    """Interval bounds on ``spec @ out``, with spec [B, S, K] merged into a last linear layer where there is one."""
+    require_tape(out)
+    node = out.node
+    node.check()
+    labels = margin_labels(spec)
+    cache: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def streams() -> tuple[Tensor, Tensor]:  # center, radius [B, S]
+        node.check()
+        if "streams" not in cache:
+            cache["streams"] = _elided(node, spec, labels)
+        return cache["streams"]
+
+    def lower() -> Tensor:
+        center, radius = streams()
+        return center - radius
+
+    def upper() -> Tensor:
+        center, radius = streams()
+        return center + radius
+
+    def nominal() -> Tensor | None:
+        clean = node.nominal
+        return None if clean is None else _rows(clean, spec, labels)
+
+    return Bounds(spec.shape[:2], lower, upper, nominal)
+
+
+def _elided(node: Node, spec: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    record = node.record
+    if not isinstance(record, Linear) or not node.inputs or node.inputs[0].radius.dim() != 2:
+        return _rows(node.center, spec, labels), _apply(node.radius, spec.abs())
+    parent = node.inputs[0]
+    if labels is not None:
+        return _rows(node.center, spec, labels), interval_margin(parent.radius, record.weight, labels)
+    weight = spec @ record.weight  # [B, S, D]
+    center = _apply(parent.center, weight)
+    if record.bias is not None:
+        center = center + spec @ record.bias
+    return center, _apply(parent.radius, weight.abs())
+
+
+def _apply(x: Tensor, weight: Tensor) -> Tensor:  # [B, D], [B, S, D] -> [B, S]
+    return (weight @ x.unsqueeze(-1)).squeeze(-1)
+
+
+def _rows(x: Tensor, spec: Tensor, labels: Tensor | None) -> Tensor:
+    """``spec @ x`` for x [B, K]; margins as differences of logits, which need no product."""
+    if labels is None:
+        return _apply(x, spec)
+    batch, classes = x.shape
+    index = torch.arange(classes - 1, device=x.device).expand(batch, -1)
+    others = index + (index >= labels.unsqueeze(1)).long()
+    return x.gather(1, labels.unsqueeze(1)) - x.gather(1, others)

@@ -1,0 +1,1 @@
+"""Backward linear bounds (CROWN): the walk over the tape and its relaxations."""

@@ -1,0 +1,34 @@
+"""Checks of values: eager on CPU; asynchronous asserts under compilation and on CUDA; none during graph capture."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def require(condition: Tensor, message: str) -> None:
+    """Raise ValueError(message) unless the boolean scalar ``condition`` holds."""
+    if torch.compiler.is_compiling():
+        torch._assert_async(condition, message)
+    elif condition.device.type == "cpu":
+        if not condition:
+            raise ValueError(message)
+    elif not torch.cuda.is_current_stream_capturing():
+        torch._assert_async(condition, message)
+
+
+def require_floating(name: str, tensor: Tensor) -> None:
+    """Raise unless ``tensor`` is a tensor of a dtype in which bounds are computed on its device."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: wanted a torch.Tensor, got {type(tensor).__name__}.")
+    if not tensor.is_floating_point():
+        raise TypeError(
+            f"{name}: wanted a floating-point tensor, got {tensor.dtype}; convert the pixels first, e.g. x.float() / 255."
+        )
+    if tensor.dtype in (torch.float16, torch.bfloat16) and tensor.device.type == "cpu":
+        raise TypeError(f"{name}: {tensor.dtype} bounds are not supported on CPU; pass float32 or float64.")
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Raise if ``tensor`` holds NaN or infinity."""
+    require(torch.isfinite(tensor.detach()).all(), f"{name}: contains NaN or infinity.")

@@ -1,0 +1,202 @@
+"""Element-wise functions: ReLU and its kin, smooth functions by their exact range on the interval, dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastbound.domains.interval import Interval, emit, streams_of
+from fastbound.domains.interval_rules.affine import norm_relu
+from fastbound.domains.location import module_path
+from fastbound.domains.rules import function_name, rule
+from fastbound.domains.tape import Clamp, LeakyReLU, Opaque, PendingNorm, Record, Scale, Smooth
+
+
+@rule(Interval, torch.relu)
+def relu(input: Interval) -> Interval:
+    return leaky_relu(input, 0.0)
+
+
+@rule(Interval, F.leaky_relu)
+def leaky_relu(input: Interval, negative_slope: float = 0.01) -> Interval:
+    if negative_slope < 0:
+        return _valley(input, lambda x: F.leaky_relu(x, negative_slope), 0.0, F.leaky_relu)
+    node = input.node
+    if isinstance(node, PendingNorm) and node._streams is None:
+        streams = norm_relu(node.inputs[0].streams, node.record, negative_slope)  # type: ignore[arg-type]
+    else:
+        streams = norm_relu(node.streams, None, negative_slope)
+    return emit(LeakyReLU(float(negative_slope)), (input,), *streams)
+
+
+@rule(Interval, torch.prelu)
+def prelu(input: Interval, weight: Tensor) -> Interval:
+    """Linear on both sides of 0, so its extremes on an interval are at the ends and, for a negative slope, at 0."""
+
+    def function(x: Tensor) -> Tensor:
+        return torch.prelu(x, weight)
+
+    low, high = function(input.lower), function(input.upper)
+    lower = torch.minimum(torch.minimum(low, high), function(_nearest(input, 0.0)))
+    return _bounds(input, lower, torch.maximum(low, high), function, _opaque(torch.prelu))
+
+
+@rule(Interval, torch.clamp)
+def clamp(input: Interval, min: Any = None, max: Any = None) -> Interval:
+    if isinstance(input, Interval) and not isinstance(min, Interval) and not isinstance(max, Interval):
+        numbers = not isinstance(min, Tensor) and not isinstance(max, Tensor)
+        record: Record = Clamp(min, max) if numbers else _opaque(torch.clamp)
+        return _monotone(input, lambda x: torch.clamp(x, min, max), record)
+    raise NotImplementedError(f"clamp{module_path()}: wanted an Interval between constant limits.")
+
+
+@rule(Interval, torch.clamp_min)
+def clamp_min(input: Interval, min: Any) -> Interval:
+    return clamp(input, min=min)
+
+
+@rule(Interval, torch.clamp_max)
+def clamp_max(input: Interval, max: Any) -> Interval:
+    return clamp(input, max=max)
+
+
+@rule(Interval, F.hardtanh)
+def hardtanh(input: Interval, min_val: float = -1.0, max_val: float = 1.0) -> Interval:
+    return clamp(input, min_val, max_val)
+
+
+@rule(Interval, F.relu6)
+def relu6(input: Interval) -> Interval:
+    return clamp(input, 0.0, 6.0)
+
+
+@rule(Interval, torch.sigmoid)
+def sigmoid(input: Interval) -> Interval:
+    return _monotone(input, torch.sigmoid, Smooth("sigmoid"))
+
+
+@rule(Interval, torch.tanh)
+def tanh(input: Interval) -> Interval:
+    return _monotone(input, torch.tanh, Smooth("tanh"))
+
+
+@rule(Interval, torch.exp)
+def exp(input: Interval) -> Interval:
+    return _monotone(input, torch.exp, _opaque(torch.exp))
+
+
+@rule(Interval, F.elu)
+def elu(input: Interval, alpha: float = 1.0) -> Interval:
+    if alpha < 0:
+        raise NotImplementedError(f"elu{module_path()}: wanted alpha >= 0, got {alpha}.")
+    return _monotone(input, lambda x: F.elu(x, alpha), _opaque(F.elu))
+
+
+@rule(Interval, F.celu)
+def celu(input: Interval, alpha: float = 1.0) -> Interval:
+    return _monotone(input, lambda x: F.celu(x, alpha), _opaque(F.celu))
+
+
+@rule(Interval, F.selu)
+def selu(input: Interval) -> Interval:
+    return _monotone(input, F.selu, _opaque(F.selu))
+
+
+@rule(Interval, F.softplus)
+def softplus(input: Interval, beta: float = 1.0, threshold: float = 20.0) -> Interval:
+    if beta <= 0:
+        raise NotImplementedError(f"softplus{module_path()}: wanted beta > 0, got {beta}.")
+    return _monotone(input, lambda x: F.softplus(x, beta, threshold), _opaque(F.softplus))
+
+
+@rule(Interval, F.hardsigmoid)
+def hardsigmoid(input: Interval) -> Interval:
+    return _monotone(input, F.hardsigmoid, _opaque(F.hardsigmoid))
+
+
+# The minima of these valleys, to more digits than float64 distinguishes in the value there.
+_GELU_MINIMUM = -0.7517915246935645
+_GELU_TANH_MINIMUM = -0.7524614220710162
+_SILU_MINIMUM = -1.2784645427610738
+_MISH_MINIMUM = -1.1924318979370793
+
+
+@rule(Interval, F.gelu)
+def gelu(input: Interval, approximate: str = "none") -> Interval:
+    minimum = _GELU_MINIMUM if approximate == "none" else _GELU_TANH_MINIMUM
+    return _valley(input, lambda x: F.gelu(x, approximate=approximate), minimum, F.gelu)
+
+
+@rule(Interval, F.silu)
+def silu(input: Interval) -> Interval:
+    return _valley(input, F.silu, _SILU_MINIMUM, F.silu)
+
+
+@rule(Interval, F.mish)
+def mish(input: Interval) -> Interval:
+    return _valley(input, F.mish, _MISH_MINIMUM, F.mish)
+
+
+@rule(Interval, F.hardswish)
+def hardswish(input: Interval) -> Interval:
+    return _valley(input, F.hardswish, -1.5, F.hardswish)
+
+
+@rule(Interval, torch.abs)
+def absolute(input: Interval) -> Interval:
+    return _valley(input, torch.abs, 0.0, torch.abs)
+
+
+@rule(Interval, torch.square)
+def square(input: Interval) -> Interval:
+    return _valley(input, torch.square, 0.0, torch.square)
+
+
+def _dropout(function: Callable[..., Tensor]) -> Callable[..., Interval]:
+    def dropout(input: Interval, p: float = 0.5, training: bool = True) -> Interval:
+        """The identity in evaluation, one mask for all streams in training."""
+        if not training or p == 0:
+            return input
+        mask = function(torch.ones_like(input.radius.detach()), p, True)
+        stack, radius = input.node.streams
+        return emit(Scale(mask), (input,), stack * mask, radius * mask)
+
+    return dropout
+
+
+for _function in (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d):
+    rule(Interval, _function)(_dropout(_function))
+
+
+def _opaque(function: Callable[..., Any]) -> Opaque:
+    return Opaque(function_name(function), module_path())
+
+
+def _monotone(input: Interval, function: Callable[[Tensor], Tensor], record: Record) -> Interval:
+    """A non-decreasing function: its values at both ends."""
+    return _bounds(input, function(input.lower), function(input.upper), function, record)
+
+
+def _valley(
+    input: Interval, function: Callable[[Tensor], Tensor], minimum: float, named: Callable[..., Any]
+) -> Interval:
+    """A function that falls up to ``minimum`` and rises after it: lowest at the point of [l, u] nearest to it."""
+    upper = torch.maximum(function(input.lower), function(input.upper))
+    return _bounds(input, function(_nearest(input, minimum)), upper, function, _opaque(named))
+
+
+def _nearest(input: Interval, point: float) -> Tensor:
+    """The element of [l, u] nearest to ``point``."""
+    return torch.minimum(input.lower.clamp(min=point), input.upper)
+
+
+def _bounds(
+    input: Interval, lower: Tensor, upper: Tensor, function: Callable[[Tensor], Tensor], record: Record
+) -> Interval:
+    nominal = input.nominal
+    streams = streams_of(lower, upper, None if nominal is None else function(nominal))
+    return emit(record, (input,), *streams)

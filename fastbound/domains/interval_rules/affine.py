@@ -1,0 +1,195 @@
+"""Layers with weights: linear, convolutions, BatchNorm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastbound.domains.interval import Interval, emit
+from fastbound.domains.location import module_path
+from fastbound.domains.rules import rule
+from fastbound.domains.tape import Convolution, Linear, Norm, PendingNorm
+from fastbound.ops import interval_conv2d, interval_linear, interval_norm_relu, interval_norm_relu_statistics
+
+
+@rule(Interval, F.linear)
+def linear(input: Interval, weight: Tensor, bias: Tensor | None = None) -> Interval:
+    _require_layer("linear", input, weight, bias)
+    return emit(Linear(weight, bias), (input,), *interval_linear(*input.node.streams, weight, bias))
+
+
+@rule(Interval, torch.matmul)
+def matmul(input: Interval, other: Tensor) -> Interval:
+    if not isinstance(input, Interval) or not isinstance(other, Tensor) or other.dim() != 2:
+        raise NotImplementedError(f"matmul: wanted an Interval times a constant matrix [I, O]{module_path()}.")
+    return linear(input, other.T)
+
+
+@rule(Interval, F.conv2d)
+def conv2d(
+    input: Interval,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Interval:
+    _require_layer("conv2d", input, weight, bias)
+    _require_dim("conv2d", input, 4)
+    stride, dilation = _tuple(stride, 2), _tuple(dilation, 2)
+    input, padding = _numeric_padding(input, weight, padding, dilation)
+    streams = interval_conv2d(*input.node.streams, weight, bias, stride, padding, dilation, groups)
+    return emit(Convolution(weight, bias, stride, padding, dilation, groups), (input,), *streams)
+
+
+@rule(Interval, F.conv1d)
+def conv1d(input: Interval, weight: Tensor, *args: Any, **kwargs: Any) -> Interval:
+    return _conv_nd(F.conv1d, 1, input, weight, *args, **kwargs)
+
+
+@rule(Interval, F.conv3d)
+def conv3d(input: Interval, weight: Tensor, *args: Any, **kwargs: Any) -> Interval:
+    return _conv_nd(F.conv3d, 3, input, weight, *args, **kwargs)
+
+
+def _conv_nd(
+    function: Callable[..., Tensor],
+    spatial: int,
+    input: Interval,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Interval:
+    name = f"conv{spatial}d"
+    _require_layer(name, input, weight, bias)
+    _require_dim(name, input, spatial + 2)
+    stride, dilation = _tuple(stride, spatial), _tuple(dilation, spatial)
+    input, padding = _numeric_padding(input, weight, padding, dilation)
+    stack, radius = input.node.streams
+    values = function(stack.flatten(0, 1), weight, bias, stride, padding, dilation, groups)
+    widths = function(radius, weight.abs(), None, stride, padding, dilation, groups)
+    record = Convolution(weight, bias, stride, padding, dilation, groups)
+    return emit(record, (input,), values.unflatten(0, stack.shape[:2]), widths)
+
+
+def _transposed(function: Callable[..., Tensor], spatial: int) -> Callable[..., Interval]:
+    def conv_transpose(
+        input: Interval,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        output_padding: int | Sequence[int] = 0,
+        groups: int = 1,
+        dilation: int | Sequence[int] = 1,
+    ) -> Interval:
+        name = f"conv_transpose{spatial}d"
+        _require_layer(name, input, weight, bias)
+        _require_dim(name, input, spatial + 2)
+        stride, padding, output_padding, dilation = (
+            _tuple(v, spatial) for v in (stride, padding, output_padding, dilation)
+        )
+        stack, radius = input.node.streams
+        values = function(stack.flatten(0, 1), weight, bias, stride, padding, output_padding, groups, dilation)
+        widths = function(radius, weight.abs(), None, stride, padding, output_padding, groups, dilation)
+        record = Convolution(weight, bias, stride, padding, dilation, groups, True, output_padding)
+        return emit(record, (input,), values.unflatten(0, stack.shape[:2]), widths)
+
+    return conv_transpose
+
+
+for _spatial, _function in ((1, F.conv_transpose1d), (2, F.conv_transpose2d), (3, F.conv_transpose3d)):
+    rule(Interval, _function)(_transposed(_function, _spatial))
+
+
+@rule(Interval, F.batch_norm)
+def batch_norm(
+    input: Interval,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Interval:
+    """Batch statistics are those of the nominal stream; the map waits for a ReLU to share one pass with it."""
+    node = input.node
+    if training:
+        nominal = node.nominal
+        if nominal is None:
+            raise ValueError(
+                f"batch_norm{module_path()}: batch statistics are those of the clean activations, which this box "
+                "does not carry; pass nominal=True to linf_box (or nominal= to box), or call model.eval()."
+            )
+        count = nominal.numel() // max(nominal.shape[1], 1)
+        if count <= 1:
+            raise ValueError(f"batch_norm{module_path()}: expected more than 1 value per channel, got {count}.")
+        mean, var = interval_norm_relu_statistics(nominal)
+        _update_running(running_mean, running_var, mean, var, momentum, count)
+    else:
+        if running_mean is None or running_var is None:
+            raise ValueError(f"batch_norm{module_path()}: evaluation needs running statistics, and this layer has none.")
+        mean, var = running_mean, running_var
+    record = Norm(mean, var, weight, bias, eps, training)
+    return Interval(PendingNorm(record, node, lambda: norm_relu(node.streams, record, 1.0), node.tape))
+
+
+def norm_relu(streams: tuple[Tensor, Tensor], norm: Norm | None, slope: float) -> tuple[Tensor, Tensor]:
+    """Streams [N, B, C, *], [B, C, *] through an optional BatchNorm and a leaky ReLU, in one pass."""
+    if norm is None:
+        return interval_norm_relu(*streams, negative_slope=slope)
+    return interval_norm_relu(
+        *streams, norm.mean, norm.var, norm.weight, norm.bias, norm.eps, slope, norm.batch_statistics
+    )
+
+
+@torch.no_grad()
+def _update_running(
+    running_mean: Tensor | None, running_var: Tensor | None, mean: Tensor, var: Tensor, momentum: float, count: int
+) -> None:  # all [C]
+    if running_mean is not None:
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+    if running_var is not None:
+        running_var.lerp_(var.to(running_var.dtype) * (count / (count - 1)), momentum)
+
+
+def _require_layer(name: str, input: Any, weight: Any, bias: Any) -> None:
+    if not isinstance(input, Interval) or isinstance(weight, Interval) or isinstance(bias, Interval):
+        raise NotImplementedError(f"{name}{module_path()}: wanted an Interval as input and constant weight and bias.")
+    if weight.dtype != input.dtype:
+        raise TypeError(f"{name}{module_path()}: the box is {input.dtype}, the weight {weight.dtype}; convert one.")
+
+
+def _require_dim(name: str, input: Interval, dim: int) -> None:
+    if input.dim() != dim:
+        raise ValueError(f"{name}{module_path()}: wanted a batch of {dim} dimensions, got shape {tuple(input.shape)}.")
+
+
+def _tuple(value: int | Sequence[int], length: int) -> tuple[int, ...]:
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * length if len(values) == 1 else values
+
+
+def _numeric_padding(
+    input: Interval, weight: Tensor, padding: int | Sequence[int] | str, dilation: tuple[int, ...]
+) -> tuple[Interval, tuple[int, ...]]:
+    """Padding as numbers; a 'same' padding that is not symmetric is done first by `F.pad`."""
+    spatial = weight.dim() - 2
+    if not isinstance(padding, str):
+        return input, _tuple(padding, spatial)
+    if padding == "valid":
+        return input, (0,) * spatial
+    totals = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    if all(total % 2 == 0 for total in totals):
+        return input, tuple(total // 2 for total in totals)
+    ends = [end for total in reversed(totals) for end in (total // 2, total - total // 2)]
+    return F.pad(input, ends), (0,) * spatial  # type: ignore[arg-type, return-value]

@@ -1,0 +1,99 @@
+"""Pooling: averages are linear with coefficients >= 0, maxima are monotone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastbound.domains.interval import Interval, emit, streams_of
+from fastbound.domains.interval_rules.shapes import _each
+from fastbound.domains.location import module_path
+from fastbound.domains.rules import function_name, rule
+from fastbound.domains.tape import MaxPool, Opaque, Record
+
+Size = int | Sequence[int]
+
+
+def _max(input: Interval, function: Callable[[Tensor], Tensor], record: Record) -> Interval:
+    nominal = input.nominal
+    streams = streams_of(function(input.lower), function(input.upper), None if nominal is None else function(nominal))
+    return emit(record, (input,), *streams)
+
+
+def _refuse_indices(return_indices: bool) -> None:
+    if return_indices:
+        raise NotImplementedError(f"max-pooling with return_indices=True{module_path()} has no interval meaning.")
+
+
+def _max_pool(function: Callable[..., Tensor], spatial: int) -> Callable[..., Interval]:
+    def max_pool(
+        input: Interval,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Interval:
+        _refuse_indices(return_indices)
+        kernel, padding, dilation = (_tuple(v, spatial) for v in (kernel_size, padding, dilation))
+        stride = kernel if stride is None or stride == [] else _tuple(stride, spatial)
+        record = MaxPool(kernel, stride, padding, dilation, bool(ceil_mode))
+        return _max(input, lambda x: function(x, kernel, stride, padding, dilation, ceil_mode), record)
+
+    return max_pool
+
+
+for _spatial, _function in ((1, F.max_pool1d), (2, F.max_pool2d), (3, F.max_pool3d)):
+    rule(Interval, _function)(_max_pool(_function, _spatial))
+
+
+def _adaptive_max_pool(function: Callable[..., Tensor], spatial: int) -> Callable[..., Interval]:
+    def adaptive_max_pool(input: Interval, output_size: Any, return_indices: bool = False) -> Interval:
+        _refuse_indices(return_indices)
+        wanted = _adaptive_size(output_size, input.shape[-spatial:])
+        record: Record = Opaque(function_name(function), module_path())
+        if all(size % out == 0 for size, out in zip(input.shape[-spatial:], wanted, strict=True)):
+            kernel = tuple(size // out for size, out in zip(input.shape[-spatial:], wanted, strict=True))
+            record = MaxPool(kernel, kernel, (0,) * spatial, (1,) * spatial, False)
+        return _max(input, lambda x: function(x, wanted), record)
+
+    return adaptive_max_pool
+
+
+for _spatial, _function in (
+    (1, F.adaptive_max_pool1d),
+    (2, F.adaptive_max_pool2d),
+    (3, F.adaptive_max_pool3d),
+):
+    rule(Interval, _function)(_adaptive_max_pool(_function, _spatial))
+
+
+def _avg_pool(function: Callable[..., Tensor]) -> Callable[..., Interval]:
+    def avg_pool(input: Interval, *args: Any, **kwargs: Any) -> Interval:
+        divisor = kwargs.get("divisor_override", args[5] if len(args) > 5 else None)
+        if divisor is not None and divisor < 0:
+            raise NotImplementedError(f"average pooling{module_path()}: wanted a positive divisor, got {divisor}.")
+        return _each(input, lambda x: function(x, *args, **kwargs), function.__name__)
+
+    return avg_pool
+
+
+for _function in (
+    *(F.avg_pool1d, F.avg_pool2d, F.avg_pool3d),
+    *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
+):
+    rule(Interval, _function)(_avg_pool(_function))
+
+
+def _tuple(value: Size, length: int) -> tuple[int, ...]:
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * length if len(values) == 1 else values
+
+
+def _adaptive_size(output_size: Any, sizes: Sequence[int]) -> tuple[int, ...]:
+    wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * len(sizes)
+    return tuple(size if out is None else out for out, size in zip(wanted, sizes, strict=True))

@@ -1,0 +1,359 @@
+"""Functions that move, copy or add up elements: linear with coefficients >= 0, so every stream takes the same path.
+
+A function that leaves the batch dimension alone runs once on the whole stack with its dimensions shifted by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastbound.domains.interval import Interval, emit
+from fastbound.domains.location import module_path
+from fastbound.domains.rules import rule
+from fastbound.domains.tape import LinearMap, Record, Reshape, Shift
+
+
+def apply(
+    input: Interval, function: Callable[[Tensor], Tensor], on_stack: Callable[[Tensor], Tensor] | None, name: str
+) -> Interval:
+    """An Interval through a linear ``function`` of [B, *S] with coefficients >= 0; ``on_stack`` is its twin on [N, B, *S]."""
+    stack, radius = input.node.streams
+    values = torch.stack([function(stream) for stream in stack]) if on_stack is None else on_stack(stack)
+    return emit(LinearMap(function, name), (input,), values, function(radius))
+
+
+def _view(result: Interval, *inputs: Interval) -> Interval:
+    """Mark handles whose tensors, in the plain program, would share memory."""
+    for handle in (result, *inputs):
+        handle._viewed = True
+    return result
+
+
+def _dims(dim: int | Sequence[int], ndim: int) -> tuple[int, ...]:
+    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    for d in dims:
+        if not -ndim <= d < ndim:
+            raise IndexError(f"dimension {d} is out of range for an Interval of {ndim} dimensions{module_path()}.")
+    return tuple(d % ndim for d in dims)
+
+
+def _sizes(size: tuple[Any, ...]) -> tuple[int, ...]:
+    return tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else size
+
+
+# ---- shape ---------------------------------------------------------------------------------------------------------
+
+
+@rule(Interval, torch.reshape, Tensor.reshape)
+def reshape(input: Interval, *shape: Any, **kwargs: Any) -> Interval:
+    sizes = _sizes(shape or (kwargs["shape"],))
+    if len(sizes) == 1 and isinstance(sizes[0], torch.dtype):
+        raise NotImplementedError(f"view(dtype){module_path()} has no meaning for an Interval.")
+    stack, radius = input.node.streams
+    radius = radius.reshape(sizes)
+    batched = radius.dim() > 0 and input.dim() > 0 and radius.shape[0] == input.shape[0]
+    record: Record = Reshape() if batched else LinearMap(lambda x: x.reshape(sizes), "reshape")
+    return _view(emit(record, (input,), stack.reshape(stack.shape[0], *radius.shape), radius), input)
+
+
+@rule(Interval, torch.flatten)
+def flatten(input: Interval, start_dim: int = 0, end_dim: int = -1) -> Interval:
+    start, end = _dims((start_dim, end_dim), input.dim())
+    return reshape(input, *input.shape[:start], input.shape[start : end + 1].numel(), *input.shape[end + 1 :])
+
+
+@rule(Interval, torch.unflatten, Tensor.unflatten)
+def unflatten(input: Interval, dim: int, sizes: Sequence[int]) -> Interval:
+    (dim,) = _dims(dim, input.dim())
+    known = input.radius.detach().unflatten(dim, tuple(sizes))
+    return reshape(input, *known.shape)
+
+
+@rule(Interval, torch.squeeze)
+def squeeze(input: Interval, dim: int | Sequence[int] | None = None) -> Interval:
+    dims = range(input.dim()) if dim is None else _dims(dim, input.dim())
+    return reshape(input, [s for d, s in enumerate(input.shape) if d not in dims or s != 1])
+
+
+@rule(Interval, torch.unsqueeze)
+def unsqueeze(input: Interval, dim: int) -> Interval:
+    dim = dim if dim >= 0 else dim + input.dim() + 1
+    return reshape(input, *input.shape[:dim], 1, *input.shape[dim:])
+
+
+@rule(Interval, Tensor.view_as, Tensor.reshape_as)
+def view_as(input: Interval, other: Any) -> Interval:
+    return reshape(input, *other.shape)
+
+
+@rule(Interval, torch.permute)
+def permute(input: Interval, *dims: Any, **kwargs: Any) -> Interval:
+    order = _dims(_sizes(dims or (kwargs["dims"],)), input.dim())
+    shifted = (0, *(d + 1 for d in order))
+    return _view(apply(input, lambda x: x.permute(order), lambda x: x.permute(shifted), "permute"), input)
+
+
+@rule(Interval, torch.transpose)
+def transpose(input: Interval, dim0: int, dim1: int) -> Interval:
+    a, b = _dims((dim0, dim1), input.dim())
+    order = list(range(input.dim()))
+    order[a], order[b] = b, a
+    return permute(input, order)
+
+
+@rule(Interval, torch.movedim)
+def movedim(input: Interval, source: Any, destination: Any) -> Interval:
+    return _view(apply(input, lambda x: x.movedim(source, destination), None, "movedim"), input)
+
+
+@rule(Interval, Tensor.expand)
+def expand(input: Interval, *sizes: Any) -> Interval:
+    shape = _sizes(sizes)
+    target = input.radius.detach().expand(shape).shape
+
+    def on_stack(x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], *(1,) * (len(target) - input.dim()), *x.shape[1:]).expand(x.shape[0], *target)
+
+    return _view(apply(input, lambda x: x.expand(target), on_stack, "expand"), input)
+
+
+@rule(Interval, Tensor.expand_as)
+def expand_as(input: Interval, other: Any) -> Interval:
+    return expand(input, *other.shape)
+
+
+@rule(Interval, Tensor.repeat)
+def repeat(input: Interval, *sizes: Any) -> Interval:
+    repeats = _sizes(sizes)
+    return apply(input, lambda x: x.repeat(repeats), None, "repeat")
+
+
+@rule(Interval, F.pixel_shuffle)
+def pixel_shuffle(input: Interval, upscale_factor: int) -> Interval:
+    return _each(input, lambda x: F.pixel_shuffle(x, upscale_factor), "pixel_shuffle")
+
+
+@rule(Interval, F.pixel_unshuffle)
+def pixel_unshuffle(input: Interval, downscale_factor: int) -> Interval:
+    return _each(input, lambda x: F.pixel_unshuffle(x, downscale_factor), "pixel_unshuffle")
+
+
+@rule(Interval, F.channel_shuffle)
+def channel_shuffle(input: Interval, groups: int) -> Interval:
+    return _each(input, lambda x: F.channel_shuffle(x, groups), "channel_shuffle")
+
+
+def _each(input: Interval, function: Callable[[Tensor], Tensor], name: str) -> Interval:
+    """A function of batches: all streams as one batch."""
+    return apply(input, function, lambda x: function(x.flatten(0, 1)).unflatten(0, x.shape[:2]), name)
+
+
+# ---- selection -----------------------------------------------------------------------------------------------------
+
+
+@rule(Interval, Tensor.__getitem__)
+def getitem(input: Interval, index: Any) -> Interval:
+    parts = index if isinstance(index, tuple) else (index,)
+    if any(isinstance(p, Interval) for p in parts):
+        raise NotImplementedError(f"indexing with an Interval{module_path()}: the model's control flow depends on data.")
+    # None and Ellipsis shift with the stream dimension; tensor indices keep their place behind it.
+    simple = all(p is None or p is Ellipsis or isinstance(p, (int, slice)) for p in parts)
+    on_stack = (lambda x: x[(slice(None), *parts)]) if simple else None
+    result = apply(input, lambda x: x[index], on_stack, "indexing")
+    return _view(result, input) if simple else result
+
+
+@rule(Interval, torch.select)
+def select(input: Interval, dim: int, index: int) -> Interval:
+    (dim,) = _dims(dim, input.dim())
+    return getitem(input, (slice(None),) * dim + (index,))
+
+
+@rule(Interval, torch.narrow)
+def narrow(input: Interval, dim: int, start: int, length: int) -> Interval:
+    (dim,) = _dims(dim, input.dim())
+    return getitem(input, (slice(None),) * dim + (slice(start, start + length),))
+
+
+@rule(Interval, torch.index_select)
+def index_select(input: Interval, dim: int, index: Tensor) -> Interval:
+    (dim,) = _dims(dim, input.dim())
+    return apply(
+        input, lambda x: x.index_select(dim, index), lambda x: x.index_select(dim + 1, index), "index_select"
+    )
+
+
+@rule(Interval, torch.flip)
+def flip(input: Interval, *dims: Any) -> Interval:
+    which = _dims(_sizes(dims), input.dim())
+    return apply(input, lambda x: x.flip(which), lambda x: x.flip([d + 1 for d in which]), "flip")
+
+
+@rule(Interval, torch.roll)
+def roll(input: Interval, shifts: Any, dims: Any = None) -> Interval:
+    return apply(input, lambda x: x.roll(shifts, dims), None, "roll")
+
+
+@rule(Interval, torch.split)
+def split(input: Interval, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Interval, ...]:
+    (dim,) = _dims(dim, input.dim())
+    total = input.shape[dim]
+    size = split_size_or_sections
+    sections = [min(size, total - i) for i in range(0, total, size)] if isinstance(size, int) else list(size)
+    starts = [sum(sections[:i]) for i in range(len(sections))]
+    return tuple(narrow(input, dim, start, length) for start, length in zip(starts, sections, strict=True))
+
+
+@rule(Interval, torch.chunk)
+def chunk(input: Interval, chunks: int, dim: int = 0) -> tuple[Interval, ...]:
+    (dim,) = _dims(dim, input.dim())
+    return split(input, max(1, -(-input.shape[dim] // chunks)), dim)
+
+
+@rule(Interval, torch.unbind)
+def unbind(input: Interval, dim: int = 0) -> tuple[Interval, ...]:
+    (dim,) = _dims(dim, input.dim())
+    return tuple(select(input, dim, i) for i in range(input.shape[dim]))
+
+
+# ---- joining -------------------------------------------------------------------------------------------------------
+
+
+@rule(Interval, torch.cat)
+def cat(tensors: Sequence[Any], dim: int = 0) -> Interval:
+    return _join("cat", tensors, _dims(dim, tensors[0].dim())[0])
+
+
+@rule(Interval, torch.stack)
+def stack(tensors: Sequence[Any], dim: int = 0) -> Interval:
+    return _join("stack", tensors, _dims(dim, tensors[0].dim() + 1)[0])
+
+
+def _join(name: str, tensors: Sequence[Any], dim: int) -> Interval:
+    """Constants among the tensors become degenerate intervals."""
+    join: Callable[..., Tensor] = getattr(torch, name)
+    intervals = [t for t in tensors if isinstance(t, Interval)]
+    streams = min(t.node.stack.shape[0] for t in intervals)
+    stacks, radii = [], []
+    for t in tensors:
+        if isinstance(t, Interval):
+            stacks.append(t.node.stack[-streams:])
+            radii.append(t.radius)
+        else:
+            stacks.append(t.expand(streams, *t.shape))
+            radii.append(torch.zeros_like(t))
+    constants = tuple(None if isinstance(t, Interval) else torch.zeros_like(t) for t in tensors)
+
+    def function(*inputs: Tensor) -> Tensor:
+        """The linear part, with zeros in the place of constants."""
+        batch = iter(inputs)
+        return join([next(batch) if c is None else c for c in constants], dim)
+
+    values, radius = join(stacks, dim + 1), join(radii, dim)
+    linear = emit(LinearMap(function, name), tuple(intervals), values, radius)
+    if len(intervals) == len(tensors):
+        return linear
+    offset = join([torch.zeros_like(t.radius) if isinstance(t, Interval) else t for t in tensors], dim)
+    return emit(Shift(offset), (linear,), values, radius)
+
+
+# ---- padding, sums, resampling -------------------------------------------------------------------------------------
+
+
+@rule(Interval, F.pad)
+def pad(input: Interval, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Interval:
+    ends = list(pad)
+    if mode != "constant":
+        return _each(input, lambda x: F.pad(x, ends, mode=mode), "pad")
+    linear = apply(input, lambda x: F.pad(x, ends), lambda x: F.pad(x, ends), "pad")
+    if not value:
+        return linear
+    offset = F.pad(torch.zeros(input.shape[1:], dtype=input.dtype, device=input.device), ends, value=value)
+    return linear + offset
+
+
+@rule(Interval, torch.sum)
+def sum_(input: Interval, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Interval:
+    return _reduce(input, torch.sum, dim, keepdim, dtype)
+
+
+@rule(Interval, torch.mean)
+def mean(input: Interval, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Interval:
+    return _reduce(input, torch.mean, dim, keepdim, dtype)
+
+
+def _reduce(input: Interval, function: Callable[..., Tensor], dim: Any, keepdim: bool, dtype: Any) -> Interval:
+    if dtype not in (None, input.dtype):
+        raise NotImplementedError(f"{function.__name__}(dtype=...){module_path()}: convert the Interval with .to first.")
+    dims = tuple(range(input.dim())) if dim is None or dim == () else _dims(dim, input.dim())
+    shifted = tuple(d + 1 for d in dims)
+    return apply(
+        input, lambda x: function(x, dims, keepdim), lambda x: function(x, shifted, keepdim), function.__name__
+    )
+
+
+@rule(Interval, F.interpolate, F.upsample)
+def interpolate(
+    input: Interval,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Interval:
+    if mode not in ("nearest", "nearest-exact", "linear", "bilinear", "trilinear", "area") or antialias:
+        raise NotImplementedError(
+            f"interpolate{module_path()}: mode {mode!r} (antialias={antialias}) has negative weights; use 'nearest', "
+            "'linear', 'bilinear', 'trilinear' or 'area'."
+        )
+
+    def resample(x: Tensor) -> Tensor:
+        return F.interpolate(x, size, scale_factor, mode, align_corners, recompute_scale_factor)
+
+    return _each(input, resample, "interpolate")
+
+
+# ---- the same value ------------------------------------------------------------------------------------------------
+
+
+@rule(Interval, Tensor.contiguous)
+def contiguous(input: Interval, memory_format: Any = None) -> Interval:
+    return _view(Interval(input.node), input)
+
+
+@rule(Interval, torch.clone)
+def clone(input: Interval, *, memory_format: Any = None) -> Interval:
+    return Interval(input.node)
+
+
+@rule(Interval, torch.detach)
+def detach(input: Interval) -> Interval:
+    stack, radius = input.node.streams
+    return _view(emit(LinearMap(lambda x: x.detach(), "detach"), (input,), stack.detach(), radius.detach()), input)
+
+
+@rule(Interval, Tensor.to)
+def to(input: Interval, *args: Any, **kwargs: Any) -> Interval:
+    return _converted(input, lambda x: x.to(*args, **kwargs))
+
+
+@rule(Interval, Tensor.float)
+def float_(input: Interval) -> Interval:
+    return _converted(input, Tensor.float)
+
+
+@rule(Interval, Tensor.double)
+def double(input: Interval) -> Interval:
+    return _converted(input, Tensor.double)
+
+
+def _converted(input: Interval, function: Callable[[Tensor], Tensor]) -> Interval:
+    if not function(input.radius.detach()[:0]).is_floating_point():
+        raise TypeError(f"to{module_path()}: an Interval cannot become integers.")
+    return apply(input, function, function, "to")

@@ -1,0 +1,27 @@
+"""Where in the user's model a call happens, found from the call stack only when a message needs it."""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+from torch import nn
+
+
+def module_path() -> str:
+    """`` in features.3 (ReLU)`` for the innermost module whose forward runs now, or an empty string."""
+    if torch.compiler.is_compiling():
+        return ""
+    modules: list[nn.Module] = []
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name in ("forward", "_call_impl"):
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, nn.Module) and (not modules or modules[-1] is not owner):
+                modules.append(owner)
+        frame = frame.f_back
+    if not modules:
+        return ""
+    inner, outer = modules[0], modules[-1]
+    name = next((name for name, module in outer.named_modules() if module is inner), "")
+    return f" in {name or 'the model'} ({type(inner).__name__})"

@@ -1,0 +1,306 @@
+"""The tape: what each abstract value remembers of how it was made, for bounds that walk backwards.
+
+A `Node` is immutable: two tensors (the streams), the nodes it came from, and a *record*, one of the small
+vocabulary below, that says which function it is in the terms that a backward walk needs. A rule that has no
+word in the vocabulary leaves an `Opaque` record, which the walk refuses by name.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastbound.errors import TapeError
+
+# ---- the vocabulary ------------------------------------------------------------------------------------------------
+
+
+class Source(NamedTuple):
+    """The input box."""
+
+
+class Linear(NamedTuple):
+    """``x W^T + b`` over the last dimension."""
+
+    weight: Tensor  # [O, I]
+    bias: Tensor | None  # [O]
+
+
+class Convolution(NamedTuple):
+    """A convolution, or its transpose, with zero padding; ``weight.dim() - 2`` spatial dimensions."""
+
+    weight: Tensor  # [O, C / groups, *K], transposed: [C, O / groups, *K]
+    bias: Tensor | None  # [O]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    transposed: bool = False
+    output_padding: tuple[int, ...] = ()
+
+
+class Norm(NamedTuple):
+    """Per-channel ``(x - mean) / sqrt(var + eps) * weight + bias`` over dimension 1 of [B, C, *]."""
+
+    mean: Tensor  # [C]
+    var: Tensor  # [C], biased
+    weight: Tensor | None  # [C]
+    bias: Tensor | None  # [C]
+    eps: float
+    batch_statistics: bool  # mean and var are those of the parent's nominal stream, and carry its gradient
+
+    def affine(self, nominal: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scale and shift [C], differentiable, through the batch statistics of ``nominal`` [B, C, *] if they are used."""
+        mean, var = self.mean, self.var
+        if self.batch_statistics and nominal is not None and nominal.requires_grad:
+            var, mean = torch.var_mean(nominal, [d for d in range(nominal.dim()) if d != 1], correction=0)
+        scale = torch.rsqrt(var + self.eps)
+        if self.weight is not None:
+            scale = scale * self.weight
+        shift = -mean * scale
+        return scale, shift if self.bias is None else shift + self.bias
+
+
+class LeakyReLU(NamedTuple):
+    """``max(x, negative_slope * x)``; slope 0 is ReLU."""
+
+    negative_slope: float
+
+
+class Clamp(NamedTuple):
+    """``min(max(x, lower), upper)`` with numbers, None for no limit."""
+
+    lower: float | None
+    upper: float | None
+
+
+class Smooth(NamedTuple):
+    """An element-wise function of sigmoid shape by name: ``"sigmoid"`` or ``"tanh"``."""
+
+    name: str
+
+
+class MaxPool(NamedTuple):
+    """Max-pooling over the last ``len(kernel)`` dimensions."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    ceil_mode: bool
+
+
+class Reshape(NamedTuple):
+    """Same elements in the same order, batch dimension untouched."""
+
+
+class LinearMap(NamedTuple):
+    """A linear function without parameters and with coefficients >= 0, of one or several inputs."""
+
+    function: Callable[..., Tensor]
+    name: str
+
+
+class Scale(NamedTuple):
+    """Multiplication by a constant that broadcasts against the input."""
+
+    factor: Tensor | float
+
+
+class Shift(NamedTuple):
+    """Addition of a constant that broadcasts against the input."""
+
+    offset: Tensor | float
+
+
+class Sum(NamedTuple):
+    """Sum of all inputs, each times its sign, with broadcasting."""
+
+    signs: tuple[float, ...]
+
+
+class Opaque(NamedTuple):
+    """A function with an interval rule only."""
+
+    name: str
+    where: str  # module path of the call, e.g. " in features.3"
+
+
+Record = (
+    Source
+    | Linear
+    | Convolution
+    | Norm
+    | LeakyReLU
+    | Clamp
+    | Smooth
+    | MaxPool
+    | Reshape
+    | LinearMap
+    | Scale
+    | Shift
+    | Sum
+    | Opaque
+)
+
+# ---- nodes ---------------------------------------------------------------------------------------------------------
+
+
+class Tape:
+    """What all nodes that flow from one box share.
+
+    Args:
+        keeps: record parents beyond the direct one. Without, a value keeps just what elision of a last layer needs.
+    """
+
+    def __init__(self, keeps: bool = True) -> None:
+        self.keeps = keeps
+        self.grad_enabled = torch.is_grad_enabled()
+        self.freed = False
+        self._nodes: list[weakref.ref[Node]] = []
+
+    def add(self, node: Node) -> None:
+        self._nodes.append(weakref.ref(node))
+
+    def free(self) -> None:
+        """Drop the streams of all nodes, as autograd drops its saved tensors after ``backward()``."""
+        self.freed = True
+        for reference in self._nodes:
+            node = reference()
+            if node is not None:
+                node.inputs = ()
+        self._nodes.clear()
+
+
+class Node:
+    """One value on the tape: ``stack`` [N, B, *S] (N = 2: nominal, center; N = 1: center), ``radius`` [B, *S]."""
+
+    __slots__ = ("__weakref__", "_streams", "inputs", "record", "tape", "versions")
+
+    def __init__(
+        self,
+        record: Record,
+        inputs: tuple[Node, ...],
+        streams: tuple[Tensor, Tensor] | None,
+        tape: Tape,
+    ) -> None:
+        self.record = record
+        self.inputs = inputs
+        self.tape = tape
+        self._streams = streams
+        self.versions: tuple[tuple[Tensor, int], ...] = ()
+        if torch.compiler.is_compiling():
+            return
+        self.versions = tuple((t, t._version) for t in record if isinstance(t, Tensor) and not t.is_inference())
+        if tape.keeps:
+            tape.add(self)
+        else:
+            for parent in inputs:
+                parent.inputs = ()
+
+    @property
+    def streams(self) -> tuple[Tensor, Tensor]:
+        assert self._streams is not None
+        return self._streams
+
+    @property
+    def stack(self) -> Tensor:  # [N, B, *S]
+        return self.streams[0]
+
+    @property
+    def radius(self) -> Tensor:  # [B, *S]
+        return self.streams[1]
+
+    @property
+    def center(self) -> Tensor:  # [B, *S]
+        return self.stack[-1]
+
+    @property
+    def nominal(self) -> Tensor | None:  # [B, *S]
+        stack = self.stack
+        return stack[0] if stack.shape[0] == 2 else None
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.radius.shape
+
+    def check(self) -> None:
+        """Raise `TapeError` where the tape can no longer speak for the weights or was freed."""
+        if self.tape.freed:
+            raise TapeError(
+                "the tape was freed by backward(); bound the output again, or call backward(retain_graph=True)."
+            )
+        for tensor, version in self.versions:
+            if tensor._version != version:
+                raise TapeError(
+                    f"a tensor of shape {tuple(tensor.shape)} used by {type(self.record).__name__} changed in place "
+                    "after the bounds were recorded (an optimizer step?); run the model on the box again."
+                )
+
+
+class PendingNorm(Node):
+    """A BatchNorm that waits for the ReLU that usually follows, so that both run in one pass."""
+
+    __slots__ = ("_apply", "_grad_enabled")
+
+    def __init__(self, record: Norm, parent: Node, apply: Callable[[], tuple[Tensor, Tensor]], tape: Tape) -> None:
+        super().__init__(record, (parent,), None, tape)
+        self._apply: Callable[[], tuple[Tensor, Tensor]] | None = apply
+        self._grad_enabled = torch.is_grad_enabled()
+
+    @property
+    def streams(self) -> tuple[Tensor, Tensor]:
+        if self._streams is None:
+            assert self._apply is not None
+            self.check()
+            with torch.set_grad_enabled(self._grad_enabled):
+                self._streams = self._apply()
+            self._apply = None
+        return self._streams
+
+
+class _Entry(torch.autograd.Function):
+    """Identity where gradients enter a tape; its backward runs last and frees the tape with autograd's own buffers."""
+
+    @staticmethod
+    def forward(ctx: Any, tape: Tape, stack: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.tape = tape
+        ctx.save_for_backward(stack.new_empty(0))
+        ctx.set_materialize_grads(False)
+        return stack.view_as(stack), radius.view_as(radius)
+
+    @staticmethod
+    def backward(ctx: Any, grad_stack: Tensor, grad_radius: Tensor) -> tuple[None, Tensor, Tensor]:  # type: ignore[override]
+        def free_if_autograd_did() -> None:
+            try:
+                _ = ctx.saved_tensors
+            except RuntimeError:
+                ctx.tape.free()
+
+        torch.autograd.Variable._execution_engine.queue_callback(free_if_autograd_did)  # type: ignore[attr-defined]
+        return None, grad_stack, grad_radius
+
+
+def enter(tape: Tape, stack: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Mark streams at which gradients enter the tape, so that ``backward()`` frees it."""
+    return _Entry.apply(tape, stack, radius)
+
+
+def topological(node: Node) -> list[Node]:
+    """All nodes from ``node`` back to the box, each before its inputs."""
+    order: list[Node] = []
+    seen: set[int] = set()
+    stack: list[tuple[Node, bool]] = [(node, False)]
+    while stack:
+        current, done = stack.pop()
+        if done:
+            order.append(current)
+        elif id(current) not in seen:
+            seen.add(id(current))
+            stack.append((current, True))
+            stack.extend((parent, False) for parent in current.inputs)
+    return order[::-1]

@@ -1,0 +1,48 @@
+"""`interval_linear` on CPU: ATen's matrix products; |W| of a large layer is made block by block in the cache."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastbound.native import cpu_only as unsupported
+from fastbound.native import signed_weight_grad
+from fastbound.reference.interval_linear import Gradients
+
+__all__ = ["interval_linear_bwd", "interval_linear_fwd", "unsupported"]
+
+
+def interval_linear_fwd(
+    stack: Tensor,  # [N, *, I]
+    radius: Tensor,  # [*, I]
+    weight: Tensor,  # [O, I]
+    bias: Tensor | None,  # [O]
+) -> tuple[Tensor, Tensor]:  # [N, *, O], [*, O]
+    return F.linear(stack, weight, bias), F.linear(radius, weight.abs())
+
+
+def interval_linear_bwd(
+    grad_stack: Tensor | None,  # [N, *, O]
+    grad_radius: Tensor | None,  # [*, O]
+    stack: Tensor,  # [N, *, I]
+    radius: Tensor,  # [*, I]
+    weight: Tensor,  # [O, I]
+    needs: tuple[bool, bool, bool, bool],
+) -> Gradients:
+    d_stack = d_radius = d_weight = d_bias = None
+    if grad_stack is not None:
+        rows = grad_stack.reshape(-1, weight.shape[0])
+        d_stack = (rows @ weight).view(stack.shape) if needs[0] else None
+        d_weight = rows.T @ stack.reshape(-1, weight.shape[1]) if needs[2] else None
+        d_bias = rows.sum(0) if needs[3] else None
+    if grad_radius is not None:
+        rows = grad_radius.reshape(-1, weight.shape[0])
+        d_radius = (rows @ weight.abs()).view(radius.shape) if needs[1] else None
+        if needs[2]:
+            product = rows.T @ radius.reshape(-1, weight.shape[1])
+            if d_weight is None:
+                d_weight = product.mul_(weight.sign())
+            else:
+                signed_weight_grad(d_weight, product, weight)
+    return d_stack, d_radius, d_weight, d_bias

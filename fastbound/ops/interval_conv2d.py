@@ -1,0 +1,62 @@
+"""`interval_conv2d`: interval bounds through a 2-D convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastbound import backends
+
+Pair = tuple[int, int]
+
+
+def interval_conv2d(
+    stack: Tensor,  # [N, B, C, H, W]
+    radius: Tensor,  # [B, C, H, W]
+    weight: Tensor,  # [O, C / groups, KH, KW]
+    bias: Tensor | None = None,  # [O]
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> tuple[Tensor, Tensor]:  # [N, B, O, H', W'], [B, O, H', W']
+    """Center (and nominal) through W, radius through |W|, with zero padding; on CPU the maps come out channels_last.
+
+    Args:
+        stack: N = 2 streams (nominal, center) or N = 1 (center). radius: >= 0. All float32 or float64.
+
+    Raises:
+        ValueError: shapes that do not match. BackendError: a requested backend cannot serve it.
+
+    Soundness: rounded to nearest. Source: Gowal et al., 2018, arXiv 1810.12715.
+    """
+    if radius.dim() != 4 or weight.dim() != 4 or radius.shape[1] != weight.shape[1] * groups:
+        raise ValueError(
+            f"interval_conv2d: weight {tuple(weight.shape)} with groups={groups} does not take a map of shape "
+            f"{tuple(radius.shape)}; wanted [B, {weight.shape[1] * groups if weight.dim() > 1 else '?'}, H, W]."
+        )
+    code = backends.find("interval_conv2d", radius)
+    if backends.needs_grad(stack, radius, weight, bias) and not torch.compiler.is_compiling():
+        return _IntervalConv2d.apply(code, stack, radius, weight, bias, stride, padding, dilation, groups)
+    return code.interval_conv2d_fwd(stack, radius, weight, bias, stride, padding, dilation, groups)
+
+
+class _IntervalConv2d(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, code: Any, stack: Tensor, radius: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any
+    ) -> tuple[Tensor, Tensor]:
+        ctx.code = code
+        ctx.geometry = geometry
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(stack, radius, weight)
+        return code.interval_conv2d_fwd(stack, radius, weight, bias, *geometry)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_stack: Tensor | None, grad_radius: Tensor | None) -> tuple[Tensor | None, ...]:
+        needs = ctx.needs_input_grad[1:5]
+        grads = ctx.code.interval_conv2d_bwd(grad_stack, grad_radius, *ctx.saved_tensors, *ctx.geometry, needs)
+        return None, *grads, None, None, None, None

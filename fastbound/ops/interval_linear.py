@@ -1,0 +1,53 @@
+"""`interval_linear`: interval bounds through a linear layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastbound import backends
+
+
+def interval_linear(
+    stack: Tensor,  # [N, *, I]
+    radius: Tensor,  # [*, I]
+    weight: Tensor,  # [O, I]
+    bias: Tensor | None = None,  # [O]
+) -> tuple[Tensor, Tensor]:  # [N, *, O], [*, O]
+    """Center (and nominal) through W, radius through |W|; nominal and center share one product.
+
+    Args:
+        stack: N = 2 streams (nominal, center) or N = 1 (center). radius: >= 0. All float32 or float64.
+
+    Raises:
+        ValueError: shapes that do not match. BackendError: a requested backend cannot serve it.
+
+    Soundness: rounded to nearest. Source: Gowal et al., 2018, arXiv 1810.12715.
+    """
+    if weight.dim() != 2 or radius.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"interval_linear: weight {tuple(weight.shape)} does not take features of size {radius.shape[-1]}."
+        )
+    code = backends.find("interval_linear", radius)
+    if backends.needs_grad(stack, radius, weight, bias) and not torch.compiler.is_compiling():
+        return _IntervalLinear.apply(code, stack, radius, weight, bias)
+    return code.interval_linear_fwd(stack, radius, weight, bias)
+
+
+class _IntervalLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, code: Any, stack: Tensor, radius: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        ctx.code = code
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(stack, radius, weight)
+        return code.interval_linear_fwd(stack, radius, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_stack: Tensor | None, grad_radius: Tensor | None) -> tuple[Tensor | None, ...]:
+        needs = ctx.needs_input_grad[1:]
+        return None, *ctx.code.interval_linear_bwd(grad_stack, grad_radius, *ctx.saved_tensors, needs)

@@ -1,0 +1,84 @@
+"""`interval_norm_relu`: BatchNorm as a per-channel affine map, then (leaky) ReLU, on all streams in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastbound import backends
+
+
+def interval_norm_relu_statistics(nominal: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance [C] of ``nominal`` [B, C, *], outside autograd (`interval_norm_relu` differentiates)."""
+    with torch.no_grad():
+        return backends.find("interval_norm_relu", nominal).interval_norm_relu_statistics(nominal.detach())
+
+
+def interval_norm_relu(
+    stack: Tensor,  # [N, B, C, *], without norm any shape [N, *]
+    radius: Tensor,  # [B, C, *]
+    mean: Tensor | None = None,  # [C], None: no affine map
+    var: Tensor | None = None,  # [C]
+    weight: Tensor | None = None,  # [C]
+    bias: Tensor | None = None,  # [C]
+    eps: float = 0.0,
+    negative_slope: float = 0.0,
+    batch_statistics: bool = False,
+) -> tuple[Tensor, Tensor]:  # [N, B, C, *], [B, C, *]
+    """``leaky_relu(norm(x))`` on nominal, center and radius.
+
+    Args:
+        stack: N = 2 streams (nominal, center) or N = 1 (center). radius: >= 0. All float32 or float64.
+        mean, var: statistics, outside autograd; biased variance.
+        negative_slope: >= 0; 0 is ReLU, 1 no activation.
+        batch_statistics: mean and var are those of ``stack[0]``, and the gradient passes through them.
+
+    Raises:
+        ValueError: a negative slope, or shapes that do not match. BackendError: a requested backend cannot serve it.
+
+    Soundness: rounded to nearest; with batch statistics, for the statistics frozen at the nominal batch.
+    Source: Gowal et al., 2018, arXiv 1810.12715 (ReLU); Shi et al., 2021, arXiv 2103.17268 (BatchNorm).
+    """
+    if negative_slope < 0:
+        raise ValueError(f"negative_slope: wanted a number >= 0, got {negative_slope}.")
+    if mean is not None and (radius.dim() < 2 or mean.shape != radius.shape[1:2]):
+        raise ValueError(f"mean: wanted shape {tuple(radius.shape[1:2])} for a map {tuple(radius.shape)}, got {tuple(mean.shape)}.")
+    code = backends.find("interval_norm_relu", radius)
+    if torch.compiler.is_compiling():
+        if batch_statistics:
+            var, mean = torch.var_mean(stack[0], [d for d in range(radius.dim()) if d != 1], correction=0)
+    elif backends.needs_grad(stack, radius, weight, bias):
+        settings = (eps, negative_slope, batch_statistics)
+        return _IntervalNormRelu.apply(code, stack, radius, weight, bias, mean, var, settings)
+    return code.interval_norm_relu_fwd(stack, radius, mean, var, weight, bias, eps, negative_slope)
+
+
+class _IntervalNormRelu(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        code: Any,
+        stack: Tensor,
+        radius: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor | None,
+        var: Tensor | None,
+        settings: tuple[float, float, bool],
+    ) -> tuple[Tensor, Tensor]:
+        ctx.code = code
+        ctx.settings = settings
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(stack, radius, mean, var, weight, bias)
+        return code.interval_norm_relu_fwd(stack, radius, mean, var, weight, bias, *settings[:2])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_stack: Tensor | None, grad_radius: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_stack is None and grad_radius is None:
+            return (None,) * 8
+        needs = ctx.needs_input_grad[1:5]
+        grads = ctx.code.interval_norm_relu_bwd(grad_stack, grad_radius, *ctx.saved_tensors, *ctx.settings, needs)
+        return None, *grads, None, None, None

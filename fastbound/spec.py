@@ -1,0 +1,62 @@
+"""Specifications: linear functions of the outputs whose bounds are wanted."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastbound.domains.checks import require
+
+
+def margin_spec(labels: Tensor, num_classes: int) -> Tensor:
+    """Rows e_y - e_j for the classes j != y in increasing order: the margins of the true class.
+
+    Args:
+        labels: [B], int64, in [0, num_classes).
+        num_classes: K >= 2.
+
+    Returns:
+        [B, K - 1, K] in torch's default dtype. The tensor remembers its labels, so that a bound through a last linear
+        layer need not multiply by it; an in-place change makes it an ordinary specification.
+
+    Raises:
+        TypeError: labels are no integers. ValueError: a shape other than [B], labels out of range, K < 2.
+    """
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
+        got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"labels: wanted an integer tensor [B], got {got}.")
+    if labels.dim() != 1 or num_classes < 2:
+        raise ValueError(
+            f"margin_spec: wanted labels [B] and num_classes >= 2, got {tuple(labels.shape)} and {num_classes}."
+        )
+    labels = labels.long()
+    require(
+        ((labels >= 0) & (labels < num_classes)).all(), f"labels: wanted classes in [0, {num_classes}), got others."
+    )
+    index = torch.arange(num_classes - 1, device=labels.device).expand(labels.shape[0], -1)
+    others = index + (index >= labels.unsqueeze(1)).long()
+    classes = torch.eye(num_classes, device=labels.device)
+    spec = classes[labels].unsqueeze(1) - classes[others]
+    if not torch.compiler.is_compiling():
+        spec._fastbound_labels = (labels.clone(), spec._version)  # type: ignore[attr-defined]
+    return spec
+
+
+def margin_labels(spec: Tensor) -> Tensor | None:
+    """The labels [B] that `margin_spec` made ``spec`` from, or None for any other specification."""
+    if torch.compiler.is_compiling():
+        return None
+    labels, version = getattr(spec, "_fastbound_labels", (None, -1))
+    return labels if version == spec._version else None
+
+
+def check_spec(spec: Tensor, out_shape: torch.Size) -> None:
+    """Raise unless ``spec`` is [B, S, K] for outputs of shape [B, K]."""
+    if not isinstance(spec, Tensor):
+        raise TypeError(f"spec: wanted a tensor [B, S, K], got {type(spec).__name__}.")
+    if len(out_shape) != 2:
+        raise ValueError(f"spec: wanted a model output [B, K], got {tuple(out_shape)}; flatten the output first.")
+    batch, classes = out_shape
+    if spec.dim() != 3 or spec.shape[0] != batch or spec.shape[2] != classes:
+        hint = f"; repeat it for each sample with spec.expand({batch}, -1, -1)" if spec.dim() == 2 else ""
+        raise ValueError(f"spec: wanted shape [{batch}, S, {classes}], got {tuple(spec.shape)}{hint}.")
