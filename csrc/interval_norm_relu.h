@@ -53,8 +53,8 @@ FASTBOUND_HD T absolute(T value) {
 }
 
 template <typename T>
-FASTBOUND_HD T times_sign(T value, T of) {
-  return of > T(0) ? value : (of < T(0) ? -value : T(0));
+FASTBOUND_HD T sign(T value) {
+  return value > T(0) ? T(1) : (value < T(0) ? T(-1) : T(0));
 }
 
 }  // namespace fastbound

@@ -209,33 +209,37 @@ void backward(const T* grad_stack, const T* grad_radius, const T* stack, const T
   });
 }
 
-// Two sums per channel. Terms are formed in T and summed in double: at no cost of speed (the pass waits for memory), and
-// with no error that grows with the size of the map. Shares have their own sums, added in the order of the shares.
-template <typename T, typename Rows, typename Plane>
-void two_sums(Shape shape, double* scratch /* [shares, 2, C] */, int shares, Rows rows, Plane plane) {
+// Two sums per channel in double, so that no error grows with the size of the map. Shares have their own sums, added in
+// the order of the shares. rows(first, length, column, one, two) adds a run to arrays along it, plane(first, length, channel, one,
+// two) to the sums of one channel.
+template <typename Acc, typename Rows, typename Plane>
+void two_sums(Shape shape, double* scratch /* [shares, 2, C] */, int shares, Index flush_every, Rows rows, Plane plane) {
   const Index channels = shape.channels;
   for_each_share(shares, [&](int share) {
-    double* first_sums = scratch + 2 * channels * share;
-    double* second_sums = first_sums + channels;
-    for (Index i = 0; i < 2 * channels; ++i) first_sums[i] = 0;
-    if (shape.inner == 1) {
-      const Index repeats = rows_per_run(channels);
-      if (repeats == 1) {
-        rows(share, first_sums, second_sums);
-      } else {
-        double wide_first[kRun], wide_second[kRun];
-        for (Index i = 0; i < kRun; ++i) wide_first[i] = wide_second[i] = 0;
-        rows(share, wide_first, wide_second);
-        for (Index repeat = 0; repeat < repeats; ++repeat)
-          for (Index c = 0; c < channels; ++c) {
-            first_sums[c] += wide_first[repeat * channels + c];
-            second_sums[c] += wide_second[repeat * channels + c];
+    double* one = scratch + 2 * channels * share;
+    double* two = one + channels;
+    for (Index i = 0; i < 2 * channels; ++i) one[i] = 0;
+    if (shape.inner != 1) {
+      plane_runs(shape, share, shares, [&](Index first, Index length, Index channel) {
+        plane(first, length, channel, one[channel], two[channel]);
+      });
+      return;
+    }
+    // Wide rows are cut into columns of at most kRun, which the accumulators on the stack can hold.
+    const Index end = share_begin(shape.outer, share + 1, shares), step = rows_per_run(channels);
+    Acc run_one[kRun], run_two[kRun];
+    for (Index column = 0; column < channels; column += kRun) {
+      const Index width = smaller(kRun, channels - column), wide = step * width;
+      for (Index row = share_begin(shape.outer, share, shares); row < end;) {
+        for (Index i = 0; i < wide; ++i) run_one[i] = run_two[i] = 0;
+        for (Index run = 0; run < flush_every && row < end; ++run, row += step)
+          rows(row * channels + column, smaller(step, end - row) * width, column, run_one, run_two);
+        for (Index i = 0; i < wide; i += width)
+          for (Index c = 0; c < width; ++c) {
+            one[column + c] += static_cast<double>(run_one[i + c]);
+            two[column + c] += static_cast<double>(run_two[i + c]);
           }
       }
-    } else {
-      plane_runs(shape, share, shares, [&](Index first, Index length, Index channel) {
-        plane(first, length, channel, first_sums[channel], second_sums[channel]);
-      });
     }
   });
   for (int share = 1; share < shares; ++share)
@@ -248,27 +252,26 @@ template <typename T>
 void statistics(const T* x, T* mean, T* var, double* scratch, Index outer, Index channels, Index inner, int threads) {
   const Shape shape{outer, channels, inner};
   const int shares = useful_threads(threads, shape.size());
-  two_sums<T>(
-      shape, scratch, shares,
-      [&](int share, double* __restrict__ sums, double* __restrict__ squares) {
-        const Repeated<T> shifts(x, channels);
-        row_runs(shape, share, shares, [&](Index first, Index length) {
-          const T* __restrict__ run = x + first;
-          const T* __restrict__ shift = shifts.values.values;
+  const Repeated<T> shifts(inner == 1 ? x : nullptr, channels);
+  two_sums<double>(
+      shape, scratch, shares, shape.outer,
+      [&](Index first, Index length, Index column, double* __restrict__ sums, double* __restrict__ squares) {
+        const T* __restrict__ run = x + first;
+        const T* __restrict__ shift = shifts.values.values + column;
 #pragma omp simd
-          for (Index i = 0; i < length; ++i) {
-            const double d = static_cast<double>(run[i]) - static_cast<double>(shift[i]);
-            sums[i] += d;
-            squares[i] += d * d;
-          }
-        });
+        for (Index i = 0; i < length; ++i) {
+          const double d = static_cast<double>(run[i]) - static_cast<double>(shift[i]);
+          sums[i] += d;
+          squares[i] += d * d;
+        }
       },
       [&](Index first, Index length, Index channel, double& sum, double& square) {
+        const T* __restrict__ run = x + first;
         const double shift = x[channel * inner];
         double s = 0, q = 0;
 #pragma omp simd reduction(+ : s, q)
         for (Index i = 0; i < length; ++i) {
-          const double d = static_cast<double>(x[first + i]) - shift;
+          const double d = static_cast<double>(run[i]) - shift;
           s += d;
           q += d * d;
         }
@@ -289,54 +292,74 @@ struct Sums {
   const T *nominal, *center, *radius;
   T slope;
 
-  // The two terms of element i.
+  // The two terms of element i of a run.
   template <bool kNominal, bool kRadius>
-  __attribute__((always_inline)) void terms(Index i, T scale, T shift, T& to_scale, T& to_shift) const {
-    T gc = grad_center[i];
-    T gr = kRadius ? grad_radius[i] : T(0);
-    interval_relu_grad(gc, gr, scale * center[i] + shift, absolute(scale) * radius[i], slope);
-    to_scale = gc * center[i] + times_sign(gr, scale) * radius[i];
-    to_shift = gc;
-    if (kNominal) {
-      const T g = leaky_relu_grad(grad_nominal[i], scale * nominal[i] + shift, slope);
-      to_scale += g * nominal[i];
-      to_shift += g;
+  struct Terms {
+    const T *__restrict__ g, *__restrict__ gc, *__restrict__ gr, *__restrict__ x, *__restrict__ c, *__restrict__ r;
+    T slope;
+
+    Terms(const Sums& of, Index first)
+        : g(of.grad_nominal + (kNominal ? first : 0)),
+          gc(of.grad_center + first),
+          gr(kRadius ? of.grad_radius + first : nullptr),
+          x(of.nominal + (kNominal ? first : 0)),
+          c(of.center + first),
+          r(of.radius + first),
+          slope(of.slope) {}
+    __attribute__((always_inline)) void operator()(Index i, T scale, T magnitude, T sign, T shift, T& to_scale, T& to_shift) const {
+      T center_grad = gc[i];
+      T radius_grad = kRadius ? gr[i] : T(0);
+      interval_relu_grad(center_grad, radius_grad, scale * c[i] + shift, magnitude * r[i], slope);
+      to_scale = center_grad * c[i] + sign * radius_grad * r[i];
+      to_shift = center_grad;
+      if (kNominal) {
+        const T nominal_grad = leaky_relu_grad(g[i], scale * x[i] + shift, slope);
+        to_scale += nominal_grad * x[i];
+        to_shift += nominal_grad;
+      }
     }
-  }
+  };
 };
 
+// Terms are added in T over kFlush runs, then in double: half the work of double throughout.
+constexpr Index kFlush = 32;
+
 template <typename T, bool kNominal, bool kRadius>
-void backward_sums(Sums<T> pass, const T* scale, const T* shift, double* scratch, Shape shape, int shares) {
+void backward_sums(const Sums<T>& pass, const T* scale, const T* shift, double* scratch, Shape shape, int shares) {
+  using Terms = typename Sums<T>::template Terms<kNominal, kRadius>;
+  const bool rows = shape.inner == 1;
+  const Repeated<T> scales(rows ? scale : nullptr, shape.channels), shifts(rows ? shift : nullptr, shape.channels);
   two_sums<T>(
-      shape, scratch, shares,
-      [&](int share, double* __restrict__ scale_sums, double* __restrict__ shift_sums) {
-        const Repeated<T> scales(scale, shape.channels), shifts(shift, shape.channels);
-        const T* __restrict__ s = scales.values.values;
-        const T* __restrict__ b = shifts.values.values;
-        const Sums<T> local = pass;
-        row_runs(shape, share, shares, [&](Index first, Index length) {
+      shape, scratch, shares, kFlush,
+      [&](Index first, Index length, Index column, T* __restrict__ scale_sums, T* __restrict__ shift_sums) {
+        const T* __restrict__ s = scales.values.values + column;
+        const T* __restrict__ b = shifts.values.values + column;
+        const Terms terms(pass, first);
 #pragma omp simd
-          for (Index i = 0; i < length; ++i) {
-            T to_scale, to_shift;
-            local.template terms<kNominal, kRadius>(first + i, s[i], b[i], to_scale, to_shift);
-            scale_sums[i] += static_cast<double>(to_scale);
-            shift_sums[i] += static_cast<double>(to_shift);
-          }
-        });
+        for (Index i = 0; i < length; ++i) {
+          T to_scale, to_shift;
+          terms(i, s[i], absolute(s[i]), sign(s[i]), b[i], to_scale, to_shift);
+          scale_sums[i] += to_scale;
+          shift_sums[i] += to_shift;
+        }
       },
       [&](Index first, Index length, Index channel, double& scale_sum, double& shift_sum) {
-        const T s = scale[channel], b = shift[channel];
-        const Sums<T> local = pass;
-        double p = 0, q = 0;
+        // Named outside the loop: a branch on them inside would keep it from being vectorised.
+        const T s = scale[channel], magnitude = absolute(s), direction = sign(s), b = shift[channel];
+        for (Index begin = 0; begin < length; begin += kRun) {
+          const Terms terms(pass, first + begin);
+          const Index width = smaller(kRun, length - begin);
+          T p = 0, q = 0;
 #pragma omp simd reduction(+ : p, q)
-        for (Index i = first; i < first + length; ++i) {
-          T to_scale, to_shift;
-          local.template terms<kNominal, kRadius>(i, s, b, to_scale, to_shift);
-          p += static_cast<double>(to_scale);
-          q += static_cast<double>(to_shift);
+          for (Index i = 0; i < width; ++i) {
+            T to_scale, to_shift;
+            terms(i, s, magnitude, direction, b, to_scale, to_shift);
+            p += to_scale;
+            q += to_shift;
+          }
+          scale_sum += static_cast<double>(p);
+          shift_sum += static_cast<double>(q);
         }
-        scale_sum += p;
-        shift_sum += q;
       });
 }
 
