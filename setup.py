@@ -49,8 +49,10 @@ class CMakeBuild(build_ext):
     def cmake(self, ext, nvcc):
         import pybind11
 
-        say(f"FASTBOUND_CUDA={os.environ.get('FASTBOUND_CUDA', 'auto')}: building fastbound._C "
-            + (f"WITH CUDA, {nvcc}" if nvcc else "without CUDA"))
+        say(
+            f"FASTBOUND_CUDA={os.environ.get('FASTBOUND_CUDA', 'auto')}: building fastbound._C "
+            + (f"WITH CUDA, {nvcc}" if nvcc else "without CUDA")
+        )
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         tag = f"{'cuda' if nvcc else 'cpu'}-{sys.implementation.cache_tag}"
         build = ROOT / "build" / f"cmake-{tag}"

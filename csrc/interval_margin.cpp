@@ -1,6 +1,5 @@
 // Host side: checks, dtype and device. No arithmetic.
 #include "cpu/interval_margin_cpu.h"
-
 #include "host.h"
 #include "isa.h"
 #ifdef FASTBOUND_WITH_CUDA
@@ -115,9 +114,8 @@ void bind_interval_margin(pybind11::module_& m) {
         arg("labels"), arg("grad_radius"), arg("grad_weight"), arg("batch"), arg("features"), arg("classes"),
         arg("threads"), NoGil());
 #ifdef FASTBOUND_WITH_CUDA
-  m.def("interval_margin_fwd_cuda", interval_margin_fwd_cuda, arg("dtype"), arg("radius"), arg("weight"),
-        arg("labels"), arg("out"), arg("batch"), arg("features"), arg("classes"), arg("stream"), arg("device"),
-        NoGil());
+  m.def("interval_margin_fwd_cuda", interval_margin_fwd_cuda, arg("dtype"), arg("radius"), arg("weight"), arg("labels"),
+        arg("out"), arg("batch"), arg("features"), arg("classes"), arg("stream"), arg("device"), NoGil());
   m.def("interval_margin_bwd_cuda", interval_margin_bwd_cuda, arg("dtype"), arg("grad"), arg("radius"), arg("weight"),
         arg("labels"), arg("grad_radius"), arg("grad_weight"), arg("batch"), arg("features"), arg("classes"),
         arg("stream"), arg("device"), NoGil());

@@ -170,10 +170,10 @@ void interval_norm_relu_fwd_cuda(int dtype, Address stack, Address radius, Addre
   });
 }
 
-void interval_norm_relu_bwd_sums_cuda(int dtype, Address grad_stack, Address grad_radius, Address stack,
-                                      Address radius, Address scale, Address shift, Address sum_scale,
-                                      Address sum_shift, int streams, int64_t outer, int64_t channels, int64_t inner,
-                                      double slope, Address stream, int device) {
+void interval_norm_relu_bwd_sums_cuda(int dtype, Address grad_stack, Address grad_radius, Address stack, Address radius,
+                                      Address scale, Address shift, Address sum_scale, Address sum_shift, int streams,
+                                      int64_t outer, int64_t channels, int64_t inner, double slope, Address stream,
+                                      int device) {
   if (!check_bwd_sums(grad_stack, stack, radius, scale, shift, sum_scale, sum_shift, streams, outer, channels, inner,
                       slope))
     return;
@@ -212,10 +212,9 @@ void bind_interval_norm_relu(pybind11::module_& m) {
   m.def("interval_norm_relu_fwd", interval_norm_relu_fwd, arg("dtype"), arg("stack"), arg("radius"), arg("scale"),
         arg("shift"), arg("out_stack"), arg("out_radius"), arg("streams"), arg("outer"), arg("channels"), arg("inner"),
         arg("slope"), arg("threads"), NoGil());
-  m.def("interval_norm_relu_bwd_sums", interval_norm_relu_bwd_sums, arg("dtype"), arg("grad_stack"),
-        arg("grad_radius"), arg("stack"), arg("radius"), arg("scale"), arg("shift"), arg("sum_scale"),
-        arg("sum_shift"), arg("streams"), arg("outer"), arg("channels"), arg("inner"), arg("slope"), arg("threads"),
-        NoGil());
+  m.def("interval_norm_relu_bwd_sums", interval_norm_relu_bwd_sums, arg("dtype"), arg("grad_stack"), arg("grad_radius"),
+        arg("stack"), arg("radius"), arg("scale"), arg("shift"), arg("sum_scale"), arg("sum_shift"), arg("streams"),
+        arg("outer"), arg("channels"), arg("inner"), arg("slope"), arg("threads"), NoGil());
   m.def("interval_norm_relu_bwd", interval_norm_relu_bwd, arg("dtype"), arg("grad_stack"), arg("grad_radius"),
         arg("stack"), arg("radius"), arg("scale"), arg("shift"), arg("nominal_mul"), arg("nominal_add"),
         arg("out_grad_stack"), arg("out_grad_radius"), arg("streams"), arg("outer"), arg("channels"), arg("inner"),
@@ -224,16 +223,16 @@ void bind_interval_norm_relu(pybind11::module_& m) {
   m.def("norm_statistics_cuda", norm_statistics_cuda, arg("dtype"), arg("x"), arg("mean"), arg("var"), arg("outer"),
         arg("channels"), arg("inner"), arg("stream"), arg("device"), NoGil());
   m.def("interval_norm_relu_fwd_cuda", interval_norm_relu_fwd_cuda, arg("dtype"), arg("stack"), arg("radius"),
-        arg("scale"), arg("shift"), arg("out_stack"), arg("out_radius"), arg("streams"), arg("outer"),
-        arg("channels"), arg("inner"), arg("slope"), arg("stream"), arg("device"), NoGil());
+        arg("scale"), arg("shift"), arg("out_stack"), arg("out_radius"), arg("streams"), arg("outer"), arg("channels"),
+        arg("inner"), arg("slope"), arg("stream"), arg("device"), NoGil());
   m.def("interval_norm_relu_bwd_sums_cuda", interval_norm_relu_bwd_sums_cuda, arg("dtype"), arg("grad_stack"),
-        arg("grad_radius"), arg("stack"), arg("radius"), arg("scale"), arg("shift"), arg("sum_scale"),
-        arg("sum_shift"), arg("streams"), arg("outer"), arg("channels"), arg("inner"), arg("slope"), arg("stream"),
-        arg("device"), NoGil());
-  m.def("interval_norm_relu_bwd_cuda", interval_norm_relu_bwd_cuda, arg("dtype"), arg("grad_stack"),
-        arg("grad_radius"), arg("stack"), arg("radius"), arg("scale"), arg("shift"), arg("nominal_mul"),
-        arg("nominal_add"), arg("out_grad_stack"), arg("out_grad_radius"), arg("streams"), arg("outer"),
-        arg("channels"), arg("inner"), arg("slope"), arg("stream"), arg("device"), NoGil());
+        arg("grad_radius"), arg("stack"), arg("radius"), arg("scale"), arg("shift"), arg("sum_scale"), arg("sum_shift"),
+        arg("streams"), arg("outer"), arg("channels"), arg("inner"), arg("slope"), arg("stream"), arg("device"),
+        NoGil());
+  m.def("interval_norm_relu_bwd_cuda", interval_norm_relu_bwd_cuda, arg("dtype"), arg("grad_stack"), arg("grad_radius"),
+        arg("stack"), arg("radius"), arg("scale"), arg("shift"), arg("nominal_mul"), arg("nominal_add"),
+        arg("out_grad_stack"), arg("out_grad_radius"), arg("streams"), arg("outer"), arg("channels"), arg("inner"),
+        arg("slope"), arg("stream"), arg("device"), NoGil());
 #endif
 }
 

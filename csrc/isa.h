@@ -5,7 +5,8 @@ namespace fastbound {
 
 enum class Isa { base, avx2, avx512 };
 
-// The best one that this processor has, at most what FASTBOUND_ISA names. Throws std::invalid_argument for another name.
+// The best one that this processor has, at most what FASTBOUND_ISA names. Throws std::invalid_argument for another
+// name.
 Isa active_isa();
 const char* isa_name(Isa isa);
 

@@ -1,6 +1,5 @@
 // Host side: checks, dtype and device. No arithmetic.
 #include "cpu/signed_weight_grad_cpu.h"
-
 #include "host.h"
 #include "isa.h"
 #ifdef FASTBOUND_WITH_CUDA

@@ -1,8 +1,8 @@
 // Compiled once per instruction set.
-#include "cpu/interval_margin_cpu.h"
-
-#include "cpu/parallel.h"
 #include "interval_margin.h"
+
+#include "cpu/interval_margin_cpu.h"
+#include "cpu/parallel.h"
 
 namespace fastbound {
 namespace FASTBOUND_CPU_ISA {
@@ -26,8 +26,8 @@ void forward(const T* radius, const T* weight, const Index* labels, T* out, Inde
     for (Index b = share_begin(batch, share, shares); b < end; ++b) {
       const Index label = labels[b];
       for (Index i = 0; i < classes - 1; ++i)
-        out[b * (classes - 1) + i] = margin(weight + label * features, weight + (i + (i >= label)) * features,
-                                            radius + b * features, features);
+        out[b * (classes - 1) + i] =
+            margin(weight + label * features, weight + (i + (i >= label)) * features, radius + b * features, features);
     }
   });
 }

@@ -1,14 +1,15 @@
 // Compiled once per instruction set. Everything here is bound by memory, so each pass reads and writes each map once.
-#include "cpu/interval_norm_relu_cpu.h"
-
-#include "cpu/parallel.h"
 #include "interval_norm_relu.h"
+
+#include "cpu/interval_norm_relu_cpu.h"
+#include "cpu/parallel.h"
 
 namespace fastbound {
 namespace FASTBOUND_CPU_ISA {
 namespace {
 
-// Per-channel numbers along a run of memory: one per element where channels are innermost, one for all where they are not.
+// Per-channel numbers along a run of memory: one per element where channels are innermost, one for all where they are
+// not.
 template <typename T>
 struct Varying {
   const T* values;
@@ -104,8 +105,12 @@ void forward(const T* stack, const T* radius, const T* scale, const T* shift, T*
   Shape shape{outer, channels, inner};
   const Index size = shape.size();
   const bool has_nominal = streams == 2;
-  const Forward<T> pass{has_nominal ? stack : nullptr,     stack + (streams - 1) * size,     radius,
-                        has_nominal ? out_stack : nullptr, out_stack + (streams - 1) * size, out_radius,
+  const Forward<T> pass{has_nominal ? stack : nullptr,
+                        stack + (streams - 1) * size,
+                        radius,
+                        has_nominal ? out_stack : nullptr,
+                        out_stack + (streams - 1) * size,
+                        out_radius,
                         slope};
   const int shares = useful_threads(threads, size);
   for_each_share(shares, [&](int share) {
@@ -184,9 +189,15 @@ void backward(const T* grad_stack, const T* grad_radius, const T* stack, const T
   const Shape shape{outer, channels, inner};
   const Index size = shape.size(), last = (streams - 1) * size;
   const bool has_nominal = streams == 2, statistics = nominal_mul != nullptr;
-  const Backward<T> pass{has_nominal ? grad_stack : nullptr,     grad_stack + last,     grad_radius,
-                         has_nominal ? stack : nullptr,          stack + last,          radius,
-                         has_nominal ? out_grad_stack : nullptr, out_grad_stack + last, out_grad_radius,
+  const Backward<T> pass{has_nominal ? grad_stack : nullptr,
+                         grad_stack + last,
+                         grad_radius,
+                         has_nominal ? stack : nullptr,
+                         stack + last,
+                         radius,
+                         has_nominal ? out_grad_stack : nullptr,
+                         out_grad_stack + last,
+                         out_grad_radius,
                          slope};
   const int shares = useful_threads(threads, size);
   for_each_share(shares, [&](int share) {
@@ -210,10 +221,11 @@ void backward(const T* grad_stack, const T* grad_radius, const T* stack, const T
 }
 
 // Two sums per channel in double, so that no error grows with the size of the map. Shares have their own sums, added in
-// the order of the shares. rows(first, length, column, one, two) adds a run to arrays along it, plane(first, length, channel, one,
-// two) to the sums of one channel.
+// the order of the shares. rows(first, length, column, one, two) adds a run to arrays along it, plane(first, length,
+// channel, one, two) to the sums of one channel.
 template <typename Acc, typename Rows, typename Plane>
-void two_sums(Shape shape, double* scratch /* [shares, 2, C] */, int shares, Index flush_every, Rows rows, Plane plane) {
+void two_sums(Shape shape, double* scratch /* [shares, 2, C] */, int shares, Index flush_every, Rows rows,
+              Plane plane) {
   const Index channels = shape.channels;
   for_each_share(shares, [&](int share) {
     double* one = scratch + 2 * channels * share;
@@ -295,7 +307,7 @@ struct Sums {
   // The two terms of element i of a run.
   template <bool kNominal, bool kRadius>
   struct Terms {
-    const T *__restrict__ g, *__restrict__ gc, *__restrict__ gr, *__restrict__ x, *__restrict__ c, *__restrict__ r;
+    const T* __restrict__ g, * __restrict__ gc, * __restrict__ gr, * __restrict__ x, * __restrict__ c, * __restrict__ r;
     T slope;
 
     Terms(const Sums& of, Index first)
@@ -306,7 +318,8 @@ struct Sums {
           c(of.center + first),
           r(of.radius + first),
           slope(of.slope) {}
-    __attribute__((always_inline)) void operator()(Index i, T scale, T magnitude, T sign, T shift, T& to_scale, T& to_shift) const {
+    __attribute__((always_inline)) void operator()(Index i, T scale, T magnitude, T sign, T shift, T& to_scale,
+                                                   T& to_shift) const {
       T center_grad = gc[i];
       T radius_grad = kRadius ? gr[i] : T(0);
       interval_relu_grad(center_grad, radius_grad, scale * c[i] + shift, magnitude * r[i], slope);

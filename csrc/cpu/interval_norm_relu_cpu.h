@@ -26,14 +26,14 @@ struct IntervalNormRelu {
                         T* sum_scale, T* sum_shift,      // [C]
                         double* scratch, int streams, std::int64_t outer, std::int64_t channels, std::int64_t inner,
                         T slope, int threads);
-  void (*backward)(const T* grad_stack,                               // [N, outer, C, inner]
-                   const T* grad_radius,                              // [outer, C, inner] or null: zero
-                   const T* stack,                                    // [N, outer, C, inner]
-                   const T* radius,                                   // [outer, C, inner]
-                   const T* scale, const T* shift,                    // [C], or both null: no affine map
-                   const T* nominal_mul, const T* nominal_add,        // [C], or both null
-                   T* out_grad_stack,                                 // [N, outer, C, inner]
-                   T* out_grad_radius,                                // [outer, C, inner]
+  void (*backward)(const T* grad_stack,                         // [N, outer, C, inner]
+                   const T* grad_radius,                        // [outer, C, inner] or null: zero
+                   const T* stack,                              // [N, outer, C, inner]
+                   const T* radius,                             // [outer, C, inner]
+                   const T* scale, const T* shift,              // [C], or both null: no affine map
+                   const T* nominal_mul, const T* nominal_add,  // [C], or both null
+                   T* out_grad_stack,                           // [N, outer, C, inner]
+                   T* out_grad_radius,                          // [outer, C, inner]
                    int streams, std::int64_t outer, std::int64_t channels, std::int64_t inner, T slope, int threads);
 };
 

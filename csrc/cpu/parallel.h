@@ -25,6 +25,8 @@ void for_each_share(int shares, Body body) {
 }
 
 // The first item of a share; shares are contiguous and depend on nothing but the arguments.
-inline Index share_begin(Index items, int share, int shares) { return items / shares * share + smaller(share, items % shares); }
+inline Index share_begin(Index items, int share, int shares) {
+  return items / shares * share + smaller(share, items % shares);
+}
 
 }  // namespace

@@ -1,8 +1,8 @@
 // Compiled once per instruction set.
-#include "cpu/signed_weight_grad_cpu.h"
+#include "signed_weight_grad.h"
 
 #include "cpu/parallel.h"
-#include "signed_weight_grad.h"
+#include "cpu/signed_weight_grad_cpu.h"
 
 namespace fastbound {
 namespace FASTBOUND_CPU_ISA {
