@@ -1,0 +1,72 @@
+# make demo | test | check | slow | bench. Each sets up $(VENV) on first use; a later call reinstalls nothing and
+# recompiles what changed. Needs python3 (with its headers), a C++ compiler and make.
+
+# The one place of the tested torch.
+TORCH ?= torch==2.13.0
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_ARGS ?=
+
+BIN := $(VENV)/bin
+DEPS := $(VENV)/.stamp-$(subst /,-,$(subst $(eval) ,-,$(TORCH)))
+INSTALL := $(VENV)/.stamp-install
+BUILD := $(VENV)/.stamp-build-$(or $(FASTBOUND_CUDA),auto)
+NATIVE := $(shell find csrc -type f) CMakeLists.txt setup.py
+CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+NVCC := $(firstword $(wildcard $(CUDACXX) $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+
+# Build tools (cmake, ninja) of the environment come before those of the machine.
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: help install test slow check demo bench clean
+
+help:
+	@sed -n '1,2p' Makefile
+
+# torch comes first and alone, so that nothing later chooses another build of it; then what pyproject.toml's [build-system] asks for.
+$(DEPS):
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet $$(sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",')
+	rm -f $(VENV)/.stamp-torch*
+	touch $@
+
+$(INSTALL): $(DEPS) pyproject.toml
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[test,dev]'
+	touch $@
+
+$(BUILD): $(INSTALL) $(NATIVE)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	rm -f $(VENV)/.stamp-build*
+	touch $@
+
+install: $(BUILD)
+
+test: install
+	$(BIN)/python -m pytest -m "not gpu and not slow" tests
+
+slow: install
+	$(BIN)/python -m pytest -m "slow and not gpu" tests
+
+bench: install
+	$(BIN)/python -m pytest bench --benchmark-only
+
+demo: install
+	$(BIN)/fastbound train --dataset digits --method ibp --eps 0.1 --out runs/digits $(DEMO_ARGS)
+	$(BIN)/fastbound certify runs/digits --eps 0.1
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+	$(BIN)/mypy
+ifneq ($(NVCC),)
+	@mkdir -p build/check
+	@for source in csrc/cuda/*.cu; do echo "nvcc $$source"; \
+	  "$(NVCC)" -std=c++17 -arch=sm_90 -Icsrc -Werror all-warnings -c $$source -o build/check/$$(basename $$source).o || exit 1; done
+else
+	@echo "nvcc not found: the CUDA sources were NOT compiled"
+endif
+
+clean:
+	rm -rf build $(VENV)/.stamp-build*
