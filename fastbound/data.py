@@ -1,7 +1,8 @@
 """Data sets as tensors, and the loader that shards, shuffles and augments them.
 
-A whole data set lives in memory as unsigned bytes (on the device of the run); a batch becomes float32 in [0, 1] when it is read.
-The order of an epoch and every random crop depend on (seed, epoch, batch) alone, so a run can stop and continue at any batch.
+A whole data set lives in memory as unsigned bytes (on the device of the run); a batch becomes float32 in [0, 1] when it
+is read. The order of an epoch and every random crop depend on (seed, epoch, batch) alone, so a run can stop and
+continue at any batch.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Images:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random horizontal flip, and a random crop of the image padded by `crop` pixels on every side ("edge" or "zero")."""
+    """Random horizontal flip, and a random crop of the image padded by `crop` pixels on every side ("edge" or "
+    ""zero")."""
 
     flip: bool = False
     crop: int = 0
@@ -77,7 +79,10 @@ class Augmentation:
         inside = _inside(rows, height).unsqueeze(-1) & _inside(columns, width).unsqueeze(-2)  # [B, H, W]
         # A clamped index reads the edge pixel: the padded image is never built.
         picked = pixels[
-            torch.arange(batch, device=device).view(-1, 1, 1), :, rows.clamp(0, height - 1).unsqueeze(-1), columns.clamp(0, width - 1).unsqueeze(-2)
+            torch.arange(batch, device=device).view(-1, 1, 1),
+            :,
+            rows.clamp(0, height - 1).unsqueeze(-1),
+            columns.clamp(0, width - 1).unsqueeze(-2),
         ].permute(0, 3, 1, 2)
         return picked if self.mode == "edge" else picked * inside.unsqueeze(1)
 
@@ -97,6 +102,7 @@ class DataSet:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     augmentation: Augmentation = Augmentation()
+    default_eps: float = 0.1
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -104,7 +110,8 @@ class DataSet:
 
 
 class Loader:
-    """Iterates (x float32 [B, C, H, W] in [0, 1], labels int64 [B]) over `images`; usable as ``loader`` of ``fastbound.certify``.
+    """Iterates (x float32 [B, C, H, W] in [0, 1], labels int64 [B]) over `images`; usable as ``loader`` of
+    ``fastbound.certify``.
 
     Args:
         images: the images; batches stay on their device.
@@ -157,18 +164,18 @@ class Loader:
     def _order(self, epoch: int) -> Tensor:
         if not self.shuffle:
             return torch.arange(len(self.images), device=self.images.pixels.device)
-        generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
         return torch.randperm(len(self.images), generator=generator).to(self.images.pixels.device)
 
     def _read(self, index: Tensor, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
         pixels = self.images.pixels[index]
         if self.augmentation is not None:
-            generator = torch.Generator(pixels.device).manual_seed(_mixed(self.seed, epoch, batch, self.rank))
+            generator = torch.Generator(pixels.device).manual_seed(mixed_seed(self.seed, epoch, batch, self.rank))
             pixels = self.augmentation(pixels, generator)
         return pixels.float() / self.images.scale, self.images.labels[index]
 
 
-def _mixed(*numbers: int) -> int:
+def mixed_seed(*numbers: int) -> int:
     """One seed from several numbers; different tuples give different streams."""
     state = 0xCBF29CE484222325
     for number in numbers:
@@ -184,8 +191,9 @@ def names() -> list[str]:
 def load(name: str, data_dir: str | Path | None = None) -> DataSet:
     """The data set `name`.
 
-    ``digits`` ships with the package (UCI Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, CC BY 4.0);
-    ``mnist`` and ``fashion-mnist`` are read as IDX files, gzipped or not, ``cifar10`` as its binary version, from `data_dir`.
+    ``digits`` ships with the package (UCI Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, CC BY
+    4.0); ``mnist`` and ``fashion-mnist`` are read as IDX files, gzipped or not, ``cifar10`` as its binary version, from
+    `data_dir`.
 
     Raises:
         ValueError: unknown name, or no `data_dir` where one is needed.
@@ -196,7 +204,9 @@ def load(name: str, data_dir: str | Path | None = None) -> DataSet:
     if name == "digits":
         return _digits(None)
     if data_dir is None:
-        raise ValueError(f"data_dir: {name} does not ship with fastbound; name the folder that holds its files (--data-dir).")
+        raise ValueError(
+            f"data_dir: {name} does not ship with fastbound; name the folder that holds its files (--data-dir)."
+        )
     folder = Path(data_dir)
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder (wanted the files of {name}).")
@@ -217,11 +227,11 @@ def _digits(_: Path | None) -> DataSet:
 
 
 def _mnist(folder: Path) -> DataSet:
-    return DataSet("mnist", train=_idx_pair(folder, "train"), test=_idx_pair(folder, "t10k"))
+    return DataSet("mnist", train=_idx_pair(folder, "train"), test=_idx_pair(folder, "t10k"), default_eps=0.3)
 
 
 def _fashion_mnist(folder: Path) -> DataSet:
-    return replace(_mnist(folder), name="fashion-mnist")
+    return replace(_mnist(folder), name="fashion-mnist", default_eps=0.1)
 
 
 def _cifar10(folder: Path) -> DataSet:
@@ -236,10 +246,16 @@ def _cifar10(folder: Path) -> DataSet:
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2023, 0.1994, 0.2010),
         augmentation=Augmentation(flip=True, crop=4, mode="zero"),
+        default_eps=8 / 255,
     )
 
 
-_SETS: dict[str, Callable[[Path], DataSet]] = {"digits": _digits, "mnist": _mnist, "fashion-mnist": _fashion_mnist, "cifar10": _cifar10}
+_SETS: dict[str, Callable[[Path], DataSet]] = {
+    "digits": _digits,
+    "mnist": _mnist,
+    "fashion-mnist": _fashion_mnist,
+    "cifar10": _cifar10,
+}
 
 
 def _idx_pair(folder: Path, part: str) -> Images:
@@ -260,7 +276,9 @@ def _find_idx(folder: Path, stem: str, rank: int) -> Path:
         for spelling in spellings:
             if (place / spelling).is_file():
                 return place / spelling
-    raise DataError(f"{folder / spellings[0]}: there is no such file, and none ending in .gz (an IDX file is wanted here).")
+    raise DataError(
+        f"{folder / spellings[0]}: there is no such file, and none ending in .gz (an IDX file is wanted here)."
+    )
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
@@ -274,11 +292,17 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
         raise DataError(f"{path}: {len(content)} bytes are too few for the header of an IDX file ({header} bytes).")
     magic, *sizes = struct.unpack(f">{1 + dimensions}I", content[:header])
     if magic != 0x800 + dimensions:
-        raise DataError(f"{path}: magic number {magic:#010x}, wanted {0x800 + dimensions:#010x} (unsigned bytes, {dimensions} dimensions).")
+        raise DataError(
+            f"{path}: magic number {magic:#010x}, wanted {0x800 + dimensions:#010x} (unsigned bytes, {dimensions} "
+            "dimensions)."
+        )
     count = math.prod(sizes)
     wanted = header + count
     if len(content) != wanted:
-        raise DataError(f"{path}: {len(content)} bytes, but its header announces {'x'.join(map(str, sizes))} values, which makes {wanted}.")
+        raise DataError(
+            f"{path}: {len(content)} bytes, but its header announces {'x'.join(map(str, sizes))} values, which makes "
+            f"{wanted}."
+        )
     if not count:
         raise DataError(f"{path}: its header announces no values ({'x'.join(map(str, sizes))}).")
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).view(*sizes)
@@ -292,7 +316,9 @@ def _unpacked(path: Path) -> bytes:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as archive:
             return archive.read()
     except EOFError:
-        raise DataError(f"{path}: the gzip archive is truncated ({len(content)} bytes); fetch the file again.") from None
+        raise DataError(
+            f"{path}: the gzip archive is truncated ({len(content)} bytes); fetch the file again."
+        ) from None
     except (OSError, zlib.error) as problem:
         raise DataError(f"{path}: the gzip archive is damaged ({problem}); fetch the file again.") from None
 
@@ -309,7 +335,9 @@ def read_cifar_binary(path: Path, records: int = 10_000) -> Images:
     content = _read(path)
     record = 1 + 3 * 32 * 32
     if len(content) != records * record:
-        raise DataError(f"{path}: {len(content)} bytes, wanted {records * record} ({records} records of {record} bytes).")
+        raise DataError(
+            f"{path}: {len(content)} bytes, wanted {records * record} ({records} records of {record} bytes)."
+        )
     table = torch.frombuffer(bytearray(content), dtype=torch.uint8).view(records, record)
     return Images(table[:, 1:].reshape(records, 3, 32, 32), _checked_labels(table[:, 0], path))
 
@@ -318,5 +346,7 @@ def _checked_labels(labels: Tensor, path: Path, num_classes: int = 10) -> Tensor
     wrong = (labels >= num_classes).nonzero()
     if len(wrong):
         index = int(wrong[0])
-        raise DataError(f"{path}: label {int(labels[index])} of image {index} is out of range, wanted 0 to {num_classes - 1}.")
+        raise DataError(
+            f"{path}: label {int(labels[index])} of image {index} is out of range, wanted 0 to {num_classes - 1}."
+        )
     return labels.long()

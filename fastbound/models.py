@@ -1,7 +1,8 @@
 """The networks of the certified-training literature, as the plain modules that a user would write.
 
-Sources: DM-small, DM-medium, DM-large: Gowal et al., 2018, arXiv 1810.12715. CNN-7 with BatchNorm, Wide-ResNet and ResNeXt:
-Shi et al., 2021, arXiv 2103.17268. Every convolution keeps its bias, also in front of a BatchNorm. ``mlp`` is from no paper.
+Sources: DM-small, DM-medium, DM-large: Gowal et al., 2018, arXiv 1810.12715. CNN-7 with BatchNorm, Wide-ResNet and
+ResNeXt: Shi et al., 2021, arXiv 2103.17268. Every convolution keeps its bias, also in front of a BatchNorm. ``mlp`` is
+from no paper.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def build(
         name: one of `names()`.
         input_shape: shape of one input without the batch, (C, H, W); ``mlp`` takes any shape.
         num_classes: number of logits, at least 2.
-        mean, std: per channel; both given: the first layer is ``fastbound.nn.Normalize(mean, std)``, so that boxes stay in pixels.
+        mean, std: per channel; both given: the first layer is ``fastbound.nn.Normalize(mean, std)``, so that boxes stay
+            in pixels.
         options: of the network, for example ``width`` of ``cnn7``.
 
     Raises:
@@ -49,7 +51,8 @@ def build(
         layers = _BUILDERS[name](shape, num_classes, **options)
     except _TooSmall as problem:
         raise ValueError(
-            f"{name} does not fit inputs of shape {list(shape)}: {problem}. Networks that fit: {', '.join(fitting(shape)) or 'none'}."
+            f"{name} does not fit inputs of shape {list(shape)}: {problem}. Networks that fit: "
+            f"{', '.join(fitting(shape)) or 'none'}."
         ) from None
     return nn.Sequential(*_normalisation(mean, std), *layers)
 
@@ -103,7 +106,7 @@ def _normalisation(mean: Sequence[float] | None, std: Sequence[float] | None) ->
         return []
     if mean is None or std is None:
         raise ValueError("mean and std belong together: give both or neither.")
-    from .nn import Normalize
+    from fastbound.nn import Normalize
 
     return [Normalize(mean, std)]
 
@@ -130,7 +133,9 @@ def _conv_size(conv: nn.Conv2d, axis: int, size: int) -> int:
     return out
 
 
-def _head(layers: list[nn.Module], shape: tuple[int, ...], hidden: Sequence[int], num_classes: int, norm: bool = False) -> list[nn.Module]:
+def _head(
+    layers: list[nn.Module], shape: tuple[int, ...], hidden: Sequence[int], num_classes: int, norm: bool = False
+) -> list[nn.Module]:
     """`layers`, then flatten, the hidden fully connected layers and the classifier."""
     size = math.prod(_output_shape(layers, shape))
     layers = [*layers, nn.Flatten()]
@@ -144,7 +149,11 @@ def _convs(channels: int, plan: Sequence[tuple[int, int, int, int]], norm: bool 
     """Convolution (BatchNorm) ReLU for every (channels, kernel, stride, padding) of the plan."""
     layers: list[nn.Module] = []
     for out, kernel, stride, padding in plan:
-        layers += [nn.Conv2d(channels, out, kernel, stride, padding), *([nn.BatchNorm2d(out)] if norm else []), nn.ReLU()]
+        layers += [
+            nn.Conv2d(channels, out, kernel, stride, padding),
+            *([nn.BatchNorm2d(out)] if norm else []),
+            nn.ReLU(),
+        ]
         channels = out
     return layers
 
@@ -181,7 +190,8 @@ def _dm_large(shape: tuple[int, ...], num_classes: int, width: int = 64) -> list
 
 @_network("cnn7")
 def _cnn7(shape: tuple[int, ...], num_classes: int, width: int = 64, last_stride: int = 1) -> list[nn.Module]:
-    """DM-large with BatchNorm after every convolution and the hidden layer; `last_stride` 2 for 64x64 inputs (Tiny-ImageNet)."""
+    """DM-large with BatchNorm after every convolution and the hidden layer; `last_stride` 2 for 64x64 inputs "
+    "(Tiny-ImageNet)."""
     plan = _seven_layer_plan(width)
     plan[-1] = (2 * width, 3, last_stride, 1)
     return _head(_convs(shape[0], plan, norm=True), shape, [512], num_classes, norm=True)
@@ -217,7 +227,9 @@ class _Residual(nn.Module):
         self.out_channels = out_channels
         self.stride = stride
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [B, C, H, W] -> [B, out_channels, ceil(H / stride), ceil(W / stride)]
+    def forward(
+        self, x: torch.Tensor
+    ) -> torch.Tensor:  # [B, C, H, W] -> [B, out_channels, ceil(H / stride), ceil(W / stride)]
         return F.relu(self.body(x) + self.shortcut(x))
 
 

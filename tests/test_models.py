@@ -31,7 +31,8 @@ PLANS = {
     "dm-large": "c64/3/1/1 r c64/3/1/1 r c128/3/2/1 r c128/3/1/1 r c128/3/1/1 r f512 r f10",
     "cnn7": "c64/3/1/1 b r c64/3/1/1 b r c128/3/2/1 b r c128/3/1/1 b r c128/3/1/1 b r f512 b r f10",
     "wide-resnet": "c16/3/1/1 b r"
-    " c128/3/1/1 b r c128/3/1/1 b c128/1/1/0 b c256/3/2/1 b r c256/3/1/1 b c256/1/2/0 b c512/3/2/1 b r c512/3/1/1 b c512/1/2/0 b f512 b r f10",
+    " c128/3/1/1 b r c128/3/1/1 b c128/1/1/0 b c256/3/2/1 b r c256/3/1/1 b c256/1/2/0 b c512/3/2/1 b r c512/3/1/1 b "
+    "c512/1/2/0 b f512 b r f10",
     "resnext": "c64/3/1/1 b r"
     " c64/1/1/0 b r c64/3/1/1 b r c128/1/1/0 b c128/1/1/0 b c128/1/1/0 b r c128/3/2/1 b r c256/1/1/0 b c256/1/2/0 b"
     " c256/1/1/0 b r c256/3/2/1 b r c512/1/1/0 b c512/1/2/0 b f512 b r f10",
@@ -46,7 +47,9 @@ def test_layers_are_those_of_the_papers(name):
     assert all(layer.bias is not None for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
 
 
-@pytest.mark.parametrize(("name", "shape"), [(name, shape) for shape in (CIFAR, MNIST, DIGITS) for name in models.fitting(shape)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "shape"), [(name, shape) for shape in (CIFAR, MNIST, DIGITS) for name in models.fitting(shape)], ids=str
+)
 def test_forward_gives_logits(name, shape):
     small = {"cnn7": {"width": 4}, "dm-large": {"width": 4}, "wide-resnet": {"width": 8}, "resnext": {"width": 8}}
     model = models.build(name, shape, 7, **small.get(name, {}))
@@ -67,7 +70,9 @@ def test_known_sizes():
 
 
 def test_grouped_convolutions_of_resnext():
-    groups = [layer.groups for layer in models.build("resnext", DIGITS, 10, width=8).modules() if isinstance(layer, nn.Conv2d)]
+    groups = [
+        layer.groups for layer in models.build("resnext", DIGITS, 10, width=8).modules() if isinstance(layer, nn.Conv2d)
+    ]
     assert groups.count(2) == 3 and set(groups) == {1, 2}
 
 
@@ -80,7 +85,11 @@ def test_residual_block_adds_and_rectifies():
 
 
 def test_a_network_that_does_not_fit_names_those_that_do():
-    with pytest.raises(ValueError, match=r"dm-small does not fit inputs of shape \[1, 8, 8\].*Networks that fit: cnn7, dm-large, mlp, resnext, wide-resnet"):
+    with pytest.raises(
+        ValueError,
+        match=r"dm-small does not fit inputs of shape \[1, 8, 8\].*Networks that fit: cnn7, dm-large, mlp, resnext, "
+        r"wide-resnet",
+    ):
         models.build("dm-small", DIGITS, 10)
     assert models.fitting((7,)) == ["mlp"]
     assert "dm-small" in models.fitting((1, 10, 10)) and "dm-small" not in models.fitting((1, 9, 9))

@@ -1,0 +1,10 @@
+"""Certification, the attack that checks it, and their reports."""
+
+from fastbound.certify.evaluate import METHODS as METHODS
+from fastbound.certify.evaluate import certify as certify
+from fastbound.certify.pgd import Attack as Attack
+from fastbound.certify.pgd import pgd_attack as pgd_attack
+from fastbound.certify.report import Report as Report
+from fastbound.certify.report import SoundnessError as SoundnessError
+from fastbound.certify.sweep import plot_sweep as plot_sweep
+from fastbound.certify.sweep import sweep as sweep

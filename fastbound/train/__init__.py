@@ -1,0 +1,4 @@
+"""Certified training: recipes, schedules, the loop, run folders."""
+
+from fastbound.train.loop import train as train
+from fastbound.train.runs import load_run as load_run

@@ -1,0 +1,98 @@
+"""Several processes under torchrun: who this one is, and the few sums that they share. PyTorch's own engine does the "
+"rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+
+class ProcessLost(RuntimeError):
+    """Another training process ended, so this one cannot go on."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among `world_size`; the first one writes."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def writes(self) -> bool:
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """`model` with its gradients averaged over the processes."""
+        return DistributedDataParallel(model) if self.world_size > 1 else model
+
+    def same_buffers(self, model: nn.Module) -> None:
+        """Gives every process the running statistics of the first one."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes, on every process."""
+        if self.world_size > 1:
+            values = values.to(self.device)
+            dist.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def processes(device: str) -> Iterator[Processes]:
+    """The processes of this run: those that torchrun started, or this one alone. `device`: "auto", "cpu", "cuda", "
+    ""cuda:1"."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    place = _device(device, int(os.environ.get("LOCAL_RANK", "0")), world_size)
+    if world_size == 1:
+        yield Processes(0, 1, place)
+        return
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    group = Processes(dist.get_rank(), world_size, place)
+    try:
+        yield group
+    except RuntimeError as problem:
+        if _is_communication(problem):
+            raise ProcessLost(
+                f"process {group.rank} of {world_size} lost another one ({str(problem).splitlines()[0]})"
+            ) from problem
+        raise
+    finally:
+        # A group whose peer is gone cannot say goodbye.
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def _device(name: str, local_rank: int, world_size: int) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device: wanted auto, cpu, cuda or cuda:N, got {name!r}.") from None
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: cuda was asked for, but PyTorch sees no CUDA device; use --device cpu.")
+    if place.type == "cuda" and world_size > 1:
+        return torch.device("cuda", local_rank)
+    return place
+
+
+def _is_communication(problem: RuntimeError) -> bool:
+    words = ("connection", "gloo", "nccl", "peer", "socket", "process group", "timed out")
+    return isinstance(problem, dist.DistError) or any(word in str(problem).lower() for word in words)

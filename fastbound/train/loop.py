@@ -1,0 +1,262 @@
+"""The training loop: steps, epochs, evaluation, checkpoints. What a step minimises is the recipe's business."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastbound import data as datasets
+from fastbound.certify import Attack, Report, certify
+from fastbound.certify.modes import training_precision
+from fastbound.certify.report import write_json
+from fastbound.data import DataSet, Images, Loader
+from fastbound.train import checkpoint, settings
+from fastbound.train.checkpoint import Position
+from fastbound.train.curves import plot_curves
+from fastbound.train.distributed import Processes, processes
+from fastbound.train.initialisation import initialise
+from fastbound.train.interrupts import Interrupted, Interrupts
+from fastbound.train.progress import Display
+from fastbound.train.recipes import Losses, Step
+from fastbound.train.runs import RunFolder, build_model
+from fastbound.train.settings import Settings
+
+EVALUATION_BATCH = 256
+
+
+class Diverged(RuntimeError):
+    """The loss became infinite or NaN."""
+
+
+def train(
+    out: str | Path,
+    given: Mapping[str, object],
+    overrides: Mapping[str, object] | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    checkpoint_seconds: float = 30.0,
+    quiet: bool = False,
+) -> dict[str, object]:
+    """Trains into the run folder `out` and returns its final report (the content of report.json).
+
+    Args:
+        out: the run folder; see `fastbound.train.runs`.
+        given: options of the run, for example {"dataset": "digits", "method": "ibp", "eps": 0.1}.
+        overrides: fields of the recipe, for example {"epochs": 20, "lr": 1e-3}.
+        resume: continue the run in `out` from its checkpoint, to the numbers of an uninterrupted run.
+        overwrite: replace a run that is in `out`.
+        checkpoint_seconds: a checkpoint is written at the end of an epoch when the last one is older than this.
+
+    Raises:
+        ValueError: bad options; Interrupted, ProcessLost, Diverged: the run ended early, its checkpoint is usable.
+    """
+    overrides = overrides or {}
+    folder = RunFolder(out)
+    if resume:
+        chosen = Settings.from_data(folder.read_config()["settings"])
+        settings.check_unchanged(chosen, given, overrides, str(folder.path))
+        moved = {name: given[name] for name in ("data_dir", "device") if name in given}
+        given = {"dataset": chosen.dataset, "data_dir": chosen.data_dir, "device": chosen.device, **moved}
+    else:
+        folder.check_free(overwrite)
+    with processes(str(given.get("device", "auto"))) as group:
+        data = datasets.load(settings.dataset_name(given), given.get("data_dir"))  # type: ignore[arg-type]
+        if not resume:
+            chosen = settings.resolve(given, overrides, data)
+        trainer = Trainer(chosen, data, group, folder, checkpoint_seconds)
+        trainer.start(resume)
+        return trainer.run(quiet)
+
+
+class Trainer:
+    """One run on one process: model, optimiser, loaders and where the run stands."""
+
+    def __init__(
+        self, chosen: Settings, data: DataSet, group: Processes, folder: RunFolder, checkpoint_seconds: float
+    ) -> None:
+        self.settings, self.recipe, self.group, self.folder = chosen, chosen.recipe, group, folder
+        self.num_classes = data.num_classes
+        self.config = {"settings": chosen.as_data(), "model": chosen.model_entry(data)}
+        torch.manual_seed(chosen.seed)
+        model = build_model(self.config, folder.config)
+        initialise(model, self.recipe.init)
+        self.model = model.to(group.device)
+        self.parallel = group.wrap(self.model)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=self.recipe.lr, weight_decay=self.recipe.weight_decay
+        )
+        self.loader = Loader(
+            data.train.limit(chosen.limit).to(group.device),
+            self.recipe.batch_size,
+            shuffle=True,
+            drop_last=True,
+            augmentation=chosen.augmentation(data.augmentation),
+            seed=chosen.seed,
+            rank=group.rank,
+            world_size=group.world_size,
+        )
+        self.test = Loader(_shard(data.test.limit(chosen.test_limit), group).to(group.device), EVALUATION_BATCH)
+        self.at = Position()
+        self._checkpoint_seconds, self._saved_at = checkpoint_seconds, time.monotonic()
+
+    def start(self, resume: bool) -> None:
+        """Makes the run folder anew, or reads where its run stood."""
+        self.group.wait()
+        if resume:
+            self.at = checkpoint.load(self.folder.checkpoint, self.model, self.optimizer)
+        if self.group.writes and resume:
+            self.folder.keep_metrics(self.at.epoch)
+        elif self.group.writes:
+            environment = {
+                "torch": torch.__version__,
+                "device": str(self.group.device),
+                "threads": torch.get_num_threads(),
+                "processes": self.group.world_size,
+                "training_precision": training_precision(self.group.device),
+            }
+            self.folder.start({**self.config, "environment": environment})
+            self.save()
+        self.group.wait()
+
+    def run(self, quiet: bool = False) -> dict[str, object]:
+        """Trains the remaining epochs, certifies, writes what a finished run leaves, and returns the report."""
+        batches, epochs = len(self.loader), self.recipe.epochs
+        display = Display(epochs, epochs * batches, self.at.step, quiet=quiet or not self.group.writes)
+        with display, Interrupts() as interrupts:
+            for epoch in range(self.at.epoch, epochs):
+                self._epoch(epoch, interrupts, display)
+            report = self._final_report()
+        if self.group.writes:
+            self._finish(report)
+        return report
+
+    def _epoch(self, epoch: int, interrupts: Interrupts, display: Display) -> None:
+        started, before = time.perf_counter(), self.at.seconds
+        if self.at.batch == 0:
+            torch.manual_seed(datasets.mixed_seed(self.settings.seed, epoch, self.group.rank))
+        self.parallel.train()
+        for x, labels in self.loader.epoch(epoch, self.at.batch):
+            losses = self._step(x, labels)
+            for name, value in losses.items():
+                self.at.sums[name] = self.at.sums.get(name, 0) + value.detach().double()
+            self.at.batch += 1
+            self.at.step += 1
+            self.at.seconds = before + time.perf_counter() - started
+            display.advance(epoch, self._finite(losses["loss"]) if display.due() else None)
+            if interrupts.requested:
+                self._stop(interrupts.requested, epoch)
+        record = self._record(epoch)
+        self.at = Position(epoch=epoch + 1, step=self.at.step)
+        if self.group.writes:
+            self.folder.append_metrics(record)
+            if epoch + 1 == self.recipe.epochs or time.monotonic() - self._saved_at >= self._checkpoint_seconds:
+                self.save()
+        display.epoch(record)
+
+    def _step(self, x: Tensor, labels: Tensor) -> Losses:
+        batches = len(self.loader)
+        step = Step(
+            model=self.parallel,
+            x=x,
+            labels=labels,
+            num_classes=self.num_classes,
+            eps=self.recipe.eps(self.at.step, batches),
+            eps_max=self.recipe.eps_max(),
+            progress=self.recipe.progress(self.at.step, batches),
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.lr_at(self.at.step, batches)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self.recipe.loss(step)
+        losses["loss"].backward()
+        if self.recipe.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        return losses
+
+    def _finite(self, loss: Tensor) -> float:
+        value = float(loss)
+        if not math.isfinite(value):
+            raise Diverged(
+                f"the loss is {value} in epoch {self.at.epoch + 1} (step {self.at.step}). Try a smaller --lr, a longer "
+                "--ramp or "
+                f"--clip-norm; the checkpoint in {self.folder.checkpoint.parent} is from before."
+            )
+        return value
+
+    def _record(self, epoch: int) -> dict[str, object]:
+        """The line of an epoch: mean losses over all processes, errors over the whole test set."""
+        count = self.at.batch * self.group.world_size
+        means = {name: self._finite(self.group.total(total.clone()) / count) for name, total in self.at.sums.items()}
+        step = self.at.step - 1
+        errors = self._errors(self._certify(None))
+        return {
+            "epoch": epoch + 1,
+            "eps": self.recipe.eps(step, len(self.loader)),
+            "lr": self.recipe.lr_at(step, len(self.loader)),
+            **means,
+            "clean_error": errors["clean_error"],
+            "verified_error": errors["verified_error"],
+            "seconds": round(self.at.seconds, 3),
+        }
+
+    def _certify(self, attack: Attack | None, method: str = "ibp") -> Report:
+        self.group.same_buffers(self.model)
+        return certify(self.model, self.test, self.settings.eps, method, attack=attack, seed=self.group.rank)
+
+    def _errors(self, report: Report) -> dict[str, object]:
+        """The errors of the shards of all processes, over the whole test set."""
+        wrong = [~report.clean_correct, ~report.certified]
+        wrong += [] if report.attacked_correct is None else [~report.attacked_correct]
+        counts = self.group.total(torch.tensor([report.num_samples, *(int(mask.sum()) for mask in wrong)]))
+        samples, *errors = counts.tolist()
+        names = ("clean_error", "verified_error", "pgd_error")
+        return {"num_samples": samples, **{name: count / samples for name, count in zip(names, errors, strict=False)}}
+
+    def _final_report(self) -> dict[str, object]:
+        attack = (
+            Attack(steps=self.settings.pgd_steps, restarts=self.settings.pgd_restarts)
+            if self.settings.pgd_steps
+            else None
+        )
+        report = self._certify(attack, self.recipe.certify_with)
+        precision = {"training_precision": training_precision(self.group.device)}
+        return {**report.as_dict(), **self._errors(report), **precision}
+
+    def _finish(self, report: dict[str, object]) -> None:
+        self.folder.write_model(self.model)
+        run = self.settings
+        title = f"{run.dataset}, {run.model}, {self.recipe.method}, certified at eps {run.eps:.4g}"
+        plot_curves(self.folder.read_metrics(), self.folder.curves, title)
+        write_json(self.folder.report, report)
+
+    def _stop(self, signal: str, epoch: int) -> None:
+        where = f"epoch {epoch + 1} of {self.recipe.epochs}"
+        if self.group.world_size == 1:
+            self.save()
+            done = f"{where}, after {self.at.batch} of {len(self.loader)} batches"
+        else:
+            # The processes stop at different batches: only the end of an epoch is a state of all of them.
+            done = f"{where}; the checkpoint is from the end of an earlier epoch"
+        raise Interrupted(
+            f"stopped by {signal} in {done}. Continue with: fastbound train --out {self.folder.path} --resume"
+        )
+
+    def save(self) -> None:
+        """Writes the checkpoint of this moment."""
+        checkpoint.save(self.folder.checkpoint, self.model, self.optimizer, self.at)
+        self._saved_at = time.monotonic()
+
+
+def _shard(images: Images, group: Processes) -> Images:
+    if len(images) < group.world_size:
+        raise ValueError(f"test_limit: {len(images)} test images are too few for {group.world_size} processes.")
+    return Images(
+        images.pixels[group.rank :: group.world_size], images.labels[group.rank :: group.world_size], images.scale
+    )

@@ -1,0 +1,130 @@
+"""The settings of one run: resolved once from what the user gave, written into config.json, read back by --resume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+from fastbound import models
+from fastbound.data import Augmentation, DataSet
+from fastbound.train import recipes
+from fastbound.train.configs import Config, find_config
+from fastbound.train.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the numbers of a run. `limit` and `test_limit`: the first images only."""
+
+    dataset: str
+    data_dir: str | None
+    model: str
+    model_options: dict[str, object]
+    eps: float
+    recipe: Recipe
+    config: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    limit: int | None = None
+    test_limit: int | None = None
+    pgd_steps: int = 20
+    pgd_restarts: int = 1
+
+    def augmentation(self, default: Augmentation) -> Augmentation:
+        """The data set's augmentation with what the recipe says otherwise."""
+        said = {"flip": self.recipe.flip, "crop": self.recipe.crop, "mode": self.recipe.crop_mode}
+        return replace(default, **{name: value for name, value in said.items() if value is not None})  # type: ignore[arg-type]
+
+    def as_data(self) -> dict[str, object]:
+        """As JSON takes it; `from_data` reads it back."""
+        return {**asdict(self), "recipe": recipes.as_data(self.recipe)}
+
+    @staticmethod
+    def from_data(content: Mapping[str, object]) -> Settings:
+        values = dict(content)
+        recipe = recipes.from_data(values.pop("recipe"))  # type: ignore[arg-type]
+        return Settings(recipe=recipe, **values)  # type: ignore[arg-type]
+
+    def model_entry(self, data: DataSet) -> dict[str, object]:
+        """What `runs.build_model` rebuilds the network from."""
+        return {
+            "name": self.model,
+            "options": self.model_options,
+            "input_shape": list(data.input_shape),
+            "num_classes": data.num_classes,
+            "mean": data.mean,
+            "std": data.std,
+        }
+
+
+RUN_OPTIONS = ("data_dir", "seed", "device", "limit", "test_limit", "pgd_steps", "pgd_restarts")
+
+
+def dataset_name(given: Mapping[str, object]) -> str:
+    """The data set that the options ask for; a configuration names one, and "digits" needs no file."""
+    named = find_config(str(given["config"])).dataset if "config" in given else "digits"
+    return str(given.get("dataset", named))
+
+
+def resolve(given: Mapping[str, object], overrides: Mapping[str, object], data: DataSet) -> Settings:
+    """The settings of a new run.
+
+    Args:
+        given: the options of the run that the user gave: method, config, dataset, data_dir, model, model_options, eps,
+            seed, ...
+        overrides: fields of the recipe that the user gave.
+        data: the data set named by `dataset_name(given)`.
+
+    Raises:
+        ValueError: names the option, what was wanted and what came.
+    """
+    config = find_config(str(given["config"])) if "config" in given else None
+    recipe = _recipe(given, config)
+    eps = _radius(given.get("eps", config.eps if config else data.default_eps))
+    if recipe.method != "natural" and eps == 0:
+        raise ValueError("eps: certified training needs a radius greater than 0; --method natural trains without one.")
+    named = config.model if config else models.default_network(data.input_shape)
+    return Settings(
+        dataset=data.name,
+        model=str(given.get("model", named)),
+        model_options=dict(given.get("model_options", {})),  # type: ignore[call-overload]
+        eps=eps,
+        recipe=recipes.resolve(recipe, eps, overrides),
+        config=None if config is None else str(given["config"]),
+        **{"data_dir": None, **{name: given[name] for name in RUN_OPTIONS if name in given}},  # type: ignore[arg-type]
+    )
+
+
+def _recipe(given: Mapping[str, object], config: Config | None) -> Recipe:
+    if config is None:
+        return recipes.find_method(str(given.get("method", "ibp")))()
+    if given.get("method", config.recipe.method) != config.recipe.method:
+        raise ValueError(
+            f"method: the configuration {given['config']} trains with {config.recipe.method}, not {given['method']}."
+        )
+    return config.recipe
+
+
+def _radius(eps: object) -> float:
+    value = float(eps)  # type: ignore[arg-type]
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"eps: wanted a finite radius of at least 0, got {eps}.")
+    return value
+
+
+def check_unchanged(saved: Settings, given: Mapping[str, object], overrides: Mapping[str, object], where: str) -> None:
+    """Raises ValueError where an option differs from the run that is resumed: it would not be the same run."""
+    before = {**saved.as_data(), "method": saved.recipe.method}
+    pairs = [(name, before.get(name), value) for name, value in given.items() if name not in ("data_dir", "device")]
+    pairs += [(name, getattr(saved.recipe, name, None), value) for name, value in overrides.items()]
+    changed = [f"{name}: {old} in the run, {new} now" for name, old, new in pairs if _plain(old) != _plain(new)]
+    if changed:
+        raise ValueError(
+            f"resume: {where} was started with other options ({'; '.join(changed)}); leave them out, or start a new "
+            "run."
+        )
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
