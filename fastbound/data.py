@@ -49,8 +49,8 @@ class Images:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random horizontal flip, and a random crop of the image padded by `crop` pixels on every side ("edge" or "
-    ""zero")."""
+    """Random horizontal flip, and a random crop of the image padded by `crop` pixels on every side ("edge" or
+    "zero")."""
 
     flip: bool = False
     crop: int = 0

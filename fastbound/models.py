@@ -190,8 +190,8 @@ def _dm_large(shape: tuple[int, ...], num_classes: int, width: int = 64) -> list
 
 @_network("cnn7")
 def _cnn7(shape: tuple[int, ...], num_classes: int, width: int = 64, last_stride: int = 1) -> list[nn.Module]:
-    """DM-large with BatchNorm after every convolution and the hidden layer; `last_stride` 2 for 64x64 inputs "
-    "(Tiny-ImageNet)."""
+    """DM-large with BatchNorm after every convolution and the hidden layer; `last_stride` 2 for 64x64 inputs
+    (Tiny-ImageNet)."""
     plan = _seven_layer_plan(width)
     plan[-1] = (2 * width, 3, last_stride, 1)
     return _head(_convs(shape[0], plan, norm=True), shape, [512], num_classes, norm=True)
@@ -227,9 +227,7 @@ class _Residual(nn.Module):
         self.out_channels = out_channels
         self.stride = stride
 
-    def forward(
-        self, x: torch.Tensor
-    ) -> torch.Tensor:  # [B, C, H, W] -> [B, out_channels, ceil(H / stride), ceil(W / stride)]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [B, C, H, W] -> [B, out_channels, H / stride, W / stride]
         return F.relu(self.body(x) + self.shortcut(x))
 
 

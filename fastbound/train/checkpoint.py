@@ -23,8 +23,8 @@ FORMAT = 1
 
 @dataclass
 class Position:
-    """Where a run stands: `batch` batches of `epoch` (from 0) are done, `step` steps in all; `sums` are the epoch's "
-    "so far."""
+    """Where a run stands: `batch` batches of `epoch` (from 0) are done, `step` steps in all; `sums` are the epoch's
+    so far."""
 
     epoch: int = 0
     batch: int = 0

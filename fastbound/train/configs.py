@@ -9,8 +9,8 @@ from fastbound.train.recipes import IBP, CrownIBP, Recipe
 
 @dataclass(frozen=True)
 class Config:
-    """A published configuration: data set, network, the radius it is certified at, the recipe, and where it is "
-    "written."""
+    """A published configuration: data set, network, the radius it is certified at, the recipe, and where it is
+    written."""
 
     dataset: str
     model: str

@@ -1,5 +1,5 @@
-"""Several processes under torchrun: who this one is, and the few sums that they share. PyTorch's own engine does the "
-"rest."""
+"""Several processes under torchrun: who this one is, and the few sums that they share. PyTorch's own engine does the
+rest."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class Processes:
 
 @contextmanager
 def processes(device: str) -> Iterator[Processes]:
-    """The processes of this run: those that torchrun started, or this one alone. `device`: "auto", "cpu", "cuda", "
-    ""cuda:1"."""
+    """The processes of this run: those that torchrun started, or this one alone. `device`: "auto", "cpu", "cuda",
+    "cuda:1"."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     place = _device(device, int(os.environ.get("LOCAL_RANK", "0")), world_size)
     if world_size == 1:

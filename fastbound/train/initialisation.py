@@ -6,8 +6,8 @@ from torch import nn
 
 
 def orthogonal(model: nn.Module) -> None:
-    """Orthogonal weights and zero biases in every convolution and linear layer (Gowal et al., 2018, arXiv "
-    "1810.12715)."""
+    """Orthogonal weights and zero biases in every convolution and linear layer (Gowal et al., 2018, arXiv
+    1810.12715)."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
             nn.init.orthogonal_(module.weight)

@@ -1,5 +1,5 @@
-"""What a run shows while it trains: a bar on a terminal, a line per epoch elsewhere, nothing on the processes that do "
-"not write."""
+"""What a run shows while it trains: a bar on a terminal, a line per epoch elsewhere, nothing on the processes that do
+not write."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The numbers that every run has. Times are epochs of a run of `epochs` epochs (fractions allowed); `scaled` "
-    "stretches them."""
+    """The numbers that every run has. Times are epochs of a run of `epochs` epochs (fractions allowed); `scaled`
+    stretches them."""
 
     method: ClassVar[str]
     summary: ClassVar[str]

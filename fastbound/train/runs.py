@@ -75,8 +75,8 @@ class RunFolder:
         write_json(self.config, {"format": FORMAT, "fastbound": version(), **config})
 
     def read_config(self) -> dict:
-        """config.json as a dictionary. Raises RunError: no such folder, no run in it, damaged, or of another "
-        "version."""
+        """config.json as a dictionary. Raises RunError: no such folder, no run in it, damaged, or of another
+        version."""
         if not self.path.is_dir():
             raise RunError(f"{self.path}: there is no such run folder.")
         if not self.config.is_file():

@@ -1,0 +1,5 @@
+"""``python -m fastbound`` is the command line."""
+
+from fastbound.cli import main
+
+main()
