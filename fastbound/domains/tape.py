@@ -245,12 +245,17 @@ class Node:
 class PendingNorm(Node):
     """A BatchNorm that waits for the ReLU that usually follows, so that both run in one pass."""
 
-    __slots__ = ("_apply", "_grad_enabled")
+    __slots__ = ("_apply", "_grad_enabled", "_shape")
 
     def __init__(self, record: Norm, parent: Node, apply: Callable[[], tuple[Tensor, Tensor]], tape: Tape) -> None:
         super().__init__(record, (parent,), None, tape)
         self._apply: Callable[[], tuple[Tensor, Tensor]] | None = apply
         self._grad_enabled = torch.is_grad_enabled()
+        self._shape = parent.shape
+
+    @property
+    def shape(self) -> torch.Size:
+        return self._shape
 
     @property
     def streams(self) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,159 @@
+"""`bound` and `linear_function`: what users ask of the backward walk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastbound.crown import rules  # noqa: F401  (registers the backward rules)
+from fastbound.crown.options import Options
+from fastbound.crown.tighten import tightened
+from fastbound.crown.walk import Bounds, Path
+from fastbound.domains.interval import Interval, require_tape
+from fastbound.domains.lazy import Bounds as LazyBounds
+from fastbound.domains.tape import Linear, Node, Source
+from fastbound.errors import MissingRuleError
+from fastbound.ops import crown_concretize, crown_linear
+from fastbound.spec import check_spec
+
+
+class LinearFunction(NamedTuple):
+    """``coefficients . x + bias`` with coefficients [B, S, *box] and bias [B, S]."""
+
+    coefficients: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:  # [B, *box] -> [B, S]
+        """Its values at the points ``x``."""
+        return (self.coefficients * x.unsqueeze(1)).flatten(2).sum(2) + self.bias
+
+
+def bound(
+    out: Interval,
+    method: str = "crown-ibp",
+    spec: Tensor | None = None,  # [B, S, K]
+    *,
+    relaxation: str = "adaptive",
+    fallback: str | None = None,
+    memory_budget: int | None = None,
+) -> Interval:
+    """Backward linear bounds of ``spec @ out``; what ``fastbound.bound`` calls for its backward methods.
+
+    Args:
+        out: an output with its tape.
+        method: ``"crown-ibp"``: interval bounds inside, one backward pass, never intersected. ``"crown"``: bounds in front
+            of every non-linear function tightened by backward passes of their own, everything intersected with IBP.
+        spec: [B, S, K], or None for the outputs themselves, of any shape.
+        relaxation: lower line of unstable ReLUs: ``"adaptive"``, ``"same-slope"``, ``"zero"`` or ``"one"``.
+        fallback: ``"ibp"`` stops the walk at a function without a backward rule, with that function's interval; None
+            raises.
+        memory_budget: bytes for the rows of one pass; more rows run in chunks.
+
+    Returns:
+        `Interval` [B, S] (or of the shape of ``out``); ``lower`` and ``upper`` each cost their own backward pass, on
+        first access, in the grad mode of this call.
+
+    Raises:
+        ValueError: an unknown method or option, a spec of the wrong shape, a budget below one row.
+        MissingRuleError: a function without a backward rule, named with its module.
+        TapeError: a freed tape, changed weights, or an output made under no_grad that is asked for gradients.
+
+    Soundness: rounded to nearest. Gradients pass through slopes and pre-activation bounds; the choice of adaptive slopes and
+    of points of tangency is piecewise constant.
+    Source: Zhang et al., 2018, arXiv 1811.00866; Zhang et al., 2020, arXiv 1906.06316; Xu et al., 2020, arXiv 2002.12920.
+    """
+    problem = _Problem(out, method, spec, Options(relaxation, fallback, memory_budget))
+    return LazyBounds(problem.shape, lambda: problem.end(1.0), lambda: problem.end(-1.0), problem.nominal)
+
+
+def linear_function(
+    out: Interval,
+    spec: Tensor | None = None,  # [B, S, K]
+    method: str = "crown-ibp",
+    *,
+    upper: bool = False,
+    relaxation: str = "adaptive",
+    memory_budget: int | None = None,
+) -> LinearFunction:
+    """The linear function of the input that bounds ``spec @ out`` from below, or from above with ``upper=True``.
+
+    It holds at every point of the box: ``linear_function(out, spec)(x) <= spec @ model(x)``. Arguments, errors, soundness and
+    source are those of `bound`; outputs of more dimensions are flattened to S rows where spec is None.
+    """
+    problem = _Problem(out, method, spec, Options(relaxation, None, memory_budget))
+    sign = -1.0 if upper else 1.0
+    parts = [problem.path.linear(rows, problem.bounds()) for rows in problem.chunks(sign)]
+    coefficients, bias = (torch.cat(part, 1) if len(parts) > 1 else part[0] for part in zip(*parts))
+    return LinearFunction(sign * coefficients, sign * bias)
+
+
+class _Problem:
+    """One question to the walk; the two ends share the tightened bounds."""
+
+    def __init__(self, out: Interval, method: str, spec: Tensor | None, options: Options) -> None:
+        if method not in ("crown-ibp", "crown"):
+            raise ValueError(f"method: wanted 'crown-ibp' or 'crown', got {method!r}.")
+        require_tape(out)
+        if spec is not None:
+            check_spec(spec, out.shape)
+        self.spec = spec
+        self.full = method == "crown"
+        self.path = Path(out.node, options)
+        self.shape = out.shape if spec is None else spec.shape[:2]
+        self._tightened: Bounds | None = None
+        if not any(isinstance(node.record, Source) for node in self.path.order):
+            raise MissingRuleError("the output does not depend on a box.")
+
+    def bounds(self) -> Bounds:
+        if self._tightened is None:
+            self._tightened = tightened(self.path) if self.full else Bounds()
+        return self._tightened
+
+    def end(self, sign: float) -> Tensor:
+        """Lower bounds for sign 1, upper ones for -1, each in ``shape``."""
+        for node in self.path.order:
+            node.check()
+        bounds = self.bounds()
+        parts = []
+        for rows in self.chunks(sign):
+            found = self.path.lower(rows, bounds)
+            if self.full:
+                found = torch.maximum(found, _interval_lower(self.path.target, rows))
+            parts.append(found)
+        lower = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        return (sign * lower).reshape(self.shape)
+
+    def nominal(self) -> Tensor | None:
+        clean = self.path.target.nominal
+        return clean if clean is None or self.spec is None else (self.spec @ clean.unsqueeze(-1)).squeeze(-1)
+
+    def chunks(self, sign: float) -> Iterator[Tensor]:
+        """The rows asked for, times ``sign``, as many at a time as the budget allows."""
+        node = self.path.target
+        count = node.shape[1:].numel() if self.spec is None else self.spec.shape[1]
+        options = self.path.options
+        given = self.spec is not None and options.memory_budget is None  # the caller has chosen their number
+        size = count if given else options.rows_within(self.path.row_bytes)
+        for start in range(0, max(count, 1), max(size, 1)):
+            stop = min(start + size, count)
+            yield _identity(node, start, stop, sign) if self.spec is None else sign * self.spec[:, start:stop]
+
+
+def _identity(node: Node, start: int, stop: int, sign: float) -> Tensor:
+    """Rows ``start`` to ``stop`` of the identity over the elements of a node, [B, S, *]."""
+    rows = node.radius.new_zeros(stop - start, node.shape[1:].numel())
+    rows.diagonal(start).fill_(sign)
+    return rows.unflatten(1, node.shape[1:]).expand(node.shape[0], stop - start, *node.shape[1:])
+
+
+def _interval_lower(node: Node, rows: Tensor) -> Tensor:  # [B, S, K] -> [B, S]
+    """The interval bound of the rows, merged into a last linear layer where there is one."""
+    if isinstance(node.record, Linear):
+        rows, bias = crown_linear(rows, node.record.weight, node.record.bias)
+        node = node.inputs[0]
+        found = crown_concretize(rows, node.center, node.radius)
+        return found if bias is None else found + bias
+    return crown_concretize(rows, node.center, node.radius)

@@ -1,0 +1,238 @@
+"""How linear functions pass backwards through each record of the tape. Importing this module registers the rules.
+
+All rows belong to lower bounds: a coefficient >= 0 takes the lower line of a non-linear function, a negative one the upper
+line. Upper bounds are lower bounds of negated functions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastbound.crown.max_pool import max_pool
+from fastbound.crown.relaxations import Lines, lines
+from fastbound.crown.walk import Walk, backward_rule, dense
+from fastbound.domains.tape import (
+    Clamp,
+    Convolution,
+    LeakyReLU,
+    Linear,
+    LinearMap,
+    MaxPool,
+    Node,
+    Norm,
+    PendingNorm,
+    Reshape,
+    Scale,
+    Shift,
+    Smooth,
+    Sum,
+)
+from fastbound.errors import MissingRuleError
+from fastbound.ops import crown_conv2d, crown_linear, crown_relu
+
+# ---- layers with weights -------------------------------------------------------------------------------------------
+
+
+@backward_rule(Linear)
+def _linear(walk: Walk, node: Node, rows: Any) -> None:
+    record: Linear = node.record  # type: ignore[assignment]
+    out, bias = crown_linear(dense(rows), record.weight, None if id(node) in walk.paid else record.bias)
+    walk.add(bias)
+    walk.give(node.inputs[0], out)
+
+
+@backward_rule(Convolution)
+def _convolution(walk: Walk, node: Node, rows: Any) -> None:
+    record: Convolution = node.record  # type: ignore[assignment]
+    rows = dense(rows)
+    bias = None if id(node) in walk.paid else record.bias
+    size = tuple(node.inputs[0].shape[2:])
+    if len(size) == 2 and not record.transposed:
+        geometry = (record.stride, record.padding, record.dilation, record.groups)
+        rows, constant = crown_conv2d(rows, record.weight, bias, size, *geometry)
+        walk.add(constant)
+    else:
+        if bias is not None:
+            walk.add(rows.flatten(3).sum(3) @ bias)
+        rows = transpose_convolution(record, rows, size)
+    walk.give(node.inputs[0], rows)
+
+
+def transpose_convolution(record: Convolution, rows: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Rows [B, S, O, *] through the transpose of a convolution of any kind, from maps of ``size``: [B, S, C, *size]."""
+    spatial = len(size)
+    batch = rows.flatten(0, 1)
+    if record.transposed:  # what follows ``size`` met no input: output padding may be larger than a stride
+        function = (F.conv1d, F.conv2d, F.conv3d)[spatial - 1]
+        out = function(batch, record.weight, None, record.stride, record.padding, record.dilation, record.groups)
+        out = out[(slice(None), slice(None), *(slice(n) for n in size))]
+    else:
+        least = [
+            (n - 1) * s - 2 * p + d * (k - 1) + 1
+            for n, s, p, d, k in zip(
+                rows.shape[3:], record.stride, record.padding, record.dilation, record.weight.shape[2:]
+            )
+        ]
+        rest = [n - m for n, m in zip(size, least)]
+        function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[spatial - 1]
+        out = function(batch, record.weight, None, record.stride, record.padding, rest, record.groups, record.dilation)
+    return out.unflatten(0, rows.shape[:2])
+
+
+@backward_rule(Norm)
+def _norm(walk: Walk, node: Node, rows: Any) -> None:
+    scale, shift = norm_affine(node)
+    rows = dense(rows)
+    shape = (-1, *(1,) * (rows.dim() - 3))
+    walk.add(_per_channel(rows) @ shift)
+    walk.give(node.inputs[0], rows * scale.view(shape))
+
+
+def norm_affine(node: Node) -> tuple[Tensor, Tensor]:  # [C], [C]
+    """Scale and shift of a BatchNorm; the batch statistics carry gradients where the nominal stream does."""
+    record: Norm = node.record  # type: ignore[assignment]
+    return record.affine(node.inputs[0].nominal if torch.is_grad_enabled() else None)
+
+
+def _per_channel(rows: Tensor) -> Tensor:  # [B, S, C, *] -> [B, S, C]
+    return rows.flatten(3).sum(3) if rows.dim() > 3 else rows
+
+
+# ---- non-linear functions ------------------------------------------------------------------------------------------
+
+
+@backward_rule(LeakyReLU)
+def _leaky_relu(walk: Walk, node: Node, rows: Any) -> None:
+    """With a BatchNorm in front, and the bias in front of that, in the same pass where nothing else reads them."""
+    record: LeakyReLU = node.record  # type: ignore[assignment]
+    parent = node.inputs[0]
+    if not isinstance(rows, Tensor) or record.negative_slope > 1 or len(parent.shape) < 2:
+        return _element_wise(walk, node, rows)
+    scale = shift = offset = None
+    if isinstance(parent, PendingNorm) and walk.alone(parent) and not walk.bounds.tightened(parent):
+        scale, shift = norm_affine(parent)
+        offset, parent = shift, parent.inputs[0]
+    layer = parent.record
+    per_channel = isinstance(layer, Convolution) or (isinstance(layer, Linear) and len(parent.shape) == 2)
+    if per_channel and layer.bias is not None and walk.alone(parent):  # type: ignore[union-attr]
+        bias = layer.bias  # type: ignore[union-attr]
+        offset = bias if scale is None else torch.addcmul(shift, scale, bias)
+        walk.paid.add(id(parent))
+    out, bias = crown_relu(
+        rows, *walk.bounds.of(parent), scale, shift, offset, record.negative_slope, walk.options.relaxation
+    )
+    walk.add(bias)
+    walk.give(parent, out)
+
+
+@backward_rule(Clamp, Smooth)
+def _element_wise(walk: Walk, node: Node, rows: Any) -> None:
+    parent = node.inputs[0]
+    found = lines(node.record, *walk.bounds.of(parent), walk.options.relaxation)  # type: ignore[arg-type]
+    out, bias = through_lines(rows, found) if isinstance(rows, Tensor) else rows.through_lines(found)
+    walk.add(bias)
+    walk.give(parent, out)
+
+
+def through_lines(rows: Tensor, found: Lines) -> tuple[Tensor, Tensor]:  # [B, S, *] -> [B, S, *], [B, S]
+    """Each coefficient takes the lower line where it is >= 0, else the upper one."""
+    lower_slope, lower_offset, upper_slope, upper_offset = (
+        None if line is None else line.unsqueeze(1) for line in found
+    )
+    negative = rows < 0
+    offset = torch.where(negative, upper_offset, 0.0 if lower_offset is None else lower_offset)
+    return rows * torch.where(negative, upper_slope, lower_slope), (rows * offset).flatten(2).sum(2)
+
+
+@backward_rule(MaxPool)
+def _max_pool(walk: Walk, node: Node, rows: Any) -> None:
+    out, bias = max_pool(node.record, dense(rows), *walk.bounds.of(node.inputs[0]))  # type: ignore[arg-type]
+    walk.add(bias)
+    walk.give(node.inputs[0], out)
+
+
+# ---- linear functions without weights ------------------------------------------------------------------------------
+
+
+@backward_rule(Reshape)
+def _reshape(walk: Walk, node: Node, rows: Any) -> None:
+    parent = node.inputs[0]
+    rows = dense(rows)
+    out = rows.reshape(*rows.shape[:2], *parent.shape[1:])
+    if out.dim() == 5:  # the convolutions and their ReLUs in front read maps with the channels innermost
+        out = out.movedim(2, -1).contiguous().movedim(-1, 2)
+    walk.give(parent, out)
+
+
+@backward_rule(LinearMap)
+def _linear_map(walk: Walk, node: Node, rows: Any) -> None:
+    """The transpose of any linear function of the batch, by its vector-Jacobian product, row by row in one batch."""
+    record: LinearMap = node.record  # type: ignore[assignment]
+    rows = dense(rows)
+    if record.name == "detach":  # has no derivative, but is the identity
+        return walk.give(node.inputs[0], rows.detach())
+    zeros = tuple(torch.zeros_like(parent.radius) for parent in node.inputs)
+    _require_samples_apart(record, node, zeros)
+    _, transpose = torch.func.vjp(record.function, *zeros)
+    for parent, part in zip(node.inputs, torch.vmap(transpose, in_dims=1, out_dims=1)(rows)):
+        walk.give(parent, part)
+
+
+@torch.no_grad()
+def _require_samples_apart(record: LinearMap, node: Node, zeros: tuple[Tensor, ...]) -> None:
+    """Raise where the function moves values between samples, seen on inputs that are constant for each sample."""
+    batch = node.shape[0]
+    if batch == 1:
+        return
+    ones = record.function(*(torch.ones_like(z) for z in zeros))
+    marks = torch.arange(1, batch + 1, device=ones.device, dtype=ones.dtype).sqrt()
+    marked = record.function(*(z + marks.view(-1, *(1,) * (z.dim() - 1)) for z in zeros))
+    expected = ones * marks.view(-1, *(1,) * (ones.dim() - 1))
+    if not torch.allclose(marked, expected, rtol=1e-4, atol=0):
+        raise MissingRuleError(f"{record.name} mixes samples of the batch; the backward walk keeps them apart.")
+
+
+@backward_rule(Scale)
+def _scale(walk: Walk, node: Node, rows: Any) -> None:
+    factor = node.record.factor  # type: ignore[union-attr]
+    rows = dense(rows)
+    if isinstance(factor, Tensor):
+        factor = _beside_rows(factor, node)
+    walk.give(node.inputs[0], _unbroadcast(rows * factor, node, node.inputs[0]))
+
+
+@backward_rule(Shift)
+def _shift(walk: Walk, node: Node, rows: Any) -> None:
+    offset = node.record.offset  # type: ignore[union-attr]
+    rows = dense(rows)
+    if isinstance(offset, Tensor):
+        offset = _beside_rows(offset, node)
+    walk.add((rows * offset).flatten(2).sum(2))
+    walk.give(node.inputs[0], _unbroadcast(rows, node, node.inputs[0]))
+
+
+@backward_rule(Sum)
+def _sum(walk: Walk, node: Node, rows: Any) -> None:
+    for sign, parent in zip(node.record.signs, node.inputs):  # type: ignore[union-attr]
+        part = rows if parent.shape == node.shape else _unbroadcast(dense(rows), node, parent)
+        walk.give(parent, part if sign == 1 else part * sign)
+
+
+def _beside_rows(constant: Tensor, node: Node) -> Tensor:  # broadcasts to [B, *] -> [B, 1, *]
+    return constant.expand(node.shape).unsqueeze(1)
+
+
+def _unbroadcast(rows: Tensor, node: Node, parent: Node) -> Tensor:
+    """Rows [B, S, *] of a node added up over the dimensions in which its parent was broadcast."""
+    if parent.shape == node.shape:
+        return rows
+    if len(parent.shape) != len(node.shape):
+        raise MissingRuleError(
+            f"broadcasting {tuple(parent.shape)} to {tuple(node.shape)} moves the batch dimension; the backward walk keeps "
+            "samples apart."
+        )
+    return rows.sum_to_size(*rows.shape[:2], *parent.shape[1:])

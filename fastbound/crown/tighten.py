@@ -1,0 +1,84 @@
+"""Full CROWN: the bounds in front of every non-linear function, tightened by backward passes of their own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastbound.crown.options import Options
+from fastbound.crown.walk import Bounds, Path
+from fastbound.domains.tape import (
+    Clamp,
+    Convolution,
+    LeakyReLU,
+    Linear,
+    MaxPool,
+    Node,
+    Norm,
+    Reshape,
+    Scale,
+    Shift,
+    Smooth,
+    Source,
+)
+
+
+def tightened(path: Path) -> Bounds:
+    """Bounds in front of every non-linear function on the path, each made with those found before it."""
+    bounds = Bounds()
+    for node in reversed(path.order):
+        if isinstance(node.record, (LeakyReLU, Clamp, Smooth, MaxPool)):
+            before = node.inputs[0]
+            if not bounds.tightened(before) and not _exact(before):
+                _tighten(before, node, path.options, bounds)
+    return bounds
+
+
+def _exact(node: Node) -> bool:
+    """Whether interval bounds are exact already: one layer with weights on the box, up to scales and shifts."""
+    products = 0
+    while not isinstance(node.record, Source):
+        products += isinstance(node.record, (Linear, Convolution))
+        known = (Linear, Convolution, Norm, Reshape, Scale, Shift)
+        if products > 1 or not isinstance(node.record, known) or node.inputs[0].shape[0] != node.shape[0]:
+            return False
+        node = node.inputs[0]
+    return True
+
+
+def _tighten(node: Node, reader: Node, options: Options, bounds: Bounds) -> None:
+    path = Path(node, options)
+    center, radius = node.center, node.radius
+    lower, upper = (center - radius).flatten(1), (center + radius).flatten(1)
+    index = _wanted(node, reader)
+    if index.shape[1] == 0:
+        return
+    new_lower, new_upper = [], []
+    step = max(1, options.rows_within(2 * path.row_bytes))
+    for part in index.split(step, 1):
+        both = path.lower(_signed_units(node, part), bounds)
+        new_lower.append(both[:, : part.shape[1]])
+        new_upper.append(-both[:, part.shape[1] :])
+    lower = lower.scatter(1, index, torch.maximum(torch.cat(new_lower, 1), lower.gather(1, index)))
+    upper = upper.scatter(1, index, torch.minimum(torch.cat(new_upper, 1), upper.gather(1, index)))
+    # Where two roundings crossed, the interval between them still holds both.
+    center, radius = (lower + upper) / 2, (upper - lower).abs() / 2
+    bounds.tighten(node, center.view(node.shape), radius.view(node.shape))
+
+
+@torch.no_grad()
+def _wanted(node: Node, reader: Node) -> Tensor:  # [B, U]
+    """Elements to tighten, as many for every sample: those whose relaxation is not exact."""
+    center, radius = node.center.flatten(1), node.radius.flatten(1)
+    unstable = center.abs() < radius if isinstance(reader.record, LeakyReLU) else radius > 0
+    count = int(unstable.sum(1).max())
+    return unstable.to(torch.uint8).topk(count, 1).indices.sort(1).values
+
+
+def _signed_units(node: Node, index: Tensor) -> Tensor:  # [B, U] -> [B, 2 U, *]
+    """Rows that pick the elements ``index`` of a node, then their negatives."""
+    batch, count = index.shape
+    rows = node.radius.new_zeros(batch, 2 * count, node.shape[1:].numel())
+    rows[:, :count].scatter_(2, index.unsqueeze(2), 1.0)
+    rows[:, count:].scatter_(2, index.unsqueeze(2), -1.0)
+    return rows.unflatten(2, node.shape[1:])

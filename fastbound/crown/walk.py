@@ -1,0 +1,168 @@
+"""The backward walk: linear functions of a node, rewritten as linear functions of what the node was made from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastbound.crown.options import Options
+from fastbound.domains.tape import Node, Opaque, PendingNorm, Source, topological
+from fastbound.errors import MissingRuleError, TapeError
+from fastbound.ops import crown_concretize
+
+# A rule takes (walk, node, rows) and hands rows over to the node's inputs with `Walk.give`, constants to `Walk.add`.
+Rule = Callable[["Walk", Node, Any], None]
+RULES: dict[type, Rule] = {}
+
+
+def backward_rule(*records: type) -> Callable[[Rule], Rule]:
+    """Decorate a function as the backward rule of record types of the tape."""
+
+    def register(rule: Rule) -> Rule:
+        for record in records:
+            RULES[record] = rule
+        return rule
+
+    return register
+
+
+class Path:
+    """The nodes between an output and its box, in the order of a backward walk; checked once, walked many times."""
+
+    def __init__(self, target: Node, options: Options) -> None:
+        target.check()
+        self.target = target
+        self.options = options
+        self.order = topological(target)
+        self.consumers = Counter(id(parent) for node in self.order for parent in node.inputs)
+        for node in self.order:
+            _check(node)
+        self.row_bytes = max(node.shape.numel() for node in self.order) * self.order[-1].radius.element_size()
+
+    def lower(self, rows: Tensor, bounds: Bounds) -> Tensor:  # [B, S, *] -> [B, S]
+        """The least values of the functions ``rows`` of the target."""
+        return Walk(self, bounds).run(rows)
+
+    def linear(self, rows: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:  # [B, S, *] -> [B, S, *box], [B, S]
+        """Linear lower bounds of the functions ``rows`` of the target, as functions of the box."""
+        return Walk(self, bounds).run_to_source(rows)
+
+
+class Bounds:
+    """Pre-activation bounds in use: those of the interval domain, or tighter ones where a method has found them."""
+
+    def __init__(self) -> None:
+        self._tightened: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def of(self, node: Node) -> tuple[Tensor, Tensor]:
+        """Center and radius [B, *] of a node."""
+        return self._tightened.get(id(node)) or (node.center, node.radius)
+
+    def tightened(self, node: Node) -> bool:
+        return id(node) in self._tightened
+
+    def tighten(self, node: Node, center: Tensor, radius: Tensor) -> None:  # [B, *], [B, *]
+        self._tightened[id(node)] = (center, radius)
+
+
+class Walk:
+    """One pass from a target to its box. A node is visited once, when the rows of all its consumers have been added."""
+
+    def __init__(self, path: Path, bounds: Bounds) -> None:
+        self.path = path
+        self.options = path.options
+        self.bounds = bounds
+        self.bias: Tensor | None = None  # [B, S]
+        self.paid: set[int] = set()  # nodes whose constant a fused rule has added already
+        self._rows: dict[int, Any] = {}
+
+    def run(self, rows: Any) -> Tensor:  # [B, S]
+        for node, part in self._sources(rows):
+            self.add(_concretized(part, node.center, node.radius))
+        assert self.bias is not None
+        return self.bias
+
+    def run_to_source(self, rows: Any) -> tuple[Tensor, Tensor]:  # [B, S, *], [B, S]
+        found = self._sources(rows)
+        source = self.path.order[-1]
+        shape = (*rows.shape[:2], *source.shape[1:])
+        total = next((part for _, part in found), source.radius.new_zeros(shape))
+        bias = source.radius.new_zeros(shape[:2]) if self.bias is None else self.bias
+        return dense(total), bias
+
+    def give(self, node: Node, rows: Any) -> None:
+        """Add ``rows`` to the functions of ``node``."""
+        known = self._rows.get(id(node))
+        self._rows[id(node)] = rows if known is None else known + rows
+
+    def add(self, bias: Tensor | None) -> None:  # [B, S]
+        """Add to the constants of the functions."""
+        if bias is not None:
+            self.bias = bias if self.bias is None else self.bias + bias
+
+    def alone(self, node: Node) -> bool:
+        """Whether the node has one consumer, so that a rule may reach through it."""
+        return self.path.consumers[id(node)] == 1
+
+    def _sources(self, rows: Any) -> list[tuple[Node, Any]]:
+        self._rows[id(self.path.target)] = rows
+        found = []
+        for node in self.path.order:
+            part = self._rows.pop(id(node), None)
+            if part is None:  # behind a fallback, or reached through by a fused rule
+                continue
+            if isinstance(node.record, Source):
+                found.append((node, part))
+            elif type(node.record) in RULES:
+                _require_batches(node)
+                RULES[type(node.record)](self, node, part)
+            elif self.options.fallback == "ibp":
+                self.add(_concretized(part, *self.bounds.of(node)))
+            else:
+                raise MissingRuleError(_missing(node))
+        return found
+
+
+def dense(rows: Any) -> Tensor:
+    """Rows as one tensor [B, S, *], whatever form a rule keeps them in."""
+    return rows if isinstance(rows, Tensor) else rows.dense()
+
+
+def _concretized(rows: Any, center: Tensor, radius: Tensor) -> Tensor:  # [B, S]
+    return crown_concretize(rows, center, radius) if isinstance(rows, Tensor) else rows.concretize(center, radius)
+
+
+def _check(node: Node) -> None:
+    node.check()
+    if not torch.is_grad_enabled():
+        return
+    waiting = isinstance(node, PendingNorm) and node._streams is None
+    parameters = any(isinstance(t, Tensor) and t.requires_grad for t in node.record)
+    if parameters and not (node._grad_enabled if waiting else node.stack.requires_grad):  # type: ignore[attr-defined]
+        raise TapeError(
+            f"the output was computed under no_grad ({type(node.record).__name__} recorded no gradient), and its bound is "
+            "asked with gradients enabled; run the model with gradients, or ask for the bound under torch.no_grad()."
+        )
+
+
+def _require_batches(node: Node) -> None:
+    for parent in node.inputs:
+        if parent.shape[:1] != node.shape[:1]:
+            name = getattr(node.record, "name", type(node.record).__name__)
+            raise MissingRuleError(
+                f"{name} changes the batch dimension from {tuple(parent.shape)} to {tuple(node.shape)}; the backward walk "
+                "keeps samples apart."
+            )
+
+
+def _missing(node: Node) -> str:
+    record = node.record
+    name, where = (record.name, record.where) if isinstance(record, Opaque) else (type(record).__name__, "")
+    return (
+        f"{name}{where} has no backward rule (CROWN); use method='ibp', or fallback='ibp' to stop the backward walk there "
+        "at interval bounds."
+    )

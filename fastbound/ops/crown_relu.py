@@ -1,0 +1,77 @@
+"""`crown_relu`: one backward step of linear bounds through a (leaky) ReLU and the affine map in front of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastbound import backends
+from fastbound.reference.crown_relu import RELAXATIONS
+
+
+def crown_relu(
+    rows: Tensor,  # [B, S, C, *]
+    center: Tensor,  # [B, C, *]
+    radius: Tensor,  # [B, C, *]
+    scale: Tensor | None = None,  # [C]
+    shift: Tensor | None = None,  # [C]
+    offset: Tensor | None = None,  # [C]
+    negative_slope: float = 0.0,
+    relaxation: str = "adaptive",
+) -> tuple[Tensor, Tensor]:  # [B, S, C, *], [B, S]
+    """Lower linear functions of ``leaky_relu(scale x + shift)`` as lower linear functions of x, for x in a box.
+
+    Args:
+        rows: S functions a sample. center, radius: the box of x. All float32 or float64.
+        scale, shift: the affine map per channel, both or neither.
+        offset: what multiplies the rows behind the ReLU as a constant: ``shift``, plus ``scale`` times a bias that x contains
+            and that its own rule then leaves out.
+        negative_slope: in [0, 1]; 0 is ReLU.
+        relaxation: the lower line of unstable neurons: ``"adaptive"``, ``"same-slope"``, ``"zero"`` or ``"one"``.
+
+    Returns:
+        Rows over x, and what the step adds to the bias of each function. Upper bounds: negate the rows, and the result.
+
+    Raises:
+        ValueError: a slope outside [0, 1], an unknown relaxation, shapes that do not match.
+        BackendError: a requested backend cannot serve it.
+
+    Soundness: rounded to nearest; both lines hold on the whole box without a guarded denominator.
+    Source: Zhang et al., 2018, arXiv 1811.00866; Zhang et al., 2020, arXiv 1906.06316.
+    """
+    if not 0 <= negative_slope <= 1:
+        raise ValueError(f"negative_slope: wanted a number in [0, 1], got {negative_slope}.")
+    if relaxation not in RELAXATIONS:
+        raise ValueError(f"relaxation: wanted one of {', '.join(RELAXATIONS)}, got {relaxation!r}.")
+    if rows.dim() < 3 or rows.shape[:1] + rows.shape[2:] != center.shape or center.shape != radius.shape:
+        raise ValueError(
+            f"crown_relu: rows {tuple(rows.shape)} do not belong to bounds {tuple(center.shape)}, {tuple(radius.shape)}; "
+            "wanted [B, S, *] and twice [B, *]."
+        )
+    code = backends.find("crown_relu", rows)
+    settings = (negative_slope, RELAXATIONS.index(relaxation))
+    tensors = (rows, center, radius, scale, shift, offset)
+    if backends.needs_grad(*tensors) and not torch.compiler.is_compiling():
+        return _CrownRelu.apply(code, *tensors, settings)
+    return code.crown_relu_fwd(*tensors, *settings)
+
+
+class _CrownRelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, code: Any, *args: Any) -> tuple[Tensor, Tensor]:
+        *tensors, ctx.settings = args
+        ctx.code = code
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        return code.crown_relu_fwd(*tensors, *ctx.settings)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_rows: Tensor | None, grad_bias: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_rows is None and grad_bias is None:
+            return (None,) * 8
+        needs = ctx.needs_input_grad[1:7]
+        grads = ctx.code.crown_relu_bwd(grad_rows, grad_bias, *ctx.saved_tensors, *ctx.settings, needs)
+        return None, *grads, None

@@ -1,0 +1,57 @@
+"""Linear functions of ``x W^T + b`` as linear functions of x: ``rows W``, and the bias ``rows . b``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def crown_linear_fwd(
+    rows: Tensor,  # [B, S, *, O]
+    weight: Tensor,  # [O, I]
+    bias: Tensor | None,  # [O]
+) -> tuple[Tensor, Tensor | None]:  # [B, S, *, I], [B, S]
+    return rows @ weight, None if bias is None else (rows @ bias).flatten(2).sum(2) if rows.dim() > 3 else rows @ bias
+
+
+def crown_linear_bwd(
+    grad_rows: Tensor | None,  # [B, S, *, I]
+    grad_bias: Tensor | None,  # [B, S]
+    rows: Tensor,  # [B, S, *, O]
+    weight: Tensor,  # [O, I]
+    bias: Tensor | None,  # [O]
+    needs: tuple[bool, bool, bool],
+) -> Gradients:
+    d_rows = d_weight = d_bias = None
+    flat = rows.reshape(-1, rows.shape[-1])
+    if grad_rows is not None:
+        d_rows = grad_rows @ weight.T if needs[0] else None
+        d_weight = flat.T @ grad_rows.reshape(-1, grad_rows.shape[-1]) if needs[1] else None
+    if grad_bias is not None and bias is not None:
+        wide = grad_bias.view(*grad_bias.shape, *(1,) * (rows.dim() - 2))
+        if needs[0]:
+            d_rows = wide * bias if d_rows is None else d_rows + wide * bias
+        d_bias = (wide * rows).reshape(flat.shape).sum(0) if needs[2] else None
+    return d_rows, d_weight, d_bias
+
+
+def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> list[tuple[str, tuple[Any, ...]]]:
+    """Named argument lists of ``crown_linear_fwd``."""
+
+    def make(batch: tuple[int, ...], outputs: int, features: int, bias: bool = True) -> tuple[Any, ...]:
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).to(device)
+
+        return normal(*batch, outputs), normal(outputs, features), normal(outputs) if bias else None
+
+    return [
+        ("plain", make((3, 4), 5, 7)),
+        ("no bias", make((2, 9), 17, 33, bias=False)),
+        ("sequence", make((2, 3, 4), 5, 6)),
+        ("single", make((1, 1), 1, 1)),
+        ("empty batch", make((0, 2), 3, 4)),
+    ]

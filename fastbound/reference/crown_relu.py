@@ -1,0 +1,186 @@
+"""One backward step of linear bounds through a (leaky) ReLU, with the affine map in front of it.
+
+A lower bound ``rows . relu(z)`` with z in [l, u] takes the lower line where a coefficient is >= 0 and the upper line
+where it is negative (Zhang et al., 2018, arXiv 1811.00866; CROWN-IBP: Zhang et al., 2020, arXiv 1906.06316). With slope a
+in [0, 1] on the negative side, in center and radius (``q = c / r``):
+
+* c >= r: both lines z; c <= -r: both lines a z;
+* else the upper line is the chord ``s z + t``, ``s = (1 + a) / 2 + (1 - a) / 2 q``, ``t = (1 - a) / 2 (r - c q)``, and the lower
+  line any slope in [a, 1] through 0: see `RELAXATIONS`. The test ``|c| < r`` is exact and r > 0 behind it, so no
+  denominator needs a guard.
+
+In front of it, ``z = scale x + shift`` per channel (BatchNorm) for x in (center, radius). The result is a function of x:
+``rows' = scale rows k`` and a bias ``sum min(rows, 0) t + rows k offset`` with k the slope taken. ``offset`` is ``shift`` plus
+whatever else is constant per channel, such as ``scale`` times the bias of the convolution that made x.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# The lower line of an unstable neuron: adaptive, slope 1 where u > -l, else a (least area); same-slope, that of the
+# chord (Fast-Lin: Weng et al., 2018, arXiv 1804.09699); zero, slope a; one, slope 1.
+RELAXATIONS = ("adaptive", "same-slope", "zero", "one")
+
+Gradients = tuple[Tensor | None, ...]
+
+
+def crown_relu_fwd(
+    rows: Tensor,  # [B, S, C, *]
+    center: Tensor,  # [B, C, *]
+    radius: Tensor,  # [B, C, *]
+    scale: Tensor | None,  # [C], None: 1
+    shift: Tensor | None,  # [C], None: 0
+    offset: Tensor | None,  # [C], None: 0
+    slope: float,
+    relaxation: int,
+) -> tuple[Tensor, Tensor]:  # [B, S, C, *], [B, S]
+    scale, shift, offset = (_channels(v, center.dim()) for v in (scale, shift, offset))
+    lower, upper, intercept = lines(*_affine(center, radius, scale, shift), slope, relaxation)
+    inner = rows * torch.where(rows < 0, upper.unsqueeze(1), lower.unsqueeze(1))
+    bias = rows.clamp(max=0) * intercept.unsqueeze(1)
+    if offset is not None:
+        bias = bias + inner * offset
+    return inner if scale is None else inner * scale, bias.flatten(2).sum(2)
+
+
+def crown_relu_bwd(
+    grad_rows: Tensor | None,  # [B, S, C, *]
+    grad_bias: Tensor | None,  # [B, S]
+    rows: Tensor,  # [B, S, C, *]
+    center: Tensor,  # [B, C, *]
+    radius: Tensor,  # [B, C, *]
+    scale: Tensor | None,  # [C]
+    shift: Tensor | None,  # [C]
+    offset: Tensor | None,  # [C]
+    slope: float,
+    relaxation: int,
+    needs: tuple[bool, ...],
+) -> Gradients:
+    """Gradients of rows, center, radius, scale, shift and offset."""
+    dim = center.dim()
+    g_rows = torch.zeros_like(rows) if grad_rows is None else grad_rows
+    g_bias = rows.new_zeros(rows.shape[:2]) if grad_bias is None else grad_bias
+    g_bias = g_bias.view(*g_bias.shape, *(1,) * (dim - 1))
+    wide_scale, wide_shift, wide_offset = (_channels(v, dim) for v in (scale, shift, offset))
+    c, r = _affine(center, radius, wide_scale, wide_shift)
+    lower, upper, intercept = (line.unsqueeze(1) for line in lines(c, r, slope, relaxation))
+    negative = rows < 0
+    taken = torch.where(negative, upper, lower)
+    inner = rows * taken
+    g_inner = g_rows if wide_scale is None else g_rows * wide_scale
+    if wide_offset is not None:
+        g_inner = g_inner + g_bias * wide_offset
+    d_rows = g_inner * taken + negative * (g_bias * intercept)
+    on_chord = torch.ones_like(negative) if RELAXATIONS[relaxation] == "same-slope" else negative
+    g_slope = (g_inner * rows * on_chord).sum(1)
+    g_intercept = (g_bias * rows.clamp(max=0)).sum(1)
+    d_c, d_r = chord_gradient(g_slope, g_intercept, c, r, slope)
+    d_center = d_c if wide_scale is None else d_c * wide_scale
+    d_radius = d_r if wide_scale is None else d_r * wide_scale.abs()
+    dims = [d for d in range(dim) if d != 1]
+    d_scale = d_shift = d_offset = None
+    if scale is not None and wide_scale is not None:
+        d_scale = ((g_rows * inner).sum(1) + d_c * center + d_r * radius * wide_scale.sign()).sum(dims)
+    if shift is not None:
+        d_shift = d_c.sum(dims)
+    if offset is not None:
+        d_offset = (g_bias * inner).sum(1).sum(dims)
+    return d_rows, d_center, d_radius, d_scale, d_shift, d_offset
+
+
+def lines(
+    center: Tensor,  # [B, *]
+    radius: Tensor,  # [B, *]
+    slope: float,
+    relaxation: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # slopes of the lower and the upper line, intercept of the upper, [B, *]
+    stable = center.abs() >= radius
+    quotient = center / torch.where(stable, torch.ones_like(radius), radius)
+    mean, half = (1 + slope) / 2, (1 - slope) / 2
+    fixed = torch.where(center >= radius, 1.0, slope).to(center.dtype)
+    upper = torch.where(stable, fixed, mean + half * quotient)
+    intercept = torch.where(stable, torch.zeros_like(center), half * (radius - center * quotient))
+    name = RELAXATIONS[relaxation]
+    if name == "same-slope":
+        return upper, upper, intercept
+    free = {"adaptive": torch.where(center > 0, 1.0, slope).to(center.dtype), "zero": slope, "one": 1.0}[name]
+    return torch.where(stable, fixed, free), upper, intercept
+
+
+def chord_gradient(
+    grad_slope: Tensor,  # [B, *]
+    grad_intercept: Tensor,  # [B, *]
+    center: Tensor,  # [B, *]
+    radius: Tensor,  # [B, *]
+    slope: float,
+) -> tuple[Tensor, Tensor]:  # gradients of center and radius [B, *]
+    stable = center.abs() >= radius
+    # Only a gradient is guarded here: 1 / r overflows where r is no normal number.
+    width = torch.where(stable, torch.ones_like(radius), radius.clamp(min=torch.finfo(radius.dtype).tiny))
+    quotient = center / width
+    half = (1 - slope) / 2
+    d_slope = grad_slope * (half / width)
+    d_center = d_slope - grad_intercept * (2 * half * quotient)
+    d_radius = grad_intercept * (half * (1 + quotient * quotient)) - d_slope * quotient
+    zero = torch.zeros_like(center)
+    return torch.where(stable, zero, d_center), torch.where(stable, zero, d_radius)
+
+
+def _channels(vector: Tensor | None, dim: int) -> Tensor | None:  # [C] -> [C, 1, ...] against [B, C, *] of ``dim``
+    return None if vector is None else vector.view(-1, *(1,) * (dim - 2))
+
+
+def _affine(
+    center: Tensor, radius: Tensor, scale: Tensor | None, shift: Tensor | None
+) -> tuple[Tensor, Tensor]:  # [B, C, *], [B, C, *]
+    if scale is not None:
+        center, radius = center * scale, radius * scale.abs()
+    return (center if shift is None else center + shift), radius
+
+
+def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> list[tuple[str, tuple[Any, ...]]]:
+    """Named argument lists of ``crown_relu_fwd``: stable, unstable and degenerate neurons, rows of both signs and 0."""
+
+    def make(
+        shape: tuple[int, ...],
+        rows: int,
+        norm: bool = False,
+        offset: bool = False,
+        slope: float = 0.0,
+        relaxation: str = "adaptive",
+        channels_last: bool = False,
+    ) -> tuple[Any, ...]:
+        def normal(*size: int) -> Tensor:
+            return torch.randn(size, generator=generator, dtype=torch.float64).to(dtype).to(device)
+
+        batch = shape[0]
+        matrix, center, radius = normal(batch, rows, *shape[1:]), normal(*shape), normal(*shape).abs()
+        matrix[torch.rand(matrix.shape, generator=generator).to(device) < 0.1] = 0
+        radius[torch.rand(radius.shape, generator=generator).to(device) < 0.1] = 0
+        if channels_last:
+            matrix = matrix.movedim(2, -1).contiguous().movedim(-1, 2)
+            center, radius = (x.movedim(1, -1).contiguous().movedim(-1, 1) for x in (center, radius))
+        channels = shape[1]
+        scale, shift = (normal(channels), normal(channels)) if norm else (None, None)
+        kind = RELAXATIONS.index(relaxation)
+        return matrix, center, radius, scale, shift, normal(channels) if offset else None, slope, kind
+
+    return [
+        ("relu", make((3, 7), 4)),
+        ("leaky relu", make((3, 5, 4), 2, slope=0.1)),
+        ("same slope", make((2, 33), 3, relaxation="same-slope")),
+        ("zero", make((2, 19), 3, relaxation="zero")),
+        ("one", make((2, 19), 3, relaxation="one", slope=0.2)),
+        ("bias of a map", make((2, 3, 5, 4), 3, offset=True)),
+        ("norm of a map", make((2, 6, 5, 3), 2, norm=True, offset=True)),
+        ("channels last", make((2, 19, 5, 3), 9, norm=True, offset=True, channels_last=True)),
+        ("norm of features", make((5, 17), 1, norm=True, offset=True, relaxation="same-slope")),
+        ("wide", make((2, 5, 24, 25), 3, norm=True, offset=True, channels_last=True)),
+        ("single", make((1, 1), 1)),
+        ("empty batch", make((0, 3, 4, 4), 2)),
+        ("no rows", make((2, 3, 4, 4), 0)),
+    ]
