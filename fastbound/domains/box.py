@@ -37,21 +37,15 @@ def linf_box(
     """
     require_floating("x", x)
     _require_batch(x)
-    require_finite("x", x)
     eps = _broadcast("eps", eps, x)
     require((eps.detach() >= 0).all(), "eps: wanted numbers >= 0, got a negative or NaN eps.")
+    limits = [None if limit is None else _broadcast(name, limit, x) for name, limit in (("lower", lower), ("upper", upper))]
+    _require_inside(x.detach(), *limits)
     if lower is None and upper is None:
-        stack = torch.stack((x, x)) if nominal else x.unsqueeze(0)
-        return _source(stack, eps.expand_as(x))
+        return _source(torch.stack((x, x)) if nominal else x.unsqueeze(0), eps.expand_as(x))
     low, high = x - eps, x + eps
-    if lower is not None:
-        bound = _broadcast("lower", lower, x)
-        require((x.detach() >= bound).all(), "x: lies below `lower`; scale the inputs or widen the limits.")
-        low = torch.maximum(low, bound)
-    if upper is not None:
-        bound = _broadcast("upper", upper, x)
-        require((x.detach() <= bound).all(), "x: lies above `upper`; scale the inputs or widen the limits.")
-        high = torch.minimum(high, bound)
+    low = low if limits[0] is None else torch.maximum(low, limits[0])
+    high = high if limits[1] is None else torch.minimum(high, limits[1])
     return _source(*streams_of(low, high, x if nominal else None))
 
 
@@ -94,6 +88,18 @@ def _source(stack: Tensor, radius: Tensor) -> Interval:
 def _require_batch(x: Tensor) -> None:
     if x.dim() < 1 or x.shape[0] == 0:
         raise ValueError(f"x: wanted a non-empty batch [B, ...], got shape {tuple(x.shape)}.")
+
+
+def _require_inside(x: Tensor, lower: Tensor | None, upper: Tensor | None) -> None:
+    """Raise unless x is finite and within the limits; limits that are numbers need a single pass over x."""
+    low, high = torch.aminmax(x)
+    numbers = all(limit is None or limit.dim() == 0 for limit in (lower, upper))
+    ends = (low, high) if numbers else (x, x)
+    require(torch.isfinite(low) & torch.isfinite(high), "x: contains NaN or infinity.")
+    if lower is not None:
+        require((ends[0] >= lower).all(), "x: lies below `lower`; scale the inputs or widen the limits.")
+    if upper is not None:
+        require((ends[1] <= upper).all(), "x: lies above `upper`; scale the inputs or widen the limits.")
 
 
 def _broadcast(name: str, value: float | Tensor, x: Tensor) -> Tensor:

@@ -184,9 +184,14 @@ def emit(record: Record, inputs: tuple[Interval, ...], stack: Tensor, radius: Te
 
 def streams_of(lower: Tensor, upper: Tensor, nominal: Tensor | None) -> tuple[Tensor, Tensor]:
     """Stack [N, B, *S] and radius [B, *S] of the interval [lower, upper], each [B, *S]."""
-    center = (lower + upper) / 2
     radius = (upper - lower) / 2
-    stack = center.unsqueeze(0) if nominal is None else torch.stack((nominal, center))
+    if nominal is None:
+        return ((lower + upper) / 2).unsqueeze(0), radius
+    if torch.is_grad_enabled() and (radius.requires_grad or nominal.requires_grad) or torch.compiler.is_compiling():
+        return torch.stack((nominal, (lower + upper) / 2)), radius
+    stack = radius.new_empty(2, *radius.shape)
+    stack[0].copy_(nominal)
+    torch.add(lower, upper, out=stack[1]).mul_(0.5)
     return stack, radius
 
 

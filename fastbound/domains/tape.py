@@ -242,16 +242,22 @@ class Node:
                 )
 
 
-class PendingNorm(Node):
-    """A BatchNorm that waits for the ReLU that usually follows, so that both run in one pass."""
+class Pending(Node):
+    """A value that is made when somebody reads it."""
 
     __slots__ = ("_apply", "_grad_enabled", "_shape")
 
-    def __init__(self, record: Norm, parent: Node, apply: Callable[[], tuple[Tensor, Tensor]], tape: Tape) -> None:
-        super().__init__(record, (parent,), None, tape)
+    def __init__(
+        self, record: Record, parent: Node, shape: torch.Size, apply: Callable[[], tuple[Tensor, Tensor]]
+    ) -> None:
+        super().__init__(record, (parent,), None, parent.tape)
         self._apply: Callable[[], tuple[Tensor, Tensor]] | None = apply
         self._grad_enabled = torch.is_grad_enabled()
-        self._shape = parent.shape
+        self._shape = shape
+
+    @property
+    def waits(self) -> bool:
+        return self._streams is None
 
     @property
     def shape(self) -> torch.Size:
@@ -266,6 +272,18 @@ class PendingNorm(Node):
                 self._streams = self._apply()
             self._apply = None
         return self._streams
+
+
+class PendingNorm(Pending):
+    """A BatchNorm that waits for the ReLU that usually follows, so that both run in one pass."""
+
+    __slots__ = ()
+
+
+class PendingFlatten(Pending):
+    """A flattened channels_last map that waits for its linear layer, whose weight may be cheaper to reorder."""
+
+    __slots__ = ()
 
 
 class _Entry(torch.autograd.Function):

@@ -28,25 +28,6 @@ def cpu_only(device_type: str, dtype: torch.dtype) -> str | None:
     return None if dtype in DTYPE_CODES else f"{dtype} is not supported"
 
 
-def channel_layout(x: Tensor) -> tuple[int, int, int] | None:
-    """(outer, C, inner) of the memory order of ``x`` [B, C, *], or None if it is neither NCHW nor channels_last."""
-    batch, channels = x.shape[:2]
-    spatial = x.shape[2:].numel()
-    if x.is_contiguous():
-        return batch, channels, spatial
-    if x.movedim(1, -1).is_contiguous():
-        return batch * spatial, channels, 1
-    return None
-
-
-def as_channels_last(x: Tensor) -> Tensor:
-    """``x`` [B, C, H, W] with channels_last strides, also where one channel makes the format ambiguous."""
-    if x.shape[1] == 1 and x.is_contiguous():
-        _, _, height, width = x.shape
-        return x.as_strided(x.shape, (height * width, 1, width, 1))
-    return x.contiguous(memory_format=torch.channels_last)
-
-
 def signed_weight_grad(grad: Tensor, grad_abs: Tensor, weight: Tensor) -> None:
     """``grad += sign(weight) * grad_abs`` in one pass; all of one shape and dtype, sign(0) = 0."""
     if not grad.is_contiguous() or grad.stride() != grad_abs.stride() or grad.stride() != weight.stride():

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.native import as_channels_last, signed_weight_grad
 from fastbound.native import cpu_only as unsupported
+from fastbound.native import signed_weight_grad
+from fastbound.native.layout import as_channels_last
 from fastbound.reference.interval_conv2d import Gradients, Pair
 
 __all__ = ["interval_conv2d_bwd", "interval_conv2d_fwd", "unsupported"]

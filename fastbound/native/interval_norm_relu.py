@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from fastbound import _C
-from fastbound.native import DTYPE_CODES, channel_layout
+from fastbound.native import DTYPE_CODES
 from fastbound.native import cpu_only as unsupported
+from fastbound.native.layout import channel_layout, in_order_of
 from fastbound.reference.interval_norm_relu import Gradients
 
 __all__ = ["interval_norm_relu_bwd", "interval_norm_relu_fwd", "interval_norm_relu_statistics", "unsupported"]
@@ -76,8 +77,8 @@ def interval_norm_relu_bwd(
     needs: tuple[bool, bool, bool, bool],
 ) -> Gradients:
     stack, radius, layout = _one_layout(stack, radius, mean is not None)
-    grad_stack = torch.zeros_like(stack) if grad_stack is None else _like(grad_stack, stack)
-    grad_radius = None if grad_radius is None else _like(grad_radius, radius)
+    grad_stack = torch.zeros_like(stack) if grad_stack is None else in_order_of(grad_stack, stack)
+    grad_radius = None if grad_radius is None else in_order_of(grad_radius, radius)
     scale, shift = _affine(mean, var, weight, bias, eps)
     code, streams, threads = DTYPE_CODES[radius.dtype], stack.shape[0], torch.get_num_threads()
     maps = (grad_stack.data_ptr(), _pointer(grad_radius), stack.data_ptr(), radius.data_ptr())
@@ -135,10 +136,6 @@ def _one_layout(stack: Tensor, radius: Tensor, channels: bool) -> tuple[Tensor, 
 
 def _stacked_like(stack: Tensor, radius: Tensor) -> bool:
     return stack.shape[0] > 0 and stack[0].stride() == radius.stride() and stack.stride(0) == radius.numel()
-
-
-def _like(grad: Tensor, x: Tensor) -> Tensor:
-    return grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
 
 
 def _pointer(tensor: Tensor | None) -> int:

@@ -12,14 +12,28 @@ from torch import Tensor
 from fastbound.domains.interval import Interval, emit
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
-from fastbound.domains.tape import Convolution, Linear, Norm, PendingNorm
+from fastbound.domains.tape import Convolution, Linear, Node, Norm, PendingFlatten, PendingNorm
 from fastbound.ops import interval_conv2d, interval_linear, interval_norm_relu, interval_norm_relu_statistics
+from fastbound.ops.layout import channels_last
 
 
 @rule(Interval, F.linear)
 def linear(input: Interval, weight: Tensor, bias: Tensor | None = None) -> Interval:
     _require_layer("linear", input, weight, bias)
-    return emit(Linear(weight, bias), (input,), *interval_linear(*input.node.streams, weight, bias))
+    node = input.node
+    if isinstance(node, PendingFlatten) and node.waits:
+        parent = node.inputs[0]
+        if weight.shape[1] == parent.radius[:1].numel() and weight.numel() <= parent.stack.numel():
+            return emit(Linear(weight, bias), (input,), *_linear_of_map(parent, weight, bias))
+    return emit(Linear(weight, bias), (input,), *interval_linear(*node.streams, weight, bias))
+
+
+def _linear_of_map(parent: Node, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A linear layer on a flattened channels_last map: cheaper to reorder the weight [O, C H W] than the map."""
+    stack, radius = parent.streams
+    columns = channels_last(weight.unflatten(1, radius.shape[1:])).permute(0, 2, 3, 1).flatten(1)
+    rows = radius.permute(0, 2, 3, 1).flatten(1)
+    return interval_linear(stack.permute(0, 1, 3, 4, 2).flatten(2), rows, columns, bias)
 
 
 @rule(Interval, torch.matmul)
@@ -140,7 +154,7 @@ def batch_norm(
             raise ValueError(f"batch_norm{module_path()}: evaluation needs running statistics, and this layer has none.")
         mean, var = running_mean, running_var
     record = Norm(mean, var, weight, bias, eps, training)
-    return Interval(PendingNorm(record, node, lambda: norm_relu(node.streams, record, 1.0), node.tape))
+    return Interval(PendingNorm(record, node, node.shape, lambda: norm_relu(node.streams, record, 1.0)))
 
 
 def norm_relu(streams: tuple[Tensor, Tensor], norm: Norm | None, slope: float) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from fastbound.domains.interval import Interval, emit
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
-from fastbound.domains.tape import LinearMap, Record, Reshape, Shift
+from fastbound.domains.tape import LinearMap, Node, PendingFlatten, Record, Reshape, Shift
+from fastbound.ops.layout import contiguous
 
 
 def apply(
@@ -54,11 +55,27 @@ def reshape(input: Interval, *shape: Any, **kwargs: Any) -> Interval:
     sizes = _sizes(shape or (kwargs["shape"],))
     if len(sizes) == 1 and isinstance(sizes[0], torch.dtype):
         raise NotImplementedError(f"view(dtype){module_path()} has no meaning for an Interval.")
-    stack, radius = input.node.streams
+    node = input.node
+    if len(sizes) == 2 and _is_flatten(node, sizes):
+        shape = torch.Size((node.shape[0], node.shape[1:].numel()))
+        return _view(Interval(PendingFlatten(Reshape(), node, shape, lambda: _flattened(node))), input)
+    stack, radius = (contiguous(x) for x in node.streams)
     radius = radius.reshape(sizes)
     batched = radius.dim() > 0 and input.dim() > 0 and radius.shape[0] == input.shape[0]
     record: Record = Reshape() if batched else LinearMap(lambda x: x.reshape(sizes), "reshape")
     return _view(emit(record, (input,), stack.reshape(stack.shape[0], *radius.shape), radius), input)
+
+
+def _is_flatten(node: Node, sizes: tuple[int, ...]) -> bool:
+    """Whether a map that is not in row-major order becomes rows of features."""
+    if torch.compiler.is_compiling() or len(node.shape) != 4 or node.radius.is_contiguous():
+        return False
+    batch, features = node.shape[0], node.shape[1:].numel()
+    return sizes in ((batch, features), (batch, -1)) or (sizes == (-1, features) and features > 0)
+
+
+def _flattened(node: Node) -> tuple[Tensor, Tensor]:
+    return contiguous(node.stack).flatten(2), contiguous(node.radius).flatten(1)
 
 
 @rule(Interval, torch.flatten)
@@ -323,7 +340,7 @@ def interpolate(
 
 
 @rule(Interval, Tensor.contiguous)
-def contiguous(input: Interval, memory_format: Any = None) -> Interval:
+def contiguous_(input: Interval, memory_format: Any = None) -> Interval:
     return _view(Interval(input.node), input)
 
 

@@ -1,0 +1,66 @@
+"""Memory orders of maps on CPU: which one a tensor has, and conversion at memory speed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastbound import _C
+from fastbound.native import DTYPE_CODES
+
+
+def channel_layout(x: Tensor) -> tuple[int, int, int] | None:
+    """(outer, C, inner) of the memory order of ``x`` [B, C, *], or None if it is neither NCHW nor channels_last."""
+    batch, channels = x.shape[:2]
+    spatial = x.shape[2:].numel()
+    if x.is_contiguous():
+        return batch, channels, spatial
+    if x.movedim(1, -1).is_contiguous():
+        return batch * spatial, channels, 1
+    return None
+
+
+def as_channels_last(x: Tensor) -> Tensor:
+    """``x`` [B, C, H, W] with channels_last strides, also where one channel makes the format ambiguous."""
+    if x.shape[1] == 1 and x.is_contiguous():
+        _, _, height, width = x.shape
+        return x.as_strided(x.shape, (height * width, 1, width, 1))
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return x
+    if not _native(x) or not x.is_contiguous():
+        return x.contiguous(memory_format=torch.channels_last)
+    out = torch.empty_like(x, memory_format=torch.channels_last)
+    batch, channels, height, width = x.shape
+    _swap(x, out, batch, channels, height * width)
+    return out
+
+
+def as_contiguous(x: Tensor) -> Tensor:
+    """``x`` [*, C, H, W] in row-major order."""
+    if x.is_contiguous() or not _native(x):
+        return x.contiguous()
+    if not x.movedim(-3, -1).is_contiguous():
+        return x.contiguous()
+    out = torch.empty(x.shape, dtype=x.dtype)
+    channels, height, width = x.shape[-3:]
+    _swap(x, out, x.shape[:-3].numel(), height * width, channels)
+    return out
+
+
+def in_order_of(x: Tensor, other: Tensor) -> Tensor:
+    """``x`` in the memory order of ``other``, a dense tensor of the same shape."""
+    if x.stride() == other.stride():
+        return x
+    if x.dim() >= 4 and x.is_contiguous() and other.movedim(-3, -1).is_contiguous():
+        return as_channels_last(x.flatten(0, -4)).unflatten(0, x.shape[:-3])
+    return torch.empty_like(other).copy_(x)
+
+
+def _native(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype in DTYPE_CODES
+
+
+def _swap(x: Tensor, out: Tensor, outer: int, rows: int, columns: int) -> None:
+    _C.swap_axes(
+        DTYPE_CODES[x.dtype], x.data_ptr(), out.data_ptr(), outer, rows, columns, torch.get_num_threads()
+    )
