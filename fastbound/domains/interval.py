@@ -100,11 +100,11 @@ class Interval:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._reference.dtype
+        return self.node.dtype
 
     @property
     def device(self) -> torch.device:
-        return self._reference.device
+        return self.node.device
 
     @property
     def is_cuda(self) -> bool:
@@ -112,16 +112,11 @@ class Interval:
 
     @property
     def requires_grad(self) -> bool:
-        stack, radius = self.node.streams
-        return stack.requires_grad or radius.requires_grad
+        return self.node.requires_grad
 
     @property
     def is_nested(self) -> bool:
         return False
-
-    @property
-    def _reference(self) -> Tensor:
-        return self.node.radius
 
     def is_floating_point(self) -> bool:
         return True

@@ -228,6 +228,19 @@ class Node:
     def shape(self) -> torch.Size:
         return self.radius.shape
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.radius.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.radius.device
+
+    @property
+    def requires_grad(self) -> bool:
+        stack, radius = self.streams
+        return stack.requires_grad or radius.requires_grad
+
     def check(self) -> None:
         """Raise `TapeError` where the tape can no longer speak for the weights or was freed."""
         if self.tape.freed:
@@ -243,17 +256,19 @@ class Node:
 
 
 class Pending(Node):
-    """A value that is made when somebody reads it."""
+    """A value that is made when somebody reads it; what is known without making it is answered without."""
 
-    __slots__ = ("_apply", "_grad_enabled", "_shape")
+    __slots__ = ("_apply", "_device", "_dtype", "_grad_enabled", "_requires_grad", "_shape")
 
     def __init__(
         self, record: Record, parent: Node, shape: torch.Size, apply: Callable[[], tuple[Tensor, Tensor]]
     ) -> None:
         super().__init__(record, (parent,), None, parent.tape)
         self._apply: Callable[[], tuple[Tensor, Tensor]] | None = apply
+        self._shape, self._dtype, self._device = shape, parent.dtype, parent.device
         self._grad_enabled = torch.is_grad_enabled()
-        self._shape = shape
+        needed = parent.requires_grad or any(isinstance(t, Tensor) and t.requires_grad for t in record)
+        self._requires_grad = self._grad_enabled and needed
 
     @property
     def waits(self) -> bool:
@@ -262,6 +277,18 @@ class Pending(Node):
     @property
     def shape(self) -> torch.Size:
         return self._shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._requires_grad
 
     @property
     def streams(self) -> tuple[Tensor, Tensor]:
