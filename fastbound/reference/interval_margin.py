@@ -54,6 +54,23 @@ def interval_margin_bwd(
     return d_radius if needs[0] else None, d_weight
 
 
+def rounding(radius: Tensor, weight: Tensor, labels: Tensor) -> tuple[int, tuple[Tensor]]:
+    """Rounded operations behind an output, and the magnitudes of its terms: both weights of a difference count."""
+    widths = (weight.abs()[labels] * radius).sum(1, keepdim=True) + radius @ weight.abs().T
+    return 4 + radius.shape[1], (widths.gather(1, others(labels, weight.shape[0])),)
+
+
+def rounding_bwd(grads: tuple[Tensor], args: tuple[Any, ...]) -> tuple[int, tuple[Tensor, Tensor]]:
+    """The same for the gradients; sign(w_y - w_j) itself is exact."""
+    radius, weight, labels = args
+    (batch, _), classes = radius.shape, weight.shape[0]
+    full = grads[0].new_zeros(batch, classes).scatter_(1, others(labels, classes), grads[0].abs())
+    total = full.sum(1, keepdim=True)
+    d_radius = total * weight.abs()[labels] + full @ weight.abs()
+    d_weight = (full.T @ radius).index_add(0, labels, total * radius)
+    return 4 + classes * (1 + batch), (d_radius, d_weight)
+
+
 def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> list[tuple[str, tuple[Any, ...]]]:
     """Named argument lists of ``interval_margin_fwd``."""
 

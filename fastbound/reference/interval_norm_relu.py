@@ -20,6 +20,9 @@ from torch import Tensor
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
+# The arguments that `interval_norm_relu_bwd` differentiates; the statistics are not among them.
+GRADIENTS = ("stack", "radius", "weight", "bias")
+
 
 def interval_norm_relu_statistics(nominal: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance [C] of ``nominal`` [B, C, *]."""
@@ -117,6 +120,52 @@ def _gate(
     if stack.shape[0] == 2:
         streams.insert(0, g_stack[0] * derivative(stack[0]))
     return torch.stack(streams), d_upper - d_lower
+
+
+def rounding(
+    stack: Tensor,
+    radius: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    slope: float,
+) -> tuple[int, tuple[Tensor, Tensor]]:
+    """Rounded operations behind an output, and the magnitudes of its terms: both ends c - r and c + r count."""
+    stack = stack.abs()
+    if mean is not None and var is not None:
+        scale, shift = affine(-mean.abs(), var, _abs(weight), _abs(bias), eps, radius.dim())
+        stack, radius = stack * scale + shift, radius * scale
+    ends = stack[-1] + radius
+    return 16, (max(1.0, slope) * torch.cat((stack[:-1], ends.unsqueeze(0))), max(1.0, slope) * ends)
+
+
+def rounding_bwd(grads: tuple[Tensor, Tensor], args: tuple[Any, ...]) -> tuple[int, Gradients]:
+    """The same for the gradients: a gate mixes those of center and radius, and hands on at most max(1, slope) of them."""
+    stack, radius, mean, var, weight, bias, eps, slope = args
+    both = max(1.0, slope) * (grads[0][-1].abs() + grads[1].abs())
+    mixed = torch.cat((max(1.0, slope) * grads[0][:-1].abs(), both.unsqueeze(0)))
+    negative_mean = None if mean is None else -mean.abs()  # adds up what the formula subtracts
+    magnitudes = interval_norm_relu_bwd(
+        mixed,
+        both,
+        stack.abs(),
+        radius,
+        negative_mean,
+        var,
+        _abs(weight),
+        _abs(bias),
+        eps,
+        1.0,
+        False,
+        (True,) * 4,
+    )
+    return 32 + stack.numel() // max(radius.shape[1], 1), magnitudes
+
+
+def _abs(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.abs()
 
 
 def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> list[tuple[str, tuple[Any, ...]]]:

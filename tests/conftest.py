@@ -1,0 +1,98 @@
+"""Fixed seeds and threads, IEEE products, memory of the library filled with NaN, and a loud count of absent GPU tests."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Test helpers and models of worker processes are imported by name from here.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+_left_out_gpu_tests: set[str] = set()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "own_memory: torch.empty stays torch.empty (for tests of the compiler)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+            _left_out_gpu_tests.add(item.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if _left_out_gpu_tests:
+        terminalreporter.section("GPU")
+        terminalreporter.line(
+            f"{len(_left_out_gpu_tests)} GPU tests did NOT run: torch sees no CUDA device.", yellow=True
+        )
+
+
+@pytest.fixture(autouse=True)
+def same_every_time() -> None:
+    """One seed, at most two threads, no TF32 and no reduced-precision products."""
+    random.seed(0)
+    torch.manual_seed(0)
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    if hasattr(torch.backends, "fp32_precision"):
+        torch.backends.fp32_precision = "ieee"
+    assert torch.get_default_dtype() == torch.float32, "an earlier test left another default dtype"
+    assert torch.is_grad_enabled(), "an earlier test left gradients off"
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that the library asks for uninitialised comes filled with NaN, so an element that nobody writes shows."""
+    if request.node.get_closest_marker("own_memory"):
+        return
+
+    def poisoned(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def wrapper(*args: Any, **kwargs: Any) -> torch.Tensor:
+            out = allocate(*args, **kwargs)
+            caller = sys._getframe(1).f_globals.get("__name__", "")
+            if caller.split(".")[0] == "fastbound" and out.is_floating_point():
+                with torch.no_grad():
+                    out.fill_(float("nan"))
+            return out
+
+        return wrapper
+
+    for name in ("empty", "empty_like", "empty_strided"):
+        monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
+    for name in ("new_empty", "new_empty_strided"):
+        monkeypatch.setattr(torch.Tensor, name, poisoned(getattr(torch.Tensor, name)), raising=False)
+
+
+def find_shared_data(*names: str) -> Path | None:
+    """The first of ``names`` under ``../shared/data`` beside the checkout, or None."""
+    for name in names or ("",):
+        candidate = ROOT.parent / "shared" / "data" / name
+        if candidate.exists():
+            return candidate
+    return None
+
+
+@pytest.fixture
+def shared_data() -> Iterator[Callable[..., Path]]:
+    """``shared_data("mnist")``: the folder of a data set beside the checkout; skips where it is absent."""
+
+    def find(*names: str) -> Path:
+        found = find_shared_data(*names)
+        if found is None:
+            pytest.skip(f"../shared/data/{' or '.join(names)} is not there")
+        return found
+
+    yield find
