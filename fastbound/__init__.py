@@ -1,18 +1,35 @@
 """Fast, trustworthy bound propagation for PyTorch: certified training at the price of ordinary training."""
 
-from fastbound import losses
+from importlib.metadata import version
+
+from fastbound import losses, nn
 from fastbound.backends import show_config, use_backend
 from fastbound.bounds import bound
+from fastbound.certify import certify
 from fastbound.domains import Interval, box, linf_box, rule
+from fastbound.errors import BackendError, MissingRuleError, TapeError
+from fastbound.memory import keep_freed_memory
+from fastbound.nn import convert
 from fastbound.spec import margin_spec
+from fastbound.train import load_run
+
+__version__ = version("fastbound")
 
 __all__ = [
+    "BackendError",
     "Interval",
+    "MissingRuleError",
+    "TapeError",
     "bound",
     "box",
+    "certify",
+    "convert",
+    "keep_freed_memory",
     "linf_box",
+    "load_run",
     "losses",
     "margin_spec",
+    "nn",
     "rule",
     "show_config",
     "use_backend",

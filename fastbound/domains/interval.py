@@ -161,9 +161,12 @@ class Interval:
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):
             raise AttributeError(name)
+        where = module_path()
+        if "SyncBatchNorm" in where:
+            raise MissingRuleError(f"an active SyncBatchNorm{where} does not dispatch; call fastbound.convert(model).")
         raise MissingRuleError(
-            f"Interval has no attribute {name!r}{module_path()}; the model reads or calls torch.Tensor.{name}, "
-            f"which has no rule. Add one with @fastbound.rule(fastbound.Interval, torch.Tensor.{name})."
+            f"Interval has no attribute {name!r}{where}; the model reads or calls torch.Tensor.{name}, which has no rule. "
+            "Write that step of the model with functions that have one (see fastbound.rule)."
         )
 
 

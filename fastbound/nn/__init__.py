@@ -1,0 +1,17 @@
+"""Drop-in layers and `convert`."""
+
+from fastbound.nn.convert import convert
+from fastbound.nn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d, Conv2d, Linear, ReLU, SyncBatchNorm
+from fastbound.nn.normalize import Normalize
+
+__all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "Conv2d",
+    "Linear",
+    "Normalize",
+    "ReLU",
+    "SyncBatchNorm",
+    "convert",
+]

@@ -1,0 +1,94 @@
+"""Drop-in layers: torch.nn's own for tensors; for an `Interval` they call its rules without dispatch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from fastbound.domains.interval import Interval
+from fastbound.domains.interval_rules.activations import relu
+from fastbound.domains.interval_rules.affine import batch_norm, conv2d, linear
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear`."""
+
+    def forward(self, input: Any) -> Any:
+        if isinstance(input, Interval):
+            return linear(input, self.weight, self.bias)
+        return super().forward(input)
+
+
+class Conv2d(nn.Conv2d):
+    """`torch.nn.Conv2d`."""
+
+    def forward(self, input: Any) -> Any:
+        if isinstance(input, Interval) and self.padding_mode == "zeros":
+            return conv2d(
+                input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+            )
+        return super().forward(input)
+
+
+class ReLU(nn.ReLU):
+    """`torch.nn.ReLU`; right behind a BatchNorm both run in one pass over all streams."""
+
+    def forward(self, input: Any) -> Any:
+        if isinstance(input, Interval) and not self.inplace:
+            return relu(input)
+        return super().forward(input)
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """`torch.nn.BatchNorm1d`; on an Interval it waits for the ReLU behind it and shares its pass."""
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d`; on an Interval it waits for the ReLU behind it and shares its pass."""
+
+
+class BatchNorm3d(nn.BatchNorm3d):
+    """`torch.nn.BatchNorm3d`; on an Interval it waits for the ReLU behind it and shares its pass."""
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """`torch.nn.SyncBatchNorm`; on an Interval the statistics are those of the nominal streams of all processes."""
+
+    def forward(self, input: Any) -> Any:
+        if not isinstance(input, Interval) or not (self.training or self.running_mean is None):
+            return super().forward(input)
+        nominal = input.nominal
+        if nominal is None:
+            raise ValueError("SyncBatchNorm: batch statistics need the clean activations; pass nominal=True to linf_box.")
+        dims = [d for d in range(nominal.dim()) if d != 1]
+        sums = torch.stack((nominal.sum(dims), nominal.square().sum(dims)))  # [2, C]
+        count = nominal.new_tensor([nominal.numel() / nominal.shape[1]])
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size(self.process_group) > 1:
+            from torch.distributed.nn.functional import all_reduce
+
+            group = self.process_group if self.process_group is not None else dist.group.WORLD
+            sums = all_reduce(sums, group=group)
+            dist.all_reduce(count, group=group)
+        mean = sums[0] / count
+        var = (sums[1] / count - mean.square()).clamp_min(0)
+        self._track(mean.detach(), var.detach(), count)
+        scale = torch.rsqrt(var + self.eps)
+        scale = scale if self.weight is None else scale * self.weight
+        shift = -mean * scale if self.bias is None else self.bias - mean * scale
+        # The gradient passes through the statistics as through an affine map.
+        zeros = torch.zeros_like(mean.detach())
+        return batch_norm(input, zeros, torch.ones_like(zeros), scale, shift, training=False, eps=0.0)
+
+    @torch.no_grad()
+    def _track(self, mean: torch.Tensor, var: torch.Tensor, count: torch.Tensor) -> None:  # [C], [C], [1]
+        if not self.training or not self.track_running_stats or self.running_mean is None or self.running_var is None:
+            return
+        momentum = self.momentum
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            momentum = 1.0 / float(self.num_batches_tracked) if momentum is None else momentum
+        self.running_mean.lerp_(mean, momentum or 0.0)
+        self.running_var.lerp_(var * (count / (count - 1)), momentum or 0.0)
