@@ -252,8 +252,7 @@ def train(
         flip=flip,
         crop=crop,
         crop_mode=crop_mode,
-        **_assignments(set_, "--set"),
-    )
+    ) | _assignments(set_, "--set")
     report = train_run(
         out, given, overrides, resume=resume, overwrite=overwrite, checkpoint_seconds=checkpoint_seconds, quiet=quiet
     )
