@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from fastbound.domains.tape import Clamp, LeakyReLU, Smooth
-from fastbound.reference.crown_relu import RELAXATIONS
 from fastbound.reference.crown_relu import lines as relu_lines
 
 
@@ -36,10 +35,10 @@ def lines(record: LeakyReLU | Clamp | Smooth, center: Tensor, radius: Tensor, re
 
 def _leaky_relu(center: Tensor, radius: Tensor, slope: float, relaxation: str) -> Lines:
     if slope <= 1:
-        lower, upper, offset = relu_lines(center, radius, slope, RELAXATIONS.index(relaxation))
+        lower, upper, offset = relu_lines(center, radius, slope, relaxation)
         return Lines(lower, None, upper, offset)
     # leaky_relu(z, a) = a leaky_relu(z, 1/a) mirrored at 0: concave, so the chord becomes the lower line.
-    lower, upper, offset = relu_lines(-center, radius, 1 / slope, RELAXATIONS.index(relaxation))
+    lower, upper, offset = relu_lines(-center, radius, 1 / slope, relaxation)
     return Lines(upper * slope, -offset * slope, lower * slope, torch.zeros_like(offset))
 
 

@@ -33,6 +33,7 @@ from fastbound.domains.tape import (
 )
 from fastbound.errors import MissingRuleError
 from fastbound.ops import crown_conv2d, crown_linear, crown_relu
+from fastbound.ops.layout import channels_last
 
 # ---- layers with weights -------------------------------------------------------------------------------------------
 
@@ -163,8 +164,8 @@ def _reshape(walk: Walk, node: Node, rows: Any) -> None:
     parent = node.inputs[0]
     rows = dense(rows)
     out = rows.reshape(*rows.shape[:2], *parent.shape[1:])
-    if out.dim() == 5:  # the convolutions and their ReLUs in front read maps with the channels innermost
-        out = out.movedim(2, -1).contiguous().movedim(-1, 2)
+    if out.dim() == 5:  # the ReLUs and convolutions in front read maps with the channels innermost
+        out = channels_last(out.flatten(0, 1)).unflatten(0, out.shape[:2])
     walk.give(parent, out)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastbound.crown.options import Options
-from fastbound.domains.tape import Node, Opaque, PendingNorm, Source, topological
+from fastbound.domains.tape import Node, Opaque, Source, topological
 from fastbound.errors import MissingRuleError, TapeError
 from fastbound.ops import crown_concretize
 
@@ -140,9 +140,8 @@ def _check(node: Node) -> None:
     node.check()
     if not torch.is_grad_enabled():
         return
-    waiting = isinstance(node, PendingNorm) and node._streams is None
     parameters = any(isinstance(t, Tensor) and t.requires_grad for t in node.record)
-    if parameters and not (node._grad_enabled if waiting else node.stack.requires_grad):  # type: ignore[attr-defined]
+    if parameters and not node.requires_grad:
         raise TapeError(
             f"the output was computed under no_grad ({type(node.record).__name__} recorded no gradient), and its bound is "
             "asked with gradients enabled; run the model with gradients, or ask for the bound under torch.no_grad()."

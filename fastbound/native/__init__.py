@@ -44,3 +44,8 @@ def signed_weight_grad(grad: Tensor, grad_abs: Tensor, weight: Tensor) -> None:
         grad.numel(),
         torch.get_num_threads(),
     )
+
+
+def pointer(tensor: Tensor | None) -> int:
+    """The address of the first element, 0 for None."""
+    return 0 if tensor is None else tensor.data_ptr()

@@ -21,11 +21,11 @@ def crown_conv2d(
     padding: Pair = (0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
-) -> tuple[Tensor, Tensor | None]:  # [B, S, C, H, W], [B, S]
+) -> tuple[Tensor, Tensor]:  # [B, S, C, H, W], [B, S]
     """Linear functions of ``conv2d(x, W) + b`` as functions of x [B, C, *size]; on CPU the maps come out channels_last.
 
     Returns:
-        The transposed convolution of the rows, and their bias ``sum rows b`` (None without bias).
+        The transposed convolution of the rows, and their bias ``sum rows b`` (zeros without bias).
 
     Raises:
         ValueError: shapes that do not match. BackendError: a requested backend cannot serve it.
@@ -48,7 +48,7 @@ class _CrownConv2d(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, code: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple[Any, ...]
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor]:
         ctx.code, ctx.geometry = code, geometry
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(rows, weight, bias)

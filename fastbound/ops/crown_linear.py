@@ -14,8 +14,8 @@ def crown_linear(
     rows: Tensor,  # [B, S, *, O]
     weight: Tensor,  # [O, I]
     bias: Tensor | None = None,  # [O]
-) -> tuple[Tensor, Tensor | None]:  # [B, S, *, I], [B, S]
-    """Linear functions of ``x W^T + b`` as functions of x: ``rows W``, and ``rows . b`` (None without bias).
+) -> tuple[Tensor, Tensor]:  # [B, S, *, I], [B, S]
+    """Linear functions of ``x W^T + b`` as functions of x: ``rows W``, and ``rows . b`` (zeros without bias).
 
     Raises:
         ValueError: shapes that do not match. BackendError: a requested backend cannot serve it.
@@ -32,7 +32,7 @@ def crown_linear(
 
 class _CrownLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, code: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def forward(ctx: Any, code: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         ctx.code = code
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(rows, weight, bias)

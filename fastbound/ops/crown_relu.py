@@ -51,7 +51,7 @@ def crown_relu(
             "wanted [B, S, *] and twice [B, *]."
         )
     code = backends.find("crown_relu", rows)
-    settings = (negative_slope, RELAXATIONS.index(relaxation))
+    settings = (negative_slope, relaxation)
     tensors = (rows, center, radius, scale, shift, offset)
     if backends.needs_grad(*tensors) and not torch.compiler.is_compiling():
         return _CrownRelu.apply(code, *tensors, settings)

@@ -34,6 +34,19 @@ def crown_concretize_bwd(
     return d_rows, d_center, d_radius
 
 
+def rounding(rows: Tensor, center: Tensor, radius: Tensor) -> tuple[int, tuple[Tensor, ...]]:
+    """Rounded operations behind an output, and the magnitude of its terms, for the tests."""
+    size = center.abs() + radius
+    return 8 + 2 * rows[:1, :1].numel(), (crown_concretize_fwd(rows.abs(), size, torch.zeros_like(size)),)
+
+
+def rounding_bwd(grads: tuple[Tensor, ...], args: tuple[Any, ...]) -> tuple[int, tuple[Tensor | None, ...]]:
+    rows, center, radius = args
+    wide = grads[0].abs().view(*grads[0].shape, *(1,) * (center.dim() - 1))
+    total = (wide * rows.abs()).sum(1)
+    return 8 + rows.shape[1], (wide * (center.abs() + radius).unsqueeze(1), total, total)
+
+
 def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> list[tuple[str, tuple[Any, ...]]]:
     """Named argument lists of ``crown_concretize_fwd``: rows of both signs with exact zeros."""
 

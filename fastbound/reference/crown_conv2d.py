@@ -24,10 +24,10 @@ def crown_conv2d_fwd(
     padding: Pair,
     dilation: Pair,
     groups: int,
-) -> tuple[Tensor, Tensor | None]:  # [B, S, C, H, W], [B, S]
+) -> tuple[Tensor, Tensor]:  # [B, S, C, H, W], [B, S]
     shape = (rows.shape[0] * rows.shape[1], weight.shape[1] * groups, *size)
     out = torch.nn.grad.conv2d_input(shape, weight, rows.flatten(0, 1), stride, padding, dilation, groups)
-    constant = None if bias is None else rows.flatten(3).sum(3) @ bias
+    constant = rows.new_zeros(rows.shape[:2]) if bias is None else rows.flatten(3).sum(3) @ bias
     return out.unflatten(0, rows.shape[:2]), constant
 
 

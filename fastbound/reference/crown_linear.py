@@ -14,8 +14,9 @@ def crown_linear_fwd(
     rows: Tensor,  # [B, S, *, O]
     weight: Tensor,  # [O, I]
     bias: Tensor | None,  # [O]
-) -> tuple[Tensor, Tensor | None]:  # [B, S, *, I], [B, S]
-    return rows @ weight, None if bias is None else (rows @ bias).flatten(2).sum(2) if rows.dim() > 3 else rows @ bias
+) -> tuple[Tensor, Tensor]:  # [B, S, *, I], [B, S]
+    constant = rows.new_zeros(rows.shape[:2]) if bias is None else rows @ bias
+    return rows @ weight, constant.flatten(2).sum(2) if constant.dim() > 2 else constant
 
 
 def crown_linear_bwd(
@@ -34,7 +35,8 @@ def crown_linear_bwd(
     if grad_bias is not None and bias is not None:
         wide = grad_bias.view(*grad_bias.shape, *(1,) * (rows.dim() - 2))
         if needs[0]:
-            d_rows = wide * bias if d_rows is None else d_rows + wide * bias
+            constant = (wide * bias).expand(rows.shape)
+            d_rows = constant if d_rows is None else d_rows + constant
         d_bias = (wide * rows).reshape(flat.shape).sum(0) if needs[2] else None
     return d_rows, d_weight, d_bias
 

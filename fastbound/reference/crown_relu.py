@@ -36,12 +36,13 @@ def crown_relu_fwd(
     shift: Tensor | None,  # [C], None: 0
     offset: Tensor | None,  # [C], None: 0
     slope: float,
-    relaxation: int,
+    relaxation: str,
 ) -> tuple[Tensor, Tensor]:  # [B, S, C, *], [B, S]
     scale, shift, offset = (_channels(v, center.dim()) for v in (scale, shift, offset))
     lower, upper, intercept = lines(*_affine(center, radius, scale, shift), slope, relaxation)
-    inner = rows * torch.where(rows < 0, upper.unsqueeze(1), lower.unsqueeze(1))
-    bias = rows.clamp(max=0) * intercept.unsqueeze(1)
+    negative = rows < 0
+    inner = rows * torch.where(negative, upper.unsqueeze(1), lower.unsqueeze(1))
+    bias = torch.where(negative, rows, 0.0) * intercept.unsqueeze(1)
     if offset is not None:
         bias = bias + inner * offset
     return inner if scale is None else inner * scale, bias.flatten(2).sum(2)
@@ -57,7 +58,7 @@ def crown_relu_bwd(
     shift: Tensor | None,  # [C]
     offset: Tensor | None,  # [C]
     slope: float,
-    relaxation: int,
+    relaxation: str,
     needs: tuple[bool, ...],
 ) -> Gradients:
     """Gradients of rows, center, radius, scale, shift and offset."""
@@ -75,9 +76,9 @@ def crown_relu_bwd(
     if wide_offset is not None:
         g_inner = g_inner + g_bias * wide_offset
     d_rows = g_inner * taken + negative * (g_bias * intercept)
-    on_chord = torch.ones_like(negative) if RELAXATIONS[relaxation] == "same-slope" else negative
+    on_chord = torch.ones_like(negative) if relaxation == "same-slope" else negative
     g_slope = (g_inner * rows * on_chord).sum(1)
-    g_intercept = (g_bias * rows.clamp(max=0)).sum(1)
+    g_intercept = (g_bias * torch.where(negative, rows, 0.0)).sum(1)
     d_c, d_r = chord_gradient(g_slope, g_intercept, c, r, slope)
     d_center = d_c if wide_scale is None else d_c * wide_scale
     d_radius = d_r if wide_scale is None else d_r * wide_scale.abs()
@@ -96,18 +97,18 @@ def lines(
     center: Tensor,  # [B, *]
     radius: Tensor,  # [B, *]
     slope: float,
-    relaxation: int,
+    relaxation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # slopes of the lower and the upper line, intercept of the upper, [B, *]
     stable = center.abs() >= radius
-    quotient = center / torch.where(stable, torch.ones_like(radius), radius)
+    quotient = center / torch.where(stable, 1.0, radius)
     mean, half = (1 + slope) / 2, (1 - slope) / 2
-    fixed = torch.where(center >= radius, 1.0, slope).to(center.dtype)
+    one, flat = torch.ones_like(center), torch.full_like(center, slope)
+    fixed = torch.where(center >= radius, one, flat)
     upper = torch.where(stable, fixed, mean + half * quotient)
     intercept = torch.where(stable, torch.zeros_like(center), half * (radius - center * quotient))
-    name = RELAXATIONS[relaxation]
-    if name == "same-slope":
+    if relaxation == "same-slope":
         return upper, upper, intercept
-    free = {"adaptive": torch.where(center > 0, 1.0, slope).to(center.dtype), "zero": slope, "one": 1.0}[name]
+    free = {"adaptive": torch.where(center > 0, one, flat), "zero": flat, "one": one}[relaxation]
     return torch.where(stable, fixed, free), upper, intercept
 
 
@@ -142,6 +143,58 @@ def _affine(
     return (center if shift is None else center + shift), radius
 
 
+def rounding(
+    rows: Tensor,  # [B, S, C, *]
+    center: Tensor,  # [B, C, *]
+    radius: Tensor,  # [B, C, *]
+    scale: Tensor | None,  # [C]
+    shift: Tensor | None,  # [C]
+    offset: Tensor | None,  # [C]
+    slope: float,
+    relaxation: str,
+) -> tuple[int, tuple[Tensor, ...]]:
+    """Rounded operations behind an output, and the magnitude of its terms, for the tests."""
+    scale, shift, offset = (_channels(v, center.dim()) for v in (scale, shift, offset))
+    taken, intercept, _, _ = _magnitudes(center, radius, scale, shift, slope)
+    wide = 1 if scale is None else scale.abs()
+    constant = intercept if offset is None else intercept + taken * offset.abs()
+    bias = (rows.abs() * constant.unsqueeze(1)).flatten(2).sum(2)
+    return 32 + rows[:1, :1].numel(), (rows.abs() * (taken * wide).unsqueeze(1), bias)
+
+
+def rounding_bwd(grads: tuple[Tensor, ...], args: tuple[Any, ...]) -> tuple[int, tuple[Tensor | None, ...]]:
+    rows, center, radius, scale, shift, offset, slope, _ = args
+    dim = center.dim()
+    g_rows, g_bias = grads[0].abs(), grads[1].abs().view(*grads[1].shape, *(1,) * (dim - 1))
+    wide_scale, wide_shift, wide_offset = (_channels(v, dim) for v in (scale, shift, offset))
+    taken, intercept, quotient, width = _magnitudes(center, radius, wide_scale, wide_shift, slope)
+    factor = torch.ones(()) if wide_scale is None else wide_scale.abs()
+    g_inner = g_rows * factor + (0 if wide_offset is None else g_bias * wide_offset.abs())
+    d_rows = g_inner * taken.unsqueeze(1) + g_bias * intercept.unsqueeze(1)
+    half, g_intercept = (1 - slope) / 2, (g_bias * rows.abs()).sum(1)
+    d_slope = (g_inner * rows.abs()).sum(1) * half / width
+    d_c = d_slope + 2 * half * g_intercept * quotient
+    d_r = half * g_intercept * (1 + quotient**2) + d_slope * quotient
+    dims = [d for d in range(dim) if d != 1]
+    d_scale = ((g_rows * rows.abs()).sum(1) * taken + d_c * center.abs() + d_r * radius).sum(dims)
+    d_offset = ((g_bias * rows.abs()).sum(1) * taken).sum(dims)
+    channels = [None if v is None else d for v, d in ((scale, d_scale), (shift, d_c.sum(dims)), (offset, d_offset))]
+    return 64 + rows.numel(), (d_rows, d_c * factor, d_r * factor, *channels)
+
+
+def _magnitudes(
+    center: Tensor, radius: Tensor, scale: Tensor | None, shift: Tensor | None, slope: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # of the slopes, the intercept and the quotient c / r; the divisor, [B, *]
+    c, r = _affine(center, radius, scale, shift)
+    size, _ = _affine(
+        center.abs(), radius, None if scale is None else scale.abs(), None if shift is None else shift.abs()
+    )
+    width = torch.where(c.abs() >= r, 1.0, r)
+    quotient = torch.where(c.abs() >= r, 1.0, size / width)
+    half = (1 - slope) / 2
+    return (1 + slope) / 2 + half * quotient + half, half * (r + size * quotient), quotient, width
+
+
 def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> list[tuple[str, tuple[Any, ...]]]:
     """Named argument lists of ``crown_relu_fwd``: stable, unstable and degenerate neurons, rows of both signs and 0."""
 
@@ -166,8 +219,7 @@ def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator
             center, radius = (x.movedim(1, -1).contiguous().movedim(-1, 1) for x in (center, radius))
         channels = shape[1]
         scale, shift = (normal(channels), normal(channels)) if norm else (None, None)
-        kind = RELAXATIONS.index(relaxation)
-        return matrix, center, radius, scale, shift, normal(channels) if offset else None, slope, kind
+        return matrix, center, radius, scale, shift, normal(channels) if offset else None, slope, relaxation
 
     return [
         ("relu", make((3, 7), 4)),

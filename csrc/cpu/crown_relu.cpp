@@ -1,0 +1,213 @@
+// Compiled once per instruction set. Bound by memory: the lines of a block of neurons stay in the cache while all rows
+// pass over it, so each row is read once and written once.
+#include "cpu/crown_relu_cpu.h"
+#include "cpu/parallel.h"
+
+namespace fastbound {
+namespace FASTBOUND_CPU_ISA {
+namespace {
+
+constexpr Index kBlock = 1024;
+
+// run(i, length, channel, step) for elements first + i ...: their channel is constant (step 0) or rises by one (step 1).
+template <typename Run>
+__attribute__((always_inline)) inline void channel_runs(CrownShape shape, Index first, Index length, Run run) {
+  for (Index i = 0; i < length;) {
+    const Index at = first + i, channel = (at / shape.inner) % shape.channels;
+    const Index left = shape.inner == 1 ? shape.channels - channel : shape.inner - at % shape.inner;
+    const Index stop = smaller(left, length - i);
+    run(i, stop, channel, shape.inner == 1 ? Index(1) : Index(0));
+    i += stop;
+  }
+}
+
+template <typename T>
+void spread(const T* values /* [C] or null */, T missing, CrownShape shape, Index first, Index length, T* out) {
+  if (values == nullptr) {
+    for (Index i = 0; i < length; ++i) out[i] = missing;
+    return;
+  }
+  channel_runs(shape, first, length, [&](Index i, Index run, Index channel, Index step) {
+    for (Index k = 0; k < run; ++k) out[i + k] = values[channel + k * step];
+  });
+}
+
+// The lines and channel constants of one block of one sample.
+template <typename T>
+struct Block {
+  T lower[kBlock], upper[kBlock], intercept[kBlock], scale[kBlock], offset[kBlock], center[kBlock], radius[kBlock];
+
+  void fill(CrownBounds<T> bounds, CrownShape shape, Index sample, Index first, Index length,
+            Relaxation<T> relaxation) {
+    const T* __restrict__ c = bounds.center + sample * shape.size() + first;
+    const T* __restrict__ r = bounds.radius + sample * shape.size() + first;
+    spread(bounds.scale, T(1), shape, first, length, scale);
+    spread(bounds.shift, T(0), shape, first, length, offset);
+#pragma omp simd
+    for (Index i = 0; i < length; ++i) {
+      center[i] = scale[i] * c[i] + offset[i];
+      radius[i] = (scale[i] < T(0) ? -scale[i] : scale[i]) * r[i];
+      const ReluLines<T> lines = relu_lines(center[i], radius[i], relaxation);
+      lower[i] = lines.lower;
+      upper[i] = lines.upper;
+      intercept[i] = lines.intercept;
+    }
+    spread(bounds.offset, T(0), shape, first, length, offset);
+  }
+};
+
+// body(sample, first element, length) for the blocks of one share.
+template <typename Body>
+void blocks(CrownShape shape, int share, int shares, Body body) {
+  const Index per_sample = (shape.size() + kBlock - 1) / kBlock, items = shape.batch * per_sample;
+  for (Index item = share_begin(items, share, shares); item < share_begin(items, share + 1, shares); ++item) {
+    const Index sample = item / per_sample, first = item % per_sample * kBlock;
+    body(sample, first, smaller(kBlock, shape.size() - first));
+  }
+}
+
+template <typename T>
+void forward(const T* rows, CrownBounds<T> bounds, T* out, T* bias, double* scratch, CrownShape shape,
+             Relaxation<T> relaxation, int threads) {
+  const Index size = shape.size(), functions = shape.batch * shape.rows;
+  const int shares = useful_threads(threads, functions * size);
+  for_each_share(shares, [&](int share) {
+    double* sums = scratch + share * functions;
+    for (Index i = 0; i < functions; ++i) sums[i] = 0;
+    Block<T> block;
+    blocks(shape, share, shares, [&](Index sample, Index first, Index length) {
+      block.fill(bounds, shape, sample, first, length, relaxation);
+      for (Index row = sample * shape.rows; row < (sample + 1) * shape.rows; ++row) {
+        const T* __restrict__ x = rows + row * size + first;
+        T* __restrict__ y = out + row * size + first;
+        T total = 0;
+#pragma omp simd reduction(+ : total)
+        for (Index i = 0; i < length; ++i) {
+          const T inner = x[i] * (x[i] < T(0) ? block.upper[i] : block.lower[i]);
+          total += (x[i] < T(0) ? x[i] * block.intercept[i] : T(0)) + inner * block.offset[i];
+          y[i] = inner * block.scale[i];
+        }
+        sums[row] += static_cast<double>(total);
+      }
+    });
+  });
+  for (Index i = 0; i < functions; ++i) {
+    double total = 0;
+    for (int share = 0; share < shares; ++share) total += scratch[share * functions + i];
+    bias[i] = static_cast<T>(total);
+  }
+}
+
+// What the rows of one sample add up to in each element of a block.
+template <typename T>
+struct Totals {
+  T slope[kBlock], intercept[kBlock], scale[kBlock], offset[kBlock];
+
+  void clear(Index length) {
+    for (Index i = 0; i < length; ++i) slope[i] = intercept[i] = scale[i] = offset[i] = 0;
+  }
+
+  template <bool kRows>
+  void add(const Block<T>& block, const T* __restrict__ grad, T grad_bias, const T* __restrict__ x, T* __restrict__ out,
+           Index length, bool same_slope) {
+#pragma omp simd
+    for (Index i = 0; i < length; ++i) {
+      const bool negative = x[i] < T(0);
+      const T from_rows = kRows ? grad[i] : T(0), taken = negative ? block.upper[i] : block.lower[i];
+      const T grad_inner = from_rows * block.scale[i] + grad_bias * block.offset[i];
+      out[i] = grad_inner * taken + (negative ? grad_bias * block.intercept[i] : T(0));
+      slope[i] += negative || same_slope ? grad_inner * x[i] : T(0);
+      intercept[i] += negative ? grad_bias * x[i] : T(0);
+      scale[i] += from_rows * (x[i] * taken);
+      offset[i] += grad_bias * (x[i] * taken);
+    }
+  }
+};
+
+template <typename T>
+void backward(const T* grad_rows, const T* grad_bias, const T* rows, CrownBounds<T> bounds, T* out_rows, T* out_center,
+              T* out_radius, T* out_channels, double* scratch, CrownShape shape, Relaxation<T> relaxation, T tiny,
+              int threads) {
+  const Index size = shape.size(), channels = shape.channels;
+  const bool sums = bounds.scale != nullptr || bounds.shift != nullptr || bounds.offset != nullptr;
+  const int shares = useful_threads(threads, shape.batch * shape.rows * size);
+  for_each_share(shares, [&](int share) {
+    double* per_channel = scratch + share * 3 * channels;
+    for (Index i = 0; i < 3 * channels; ++i) per_channel[i] = 0;
+    Block<T> block;
+    Totals<T> totals;
+    blocks(shape, share, shares, [&](Index sample, Index first, Index length) {
+      block.fill(bounds, shape, sample, first, length, relaxation);
+      totals.clear(length);
+      for (Index row = sample * shape.rows; row < (sample + 1) * shape.rows; ++row) {
+        const T* x = rows + row * size + first;
+        T* y = out_rows + row * size + first;
+        const T constant = grad_bias == nullptr ? T(0) : grad_bias[row];
+        if (grad_rows != nullptr)
+          totals.template add<true>(block, grad_rows + row * size + first, constant, x, y, length,
+                                    relaxation.same_slope);
+        else
+          totals.template add<false>(block, nullptr, constant, x, y, length, relaxation.same_slope);
+      }
+      const Index at = sample * size + first;
+      const T* __restrict__ c = bounds.center + at;
+      const T* __restrict__ r = bounds.radius + at;
+      T* __restrict__ to_center = out_center + at;
+      T* __restrict__ to_radius = out_radius + at;
+#pragma omp simd
+      for (Index i = 0; i < length; ++i) {
+        T grad_center, grad_radius;
+        relu_lines_grad(totals.slope[i], totals.intercept[i], block.center[i], block.radius[i], relaxation.slope, tiny,
+                        grad_center, grad_radius);
+        const T s = block.scale[i], sign = s > T(0) ? T(1) : (s < T(0) ? T(-1) : T(0));
+        totals.scale[i] += grad_center * c[i] + sign * grad_radius * r[i];
+        totals.slope[i] = grad_center;
+        to_center[i] = s * grad_center;
+        to_radius[i] = s * sign * grad_radius;
+      }
+      if (!sums) return;
+      channel_runs(shape, first, length, [&](Index i, Index run, Index channel, Index step) {
+        double* to_scale = per_channel + channel;
+        double* to_shift = to_scale + channels;
+        double* to_offset = to_shift + channels;
+        if (step == 1) {
+#pragma omp simd
+          for (Index k = 0; k < run; ++k) {
+            to_scale[k] += static_cast<double>(totals.scale[i + k]);
+            to_shift[k] += static_cast<double>(totals.slope[i + k]);
+            to_offset[k] += static_cast<double>(totals.offset[i + k]);
+          }
+          return;
+        }
+        double a = 0, b = 0, o = 0;
+#pragma omp simd reduction(+ : a, b, o)
+        for (Index k = 0; k < run; ++k) {
+          a += static_cast<double>(totals.scale[i + k]);
+          b += static_cast<double>(totals.slope[i + k]);
+          o += static_cast<double>(totals.offset[i + k]);
+        }
+        *to_scale += a;
+        *to_shift += b;
+        *to_offset += o;
+      });
+    });
+  });
+  for (Index i = 0; i < 3 * channels; ++i) {
+    double total = 0;
+    for (int share = 0; share < shares; ++share) total += scratch[share * 3 * channels + i];
+    out_channels[i] = static_cast<T>(total);
+  }
+}
+
+}  // namespace
+
+template <typename T>
+CrownRelu<T> crown_relu() {
+  return {forward<T>, backward<T>};
+}
+
+template CrownRelu<float> crown_relu<float>();
+template CrownRelu<double> crown_relu<double>();
+
+}  // namespace FASTBOUND_CPU_ISA
+}  // namespace fastbound

@@ -1,0 +1,98 @@
+// Host side: checks and dtype. No arithmetic.
+#include <limits>
+#include <vector>
+
+#include "cpu/crown_relu_cpu.h"
+#include "host.h"
+#include "isa.h"
+
+namespace fastbound {
+
+FASTBOUND_DECLARE_CPU(CrownRelu, crown_relu)
+
+namespace {
+
+using std::int64_t;
+
+// Relaxations by number: 0 adaptive, 1 same slope, 2 zero, 3 one.
+template <typename T>
+Relaxation<T> relaxation_of(double slope, int kind) {
+  const T infinity = std::numeric_limits<T>::infinity();
+  return {static_cast<T>(slope), kind == 2 ? infinity : (kind == 3 ? -infinity : T(0)), kind == 1};
+}
+
+CrownShape check(int64_t batch, int64_t rows, int64_t outer, int64_t channels, int64_t inner, double slope, int kind,
+                 int threads) {
+  require_threads(threads);
+  require_size(batch, "batch");
+  require_size(rows, "rows");
+  require_size(outer, "outer");
+  require_size(channels, "channels");
+  require_size(inner, "inner");
+  require(inner == 1 || outer == 1, "a map has its channels innermost (inner = 1) or outermost (outer = 1)");
+  if (!(slope >= 0 && slope <= 1))
+    throw std::invalid_argument("slope must lie in [0, 1], got " + std::to_string(slope));
+  if (kind < 0 || kind > 3) throw std::invalid_argument("relaxation must lie in [0, 3], got " + std::to_string(kind));
+  return {batch, rows, outer, channels, inner};
+}
+
+void check_tensors(Address rows, Address center, Address radius, CrownShape shape) {
+  if (shape.batch == 0 || shape.size() == 0) return;
+  if (shape.rows > 0) require_pointer(rows, "rows");
+  require_pointer(center, "center");
+  require_pointer(radius, "radius");
+}
+
+void crown_relu_fwd(int dtype, Address rows, Address center, Address radius, Address scale, Address shift,
+                    Address offset, Address out_rows, Address bias, int64_t batch, int64_t functions, int64_t outer,
+                    int64_t channels, int64_t inner, double slope, int relaxation, int threads) {
+  const CrownShape shape = check(batch, functions, outer, channels, inner, slope, relaxation, threads);
+  if (batch * functions == 0) return;
+  check_tensors(rows, center, radius, shape);
+  require_pointer(bias, "bias");
+  if (shape.size() > 0) require_pointer(out_rows, "out_rows");
+  std::vector<double> scratch(threads * batch * functions);
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const CrownBounds<T> bounds{in<T>(center), in<T>(radius), in<T>(scale), in<T>(shift), in<T>(offset)};
+    crown_relu<T>().forward(in<T>(rows), bounds, out<T>(out_rows), out<T>(bias), scratch.data(), shape,
+                            relaxation_of<T>(slope, relaxation), threads);
+  });
+}
+
+void crown_relu_bwd(int dtype, Address grad_rows, Address grad_bias, Address rows, Address center, Address radius,
+                    Address scale, Address shift, Address offset, Address out_rows, Address out_center,
+                    Address out_radius, Address out_channels, int64_t batch, int64_t functions, int64_t outer,
+                    int64_t channels, int64_t inner, double slope, int relaxation, int threads) {
+  const CrownShape shape = check(batch, functions, outer, channels, inner, slope, relaxation, threads);
+  check_tensors(rows, center, radius, shape);
+  if (channels > 0) require_pointer(out_channels, "out_channels");
+  if (batch * shape.size() > 0) {
+    require_pointer(out_center, "out_center");
+    require_pointer(out_radius, "out_radius");
+    if (functions > 0) require_pointer(out_rows, "out_rows");
+  }
+  std::vector<double> scratch(threads * 3 * channels);
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const CrownBounds<T> bounds{in<T>(center), in<T>(radius), in<T>(scale), in<T>(shift), in<T>(offset)};
+    crown_relu<T>().backward(in<T>(grad_rows), in<T>(grad_bias), in<T>(rows), bounds, out<T>(out_rows),
+                             out<T>(out_center), out<T>(out_radius), out<T>(out_channels), scratch.data(), shape,
+                             relaxation_of<T>(slope, relaxation), std::numeric_limits<T>::min(), threads);
+  });
+}
+
+}  // namespace
+
+void bind_crown_relu(pybind11::module_& m) {
+  using pybind11::arg;
+  m.def("crown_relu_fwd", crown_relu_fwd, arg("dtype"), arg("rows"), arg("center"), arg("radius"), arg("scale"),
+        arg("shift"), arg("offset"), arg("out_rows"), arg("bias"), arg("batch"), arg("functions"), arg("outer"),
+        arg("channels"), arg("inner"), arg("slope"), arg("relaxation"), arg("threads"), NoGil());
+  m.def("crown_relu_bwd", crown_relu_bwd, arg("dtype"), arg("grad_rows"), arg("grad_bias"), arg("rows"), arg("center"),
+        arg("radius"), arg("scale"), arg("shift"), arg("offset"), arg("out_rows"), arg("out_center"),
+        arg("out_radius"), arg("out_channels"), arg("batch"), arg("functions"), arg("outer"), arg("channels"),
+        arg("inner"), arg("slope"), arg("relaxation"), arg("threads"), NoGil());
+}
+
+}  // namespace fastbound

@@ -1,0 +1,44 @@
+// The arithmetic of one element, for CPU and CUDA alike. fastbound/reference/crown_relu.py says what it means.
+#pragma once
+
+#include "portable.h"
+
+namespace fastbound {
+
+// The lower line of an unstable neuron has slope 1 where its center exceeds `threshold`, else that of the negative side;
+// `same_slope` gives it the slope of the chord instead.
+template <typename T>
+struct Relaxation {
+  T slope;      // on the negative side, in [0, 1]
+  T threshold;  // 0: adaptive, infinity: zero, -infinity: one
+  bool same_slope;
+};
+
+template <typename T>
+struct ReluLines {
+  T lower, upper, intercept;  // slopes of both lines, intercept of the upper one
+};
+
+template <typename T>
+FASTBOUND_HD ReluLines<T> relu_lines(T center, T radius, Relaxation<T> relaxation) {
+  const T a = relaxation.slope, half = (T(1) - a) / T(2);
+  const bool active = center >= radius, stable = active || -center >= radius;
+  const T fixed = active ? T(1) : a;
+  const T quotient = center / (stable ? T(1) : radius);
+  const T upper = stable ? fixed : (T(1) + a) / T(2) + half * quotient;
+  const T free = relaxation.same_slope ? upper : (center > relaxation.threshold ? T(1) : a);
+  return {stable ? fixed : free, upper, stable ? T(0) : half * (radius - center * quotient)};
+}
+
+// From gradients of the chord's slope and intercept to those of center and radius.
+template <typename T>
+FASTBOUND_HD void relu_lines_grad(T grad_slope, T grad_intercept, T center, T radius, T slope, T tiny, T& grad_center,
+                                  T& grad_radius) {
+  const bool stable = center >= radius || -center >= radius;
+  const T width = stable ? T(1) : (radius > tiny ? radius : tiny);
+  const T quotient = center / width, half = (T(1) - slope) / T(2), to_slope = grad_slope * (half / width);
+  grad_center = stable ? T(0) : to_slope - grad_intercept * (T(2) * half * quotient);
+  grad_radius = stable ? T(0) : grad_intercept * (half * (T(1) + quotient * quotient)) - to_slope * quotient;
+}
+
+}  // namespace fastbound

@@ -1,0 +1,64 @@
+"""`crown_conv2d` on CPU: oneDNN's convolutions on channels_last maps, all rows of all samples as one batch."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastbound.native import cpu_only as unsupported
+from fastbound.native.layout import as_channels_last
+from fastbound.reference.crown_conv2d import Gradients, Pair
+
+__all__ = ["crown_conv2d_bwd", "crown_conv2d_fwd", "unsupported"]
+
+
+def crown_conv2d_fwd(
+    rows: Tensor,  # [B, S, O, H', W']
+    weight: Tensor,  # [O, C / groups, KH, KW]
+    bias: Tensor | None,  # [O]
+    size: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+) -> tuple[Tensor, Tensor]:  # [B, S, C, H, W], [B, S]
+    grad = as_channels_last(rows.flatten(0, 1))
+    # The shape alone of the input matters for its gradient.
+    like = rows.new_empty(1).expand(grad.shape[0], weight.shape[1] * groups, *size)
+    geometry = (stride, padding, dilation, False, [0, 0], groups)
+    out, _, _ = torch.ops.aten.convolution_backward(grad, like, weight, None, *geometry, (True, False, False))
+    constant = rows.new_zeros(rows.shape[:2]) if bias is None else rows.flatten(3).sum(3) @ bias
+    return as_channels_last(out).unflatten(0, rows.shape[:2]), constant
+
+
+def crown_conv2d_bwd(
+    grad_rows: Tensor | None,  # [B, S, C, H, W]
+    grad_bias: Tensor | None,  # [B, S]
+    rows: Tensor,  # [B, S, O, H', W']
+    weight: Tensor,  # [O, C / groups, KH, KW]
+    bias: Tensor | None,  # [O]
+    size: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    needs: tuple[bool, bool, bool],
+) -> Gradients:
+    d_rows = d_weight = d_bias = None
+    if grad_rows is not None:
+        grad = as_channels_last(grad_rows.flatten(0, 1))
+        if needs[0]:
+            d_rows = F.conv2d(grad, weight, None, stride, padding, dilation, groups).unflatten(0, rows.shape[:2])
+        if needs[1]:
+            flat = as_channels_last(rows.flatten(0, 1))
+            geometry = (stride, padding, dilation, False, [0, 0], groups)
+            _, d_weight, _ = torch.ops.aten.convolution_backward(
+                flat, grad, weight, None, *geometry, (False, True, False)
+            )
+    if grad_bias is not None and bias is not None:
+        if needs[0]:
+            constant = (grad_bias.unsqueeze(2) * bias)[..., None, None].expand(rows.shape)
+            d_rows = constant if d_rows is None else d_rows + constant
+        d_bias = (grad_bias.unsqueeze(2) * rows.flatten(3).sum(3)).sum((0, 1)) if needs[2] else None
+    return d_rows, d_weight, d_bias

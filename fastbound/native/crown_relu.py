@@ -1,0 +1,88 @@
+"""`crown_relu` on CPU: one C++ pass that reads and writes each row once, forward and backward."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastbound import _C
+from fastbound.native import DTYPE_CODES, pointer
+from fastbound.native import cpu_only as unsupported
+from fastbound.native.layout import channel_layout, in_order_of
+from fastbound.reference.crown_relu import RELAXATIONS, Gradients
+
+__all__ = ["crown_relu_bwd", "crown_relu_fwd", "unsupported"]
+
+
+def crown_relu_fwd(
+    rows: Tensor,  # [B, S, C, *]
+    center: Tensor,  # [B, C, *]
+    radius: Tensor,  # [B, C, *]
+    scale: Tensor | None,  # [C], None: 1
+    shift: Tensor | None,  # [C], None: 0
+    offset: Tensor | None,  # [C], None: 0
+    slope: float,
+    relaxation: str,
+) -> tuple[Tensor, Tensor]:  # [B, S, C, *], [B, S]
+    rows, layout = dense_rows(rows)
+    center, radius = like_rows(center, rows), like_rows(radius, rows)
+    scale, shift, offset = (None if v is None else v.contiguous() for v in (scale, shift, offset))
+    out, bias = torch.empty_like(rows), rows.new_empty(rows.shape[:2])
+    _C.crown_relu_fwd(
+        DTYPE_CODES[rows.dtype],
+        *(pointer(t) for t in (rows, center, radius, scale, shift, offset, out, bias)),
+        *(*rows.shape[:2], *layout, slope, RELAXATIONS.index(relaxation), torch.get_num_threads()),
+    )
+    return out, bias
+
+
+def crown_relu_bwd(
+    grad_rows: Tensor | None,  # [B, S, C, *]
+    grad_bias: Tensor | None,  # [B, S]
+    rows: Tensor,  # [B, S, C, *]
+    center: Tensor,  # [B, C, *]
+    radius: Tensor,  # [B, C, *]
+    scale: Tensor | None,  # [C]
+    shift: Tensor | None,  # [C]
+    offset: Tensor | None,  # [C]
+    slope: float,
+    relaxation: str,
+    needs: tuple[bool, ...],
+) -> Gradients:
+    """Gradients of rows, center, radius, scale, shift and offset."""
+    rows, layout = dense_rows(rows)
+    center, radius = like_rows(center, rows), like_rows(radius, rows)
+    scale, shift, offset = (None if v is None else v.contiguous() for v in (scale, shift, offset))
+    grad_rows = None if grad_rows is None else in_order_of(grad_rows, rows)
+    grad_bias = None if grad_bias is None else grad_bias.contiguous()
+    d_rows, d_center, d_radius = torch.empty_like(rows), torch.empty_like(center), torch.empty_like(radius)
+    sums = rows.new_empty(3, rows.shape[2])
+    _C.crown_relu_bwd(
+        DTYPE_CODES[rows.dtype],
+        *(pointer(t) for t in (grad_rows, grad_bias, rows, center, radius, scale, shift, offset)),
+        *(pointer(t) for t in (d_rows, d_center, d_radius, sums)),
+        *(*rows.shape[:2], *layout, slope, RELAXATIONS.index(relaxation), torch.get_num_threads()),
+    )
+    channels = (None if v is None else d for v, d in zip((scale, shift, offset), sums))
+    return d_rows, d_center, d_radius, *channels
+
+
+def dense_rows(rows: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+    """Rows [B, S, C, *] without gaps, and the order (outer, C, inner) of one of their maps."""
+    flat = rows.flatten(0, 1)
+    if channel_layout(flat) is None:
+        flat = flat.contiguous()
+        rows = flat.unflatten(0, rows.shape[:2])
+    elif flat.data_ptr() != rows.data_ptr():
+        rows = flat.unflatten(0, rows.shape[:2])
+    spatial = flat.shape[2:].numel()
+    inner_channels = not flat.is_contiguous() or spatial == 1
+    return rows, (spatial, flat.shape[1], 1) if inner_channels else (1, flat.shape[1], spatial)
+
+
+def like_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """``x`` [B, C, *] in the memory order of the maps in dense rows [B, S, C, *]."""
+    flat = rows.flatten(0, 1)
+    if flat.is_contiguous():
+        return x.contiguous()
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
