@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ class Network:
     model: str
     input_shape: tuple[int, ...]
     batch: int
-    options: dict[str, object] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
     def sample(self, device: torch.device | str = "cpu") -> tuple[nn.Module, Tensor, Tensor]:
         """The model in training mode, inputs [B, ...] in [0, 1] and labels [B], with a fixed seed."""

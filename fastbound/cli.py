@@ -20,6 +20,7 @@ from fastbound.backends import show_config
 from fastbound.certify import METHODS as CERTIFICATION_METHODS
 from fastbound.certify import Attack, Report, SoundnessError, certify, plot_sweep
 from fastbound.certify.report import write_json
+from fastbound.memory import keep_freed_memory
 from fastbound.train import train as train_run
 from fastbound.train.configs import CONFIGS
 from fastbound.train.distributed import ProcessLost
@@ -124,14 +125,14 @@ def _listing(wanted: bool) -> None:
         title="published (--config)",
     )
     for name, config in CONFIGS.items():
-        recipe = config.recipe
+        method = config.recipe.method
         row = (
             name,
             config.dataset,
             config.model,
-            recipe.method,
+            method,
             f"{config.eps:.4g}",
-            str(recipe.epochs),
+            str(config.recipe.epochs),
             config.source,
         )
         table.add_row(*row)
@@ -217,6 +218,7 @@ def train(
     Several processes: torchrun --nproc-per-node 2 -m fastbound train ...
     """
     _threads(threads)
+    keep_freed_memory()
     given = _given(
         dataset=dataset,
         data_dir=None if data_dir is None else str(data_dir),
@@ -373,6 +375,7 @@ def bench(
 ) -> None:
     """Measure whole training steps as multiples of the natural step."""
     _threads(threads)
+    keep_freed_memory()
     if out is not None and out.exists() and not overwrite:
         raise ValueError(f"out: {out} exists already; name another file, or replace it with --overwrite.")
     place = torch.device(device if device not in (None, "auto") else "cuda" if torch.cuda.is_available() else "cpu")

@@ -433,7 +433,7 @@ def changed_config(change):
         ("config.json", None, "there is no config.json, so this is no run folder"),
         ("config.json", lambda old: old[:50], r"config\.json: the file is damaged"),
         ("config.json", lambda old: b"[]", "run format None"),
-        ("config.json", changed_config(lambda c: c.update(format=2, fastbound="9")), r"format 2 \(written by fastbound 9\)"),
+        ("config.json", changed_config(lambda c: c.update(format=2, fastbound="9")), r"format 2 \(written by .* 9\)"),
         ("config.json", changed_config(lambda c: c["model"].pop("name")), "description of the model is damaged"),
         ("config.json", changed_config(lambda c: c["model"].update(name="vgg")), "no network 'vgg'; known: cnn7"),
         ("config.json", changed_config(lambda c: c["model"].update(num_classes=7)), "weights do not fit the network"),

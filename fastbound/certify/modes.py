@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,7 +42,7 @@ def _precision_switches() -> list:
 
     ``torch.backends.mkldnn.fp32_precision`` is not among them: assigning it changes the general switch (torch 2.13).
     """
-    backends = torch.backends
+    backends: Any = torch.backends
     return [
         backends,
         backends.cudnn,
@@ -76,7 +77,7 @@ def ieee_float32() -> Iterator[None]:
 def training_precision(device: torch.device | str) -> str:
     """The precision of float32 products under the user's flags now, in words, for the report of a run."""
     kind = torch.device(device).type
-    backends = torch.backends
+    backends: Any = torch.backends
     pair = (
         (backends.cuda.matmul, backends.cudnn.conv)
         if kind == "cuda"

@@ -33,8 +33,9 @@ def plot_sweep(reports: Sequence[Report], path: str | Path, title: str = "") -> 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="eps", ylabel="error", title=title, ylim=(0, 1.02))
     axes.plot(radii, [report.verified_error for report in reports], marker="o", label=f"verified ({reports[0].method})")
-    if all(report.pgd_error is not None for report in reports):
-        axes.plot(radii, [report.pgd_error for report in reports], marker="s", label="attacked (PGD)")
+    attacked = [report.pgd_error for report in reports if report.pgd_error is not None]
+    if len(attacked) == len(radii):
+        axes.plot(radii, attacked, marker="s", label="attacked (PGD)")
     axes.plot(radii, [report.clean_error for report in reports], linestyle="--", color="gray", label="clean")
     axes.legend()
     figure.savefig(path, dpi=150)

@@ -162,9 +162,8 @@ class CertifiedRecipe(Recipe):
 
     def eps(self, step: float, steps_per_epoch: int) -> float:
         start, end = self._ramp(steps_per_epoch)
-        if self.eps_schedule == "smoothed":
-            return EPS_SCHEDULES["smoothed"](step, start, end, self.eps_max(), self.mid)
-        return EPS_SCHEDULES[self.eps_schedule](step, start, end, self.eps_max())
+        shape = {"mid": self.mid} if self.eps_schedule == "smoothed" else {}
+        return EPS_SCHEDULES[self.eps_schedule](step, start, end, self.eps_max(), **shape)
 
     def eps_max(self) -> float:
         if self.eps_train is None:
@@ -266,6 +265,7 @@ def mixed(out: Interval, labels: Tensor, robust: Tensor, kappa: float) -> Losses
     """kappa CE(clean logits) + (1 - kappa) robust; the clean part is left out where kappa is 0."""
     if kappa == 0:
         return {"loss": robust, "robust_loss": robust.detach()}
+    assert out.nominal is not None  # bounded_output carries the clean stream wherever kappa > 0
     natural = F.cross_entropy(out.nominal, labels)
     return {
         "loss": kappa * natural + (1 - kappa) * robust,
@@ -321,7 +321,7 @@ def resolve(recipe: Recipe, eps: float, overrides: Mapping[str, object]) -> Reci
         recipe = recipe.scaled(epochs)
     if "milestones" in rest:
         rest["milestones"] = tuple(rest["milestones"])  # type: ignore[arg-type]
-    if "eps_train" in known and rest.get("eps_train", recipe.eps_train) is None:
+    if isinstance(recipe, CertifiedRecipe) and rest.get("eps_train", recipe.eps_train) is None:
         rest["eps_train"] = eps * float(rest.get("eps_factor", recipe.eps_factor))  # type: ignore[arg-type]
     return dataclasses.replace(recipe, **rest)  # type: ignore[arg-type]
 

@@ -6,7 +6,7 @@ Sources: the eps schedules of Gowal et al., 2018, arXiv 1810.12715 (linear) and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def ramp(step: float, start: float, end: float) -> float:
@@ -39,7 +39,7 @@ def smoothed_eps(step: float, start: float, end: float, eps_max: float, mid: flo
     return joint + (eps_max - joint) * (step - start - first) / rest
 
 
-EPS_SCHEDULES = {"linear": linear_eps, "smoothed": smoothed_eps}
+EPS_SCHEDULES: dict[str, Callable[..., float]] = {"linear": linear_eps, "smoothed": smoothed_eps}
 
 
 def linear_in_step(progress: float, start: float, end: float) -> float:
