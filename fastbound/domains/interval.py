@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from fastbound.domains.location import module_path
+from fastbound.domains.location import module_path, warn_of_reentrant_checkpoint
 from fastbound.domains.rules import canonical, find_rule, function_name, out_of_place
 from fastbound.domains.tape import Node, Opaque, Record, Tape, enter
 from fastbound.errors import MissingRuleError, TapeError
@@ -174,6 +174,8 @@ def emit(record: Record, inputs: tuple[Interval, ...], stack: Tensor, radius: Te
     """A new interval with streams ``stack`` [N, B, *S] and ``radius`` [B, *S], made from ``inputs`` as ``record`` says."""
     tape = inputs[0]._node.tape
     if not torch.compiler.is_compiling():
+        if tape.grad_enabled and not torch.is_grad_enabled():
+            warn_of_reentrant_checkpoint()
         entering = torch.is_grad_enabled() and (stack.requires_grad or radius.requires_grad)
         if entering and tape.keeps and not any(x.requires_grad for x in inputs):
             stack, radius = enter(tape, stack, radius)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 
@@ -25,3 +27,17 @@ def module_path() -> str:
     inner, outer = modules[0], modules[-1]
     name = next((name for name, module in outer.named_modules() if module is inner), "")
     return f" in {name or 'the model'} ({type(inner).__name__})"
+
+
+def warn_of_reentrant_checkpoint() -> None:
+    """Warn if reentrant activation checkpointing runs now: it drops the gradients of what is no plain tensor."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code is torch.utils.checkpoint.CheckpointFunction.forward.__code__:
+            warnings.warn(
+                "reentrant activation checkpointing loses the gradients of bounds; pass use_reentrant=False to "
+                "torch.utils.checkpoint.checkpoint.",
+                stacklevel=2,
+            )
+            return
+        frame = frame.f_back
