@@ -69,8 +69,9 @@ def processes(device: str) -> Iterator[Processes]:
         yield group
     except RuntimeError as problem:
         if _is_communication(problem):
+            reason = str(problem).splitlines()[0].split(". ")[0]
             raise ProcessLost(
-                f"process {group.rank} of {world_size} lost another one ({str(problem).splitlines()[0]})"
+                f"a training process was lost (noticed by process {group.rank} of {world_size}: {reason[:160]})"
             ) from problem
         raise
     finally:

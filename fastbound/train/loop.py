@@ -103,6 +103,7 @@ class Trainer:
         )
         self.test = Loader(_shard(data.test.limit(chosen.test_limit), group).to(group.device), EVALUATION_BATCH)
         self.at = Position()
+        self._interrupts = Interrupts()
         self._checkpoint_seconds, self._saved_at = checkpoint_seconds, time.monotonic()
 
     def start(self, resume: bool) -> None:
@@ -128,15 +129,15 @@ class Trainer:
         """Trains the remaining epochs, certifies, writes what a finished run leaves, and returns the report."""
         batches, epochs = len(self.loader), self.recipe.epochs
         display = Display(epochs, epochs * batches, self.at.step, quiet=quiet or not self.group.writes)
-        with display, Interrupts() as interrupts:
+        with display, self._interrupts:
             for epoch in range(self.at.epoch, epochs):
-                self._epoch(epoch, interrupts, display)
+                self._epoch(epoch, display)
             report = self._final_report()
         if self.group.writes:
             self._finish(report)
         return report
 
-    def _epoch(self, epoch: int, interrupts: Interrupts, display: Display) -> None:
+    def _epoch(self, epoch: int, display: Display) -> None:
         started, before = time.perf_counter(), self.at.seconds
         if self.at.batch == 0:
             torch.manual_seed(datasets.mixed_seed(self.settings.seed, epoch, self.group.rank))
@@ -149,8 +150,7 @@ class Trainer:
             self.at.step += 1
             self.at.seconds = before + time.perf_counter() - started
             display.advance(epoch, self._finite(losses["loss"]) if display.due() else None)
-            if interrupts.requested:
-                self._stop(interrupts.requested, epoch)
+            self._stop_if_asked()
         record = self._record(epoch)
         self.at = Position(epoch=epoch + 1, step=self.at.step)
         if self.group.writes:
@@ -208,7 +208,15 @@ class Trainer:
 
     def _certify(self, attack: Attack | None, method: str = "ibp") -> Report:
         self.group.same_buffers(self.model)
-        return certify(self.model, self.test, self.settings.eps, method, attack=attack, seed=self.group.rank)
+        return certify(
+            self.model,
+            self.test,
+            self.settings.eps,
+            method,
+            attack=attack,
+            seed=self.group.rank,
+            on_batch=lambda _: self._stop_if_asked(),
+        )
 
     def _errors(self, report: Report) -> dict[str, object]:
         """The errors of the shards of all processes, over the whole test set."""
@@ -236,16 +244,24 @@ class Trainer:
         plot_curves(self.folder.read_metrics(), self.folder.curves, title)
         write_json(self.folder.report, report)
 
-    def _stop(self, signal: str, epoch: int) -> None:
-        where = f"epoch {epoch + 1} of {self.recipe.epochs}"
+    def _stop_if_asked(self) -> None:
+        """Answers Ctrl-C where the state of the run is whole: between two steps, or while it is only measured."""
+        if self._interrupts.requested is None:
+            return
+        where = (
+            f"epoch {self.at.epoch + 1} of {self.recipe.epochs}, after {self.at.batch} of {len(self.loader)} batches"
+        )
+        if self.at.epoch == self.recipe.epochs:
+            where = "the final certification"
         if self.group.world_size == 1:
             self.save()
-            done = f"{where}, after {self.at.batch} of {len(self.loader)} batches"
         else:
             # The processes stop at different batches: only the end of an epoch is a state of all of them.
-            done = f"{where}; the checkpoint is from the end of an earlier epoch"
+            where += "; the checkpoint is from the end of an epoch"
         raise Interrupted(
-            f"stopped by {signal} in {done}. Continue with: fastbound train --out {self.folder.path} --resume"
+            f"stopped by {self._interrupts.requested} in {where}. Continue with: fastbound train --out "
+            f"{self.folder.path} "
+            "--resume"
         )
 
     def save(self) -> None:
