@@ -1,8 +1,7 @@
-"""Fixed seeds and threads, IEEE products, memory of the library filled with NaN, and a loud count of absent GPU tests."""
+"""Fixed seeds and threads, IEEE products, fresh memory of the library full of NaN, a loud count of absent GPU tests."""
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -43,10 +42,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def same_every_time() -> None:
-    """One seed, at most two threads, no TF32 and no reduced-precision products."""
+    """One seed, one thread (tests are small; those of threads ask for more), no TF32 or reduced-precision products."""
     random.seed(0)
     torch.manual_seed(0)
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(1)
     if hasattr(torch.backends, "fp32_precision"):
         torch.backends.fp32_precision = "ieee"
     assert torch.get_default_dtype() == torch.float32, "an earlier test left another default dtype"

@@ -62,13 +62,6 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys(
 every_device = pytest.mark.parametrize("device", DEVICES)
 
 
-@pytest.fixture(autouse=True)
-def one_thread(request: pytest.FixtureRequest) -> None:
-    """Samples are small: two threads where values are tested, one where everything else is."""
-    if "explicit" not in request.node.name and "forward" not in request.node.name:
-        torch.set_num_threads(1)
-
-
 # ---- the float64 reference and the rounding bound --------------------------------------------------------------------
 
 
@@ -152,10 +145,7 @@ def assert_within(actual: Any, expected: Any, terms: int, magnitudes: Any, dtype
         error = (a.detach().double() - e).abs()
         allowed = gamma(terms, dtype) * m.abs() + 4 * torch.finfo(dtype).tiny
         assert not a.isnan().any(), f"{what} {position}: NaN"
-        worst = ((error - allowed).max() if error.numel() else torch.tensor(0.0)).item()
-        assert (error <= allowed).all(), (
-            f"{what} {position}: off by {error.max():.3g}, {worst:.3g} over the rounding bound"
-        )
+        assert (error <= allowed).all(), f"{what} {position}: off by {error.max():.3g}, beyond the rounding bound"
 
 
 def cotangents(outputs: Any) -> tuple[Tensor, ...]:
@@ -213,6 +203,7 @@ def through_op(
 @every_dtype
 @every_device
 def test_forward(stem: str, index: int, dtype: torch.dtype, device: str) -> None:
+    torch.set_num_threads(2)
     args = sample(stem, index, dtype, device)
     expected = expected_outputs(stem, args)
     for backend in available(stem, device, dtype):
@@ -228,6 +219,7 @@ def test_forward(stem: str, index: int, dtype: torch.dtype, device: str) -> None
 @every_dtype
 @every_device
 def test_explicit_backward(stem: str, index: int, dtype: torch.dtype, device: str) -> None:
+    torch.set_num_threads(2)
     args = sample(stem, index, dtype, device)
     names = gradient_names(stem, args)
     values = dict(zip(forward_names(stem), args))
@@ -337,7 +329,7 @@ def fenced_rows(t: Tensor) -> Tensor:
     if t.dim() == 0:
         return t
     sizes = [s + 2 for s in t.shape[:-1]] + [2 * t.shape[-1] + 2]
-    window = tuple(slice(1, s + 1) for s in t.shape[:-1]) + (slice(1, 1 + 2 * t.shape[-1], 2),)
+    window = (*(slice(1, s + 1) for s in t.shape[:-1]), slice(1, 1 + 2 * t.shape[-1], 2))
     return t.new_full(sizes, float("nan"))[window].copy_(t)
 
 

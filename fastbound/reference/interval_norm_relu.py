@@ -142,7 +142,7 @@ def rounding(
 
 
 def rounding_bwd(grads: tuple[Tensor, Tensor], args: tuple[Any, ...]) -> tuple[int, Gradients]:
-    """The same for the gradients: a gate mixes those of center and radius, and hands on at most max(1, slope) of them."""
+    """The same for the gradients: a gate mixes those of center and radius, and scales them by at most max(1, slope)."""
     stack, radius, mean, var, weight, bias, eps, slope = args
     both = max(1.0, slope) * (grads[0][-1].abs() + grads[1].abs())
     mixed = torch.cat((max(1.0, slope) * grads[0][:-1].abs(), both.unsqueeze(0)))
