@@ -6,15 +6,13 @@ line. Upper bounds are lower bounds of negated functions.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastbound.crown.max_pool import max_pool
-from fastbound.crown.relaxations import Lines, lines
-from fastbound.crown.walk import Walk, backward_rule, dense
+from fastbound.crown.relaxations import Lines
+from fastbound.crown.walk import Walk, backward_rule
 from fastbound.domains.tape import (
     Clamp,
     Convolution,
@@ -39,17 +37,16 @@ from fastbound.ops.layout import channels_last
 
 
 @backward_rule(Linear)
-def _linear(walk: Walk, node: Node, rows: Any) -> None:
+def _linear(walk: Walk, node: Node, rows: Tensor) -> None:
     record: Linear = node.record  # type: ignore[assignment]
-    out, bias = crown_linear(dense(rows), record.weight, None if id(node) in walk.paid else record.bias)
+    out, bias = crown_linear(rows, record.weight, None if id(node) in walk.paid else record.bias)
     walk.add(bias)
     walk.give(node.inputs[0], out)
 
 
 @backward_rule(Convolution)
-def _convolution(walk: Walk, node: Node, rows: Any) -> None:
+def _convolution(walk: Walk, node: Node, rows: Tensor) -> None:
     record: Convolution = node.record  # type: ignore[assignment]
-    rows = dense(rows)
     bias = None if id(node) in walk.paid else record.bias
     size = tuple(node.inputs[0].shape[2:])
     if len(size) == 2 and not record.transposed:
@@ -85,9 +82,8 @@ def transpose_convolution(record: Convolution, rows: Tensor, size: tuple[int, ..
 
 
 @backward_rule(Norm)
-def _norm(walk: Walk, node: Node, rows: Any) -> None:
+def _norm(walk: Walk, node: Node, rows: Tensor) -> None:
     scale, shift = norm_affine(node)
-    rows = dense(rows)
     shape = (-1, *(1,) * (rows.dim() - 3))
     walk.add(_per_channel(rows) @ shift)
     walk.give(node.inputs[0], rows * scale.view(shape))
@@ -107,11 +103,11 @@ def _per_channel(rows: Tensor) -> Tensor:  # [B, S, C, *] -> [B, S, C]
 
 
 @backward_rule(LeakyReLU)
-def _leaky_relu(walk: Walk, node: Node, rows: Any) -> None:
+def _leaky_relu(walk: Walk, node: Node, rows: Tensor) -> None:
     """With a BatchNorm in front, and the bias in front of that, in the same pass where nothing else reads them."""
     record: LeakyReLU = node.record  # type: ignore[assignment]
     parent = node.inputs[0]
-    if not isinstance(rows, Tensor) or record.negative_slope > 1 or len(parent.shape) < 2:
+    if record.negative_slope > 1 or len(parent.shape) < 2:
         return _element_wise(walk, node, rows)
     scale = shift = offset = None
     if isinstance(parent, PendingNorm) and walk.alone(parent) and not walk.bounds.tightened(parent):
@@ -131,10 +127,9 @@ def _leaky_relu(walk: Walk, node: Node, rows: Any) -> None:
 
 
 @backward_rule(Clamp, Smooth)
-def _element_wise(walk: Walk, node: Node, rows: Any) -> None:
+def _element_wise(walk: Walk, node: Node, rows: Tensor) -> None:
     parent = node.inputs[0]
-    found = lines(node.record, *walk.bounds.of(parent), walk.options.relaxation)  # type: ignore[arg-type]
-    out, bias = through_lines(rows, found) if isinstance(rows, Tensor) else rows.through_lines(found)
+    out, bias = through_lines(rows, walk.bounds.lines(node, walk.options.relaxation))
     walk.add(bias)
     walk.give(parent, out)
 
@@ -150,8 +145,8 @@ def through_lines(rows: Tensor, found: Lines) -> tuple[Tensor, Tensor]:  # [B, S
 
 
 @backward_rule(MaxPool)
-def _max_pool(walk: Walk, node: Node, rows: Any) -> None:
-    out, bias = max_pool(node.record, dense(rows), *walk.bounds.of(node.inputs[0]))  # type: ignore[arg-type]
+def _max_pool(walk: Walk, node: Node, rows: Tensor) -> None:
+    out, bias = max_pool(node.record, rows, *walk.bounds.of(node.inputs[0]))  # type: ignore[arg-type]
     walk.add(bias)
     walk.give(node.inputs[0], out)
 
@@ -160,9 +155,8 @@ def _max_pool(walk: Walk, node: Node, rows: Any) -> None:
 
 
 @backward_rule(Reshape)
-def _reshape(walk: Walk, node: Node, rows: Any) -> None:
+def _reshape(walk: Walk, node: Node, rows: Tensor) -> None:
     parent = node.inputs[0]
-    rows = dense(rows)
     out = rows.reshape(*rows.shape[:2], *parent.shape[1:])
     if out.dim() == 5:  # the ReLUs and convolutions in front read maps with the channels innermost
         out = channels_last(out.flatten(0, 1)).unflatten(0, out.shape[:2])
@@ -170,12 +164,11 @@ def _reshape(walk: Walk, node: Node, rows: Any) -> None:
 
 
 @backward_rule(LinearMap)
-def _linear_map(walk: Walk, node: Node, rows: Any) -> None:
+def _linear_map(walk: Walk, node: Node, rows: Tensor) -> None:
     """The transpose of any linear function of the batch, by its vector-Jacobian product, row by row in one batch."""
     record: LinearMap = node.record  # type: ignore[assignment]
-    rows = dense(rows)
     if record.name == "detach":  # has no derivative, but is the identity
-        return walk.give(node.inputs[0], rows.detach())
+        return walk.give(node.inputs[0], rows)
     zeros = tuple(torch.zeros_like(parent.radius) for parent in node.inputs)
     _require_samples_apart(record, node, zeros)
     _, transpose = torch.func.vjp(record.function, *zeros)
@@ -198,18 +191,16 @@ def _require_samples_apart(record: LinearMap, node: Node, zeros: tuple[Tensor, .
 
 
 @backward_rule(Scale)
-def _scale(walk: Walk, node: Node, rows: Any) -> None:
+def _scale(walk: Walk, node: Node, rows: Tensor) -> None:
     factor = node.record.factor  # type: ignore[union-attr]
-    rows = dense(rows)
     if isinstance(factor, Tensor):
         factor = _beside_rows(factor, node)
     walk.give(node.inputs[0], _unbroadcast(rows * factor, node, node.inputs[0]))
 
 
 @backward_rule(Shift)
-def _shift(walk: Walk, node: Node, rows: Any) -> None:
+def _shift(walk: Walk, node: Node, rows: Tensor) -> None:
     offset = node.record.offset  # type: ignore[union-attr]
-    rows = dense(rows)
     if isinstance(offset, Tensor):
         offset = _beside_rows(offset, node)
     walk.add((rows * offset).flatten(2).sum(2))
@@ -217,9 +208,9 @@ def _shift(walk: Walk, node: Node, rows: Any) -> None:
 
 
 @backward_rule(Sum)
-def _sum(walk: Walk, node: Node, rows: Any) -> None:
+def _sum(walk: Walk, node: Node, rows: Tensor) -> None:
     for sign, parent in zip(node.record.signs, node.inputs):  # type: ignore[union-attr]
-        part = rows if parent.shape == node.shape else _unbroadcast(dense(rows), node, parent)
+        part = rows if parent.shape == node.shape else _unbroadcast(rows, node, parent)
         walk.give(parent, part if sign == 1 else part * sign)
 
 

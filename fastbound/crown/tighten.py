@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastbound.crown.options import Options
+from fastbound.crown.sparse import Units
 from fastbound.crown.walk import Bounds, Path
 from fastbound.domains.tape import (
     Clamp,
@@ -75,10 +76,7 @@ def _wanted(node: Node, reader: Node) -> Tensor:  # [B, U]
     return unstable.to(torch.uint8).topk(count, 1).indices.sort(1).values
 
 
-def _signed_units(node: Node, index: Tensor) -> Tensor:  # [B, U] -> [B, 2 U, *]
+def _signed_units(node: Node, index: Tensor) -> Units:  # [B, U] -> 2 U rows
     """Rows that pick the elements ``index`` of a node, then their negatives."""
-    batch, count = index.shape
-    rows = node.radius.new_zeros(batch, 2 * count, node.shape[1:].numel())
-    rows[:, :count].scatter_(2, index.unsqueeze(2), 1.0)
-    rows[:, count:].scatter_(2, index.unsqueeze(2), -1.0)
-    return rows.unflatten(2, node.shape[1:])
+    ones = node.radius.new_ones(index.shape)
+    return Units(torch.cat((index, index), 1), torch.cat((ones, -ones), 1), node.shape[1:])

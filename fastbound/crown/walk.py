@@ -10,21 +10,23 @@ import torch
 from torch import Tensor
 
 from fastbound.crown.options import Options
+from fastbound.crown.relaxations import Lines, lines
 from fastbound.domains.tape import Node, Opaque, Source, topological
 from fastbound.errors import MissingRuleError, TapeError
 from fastbound.ops import crown_concretize
 
 # A rule takes (walk, node, rows) and hands rows over to the node's inputs with `Walk.give`, constants to `Walk.add`.
+# Rows are a tensor [B, S, *] or one of the sparse forms; a form without a rule for a record becomes a tensor.
 Rule = Callable[["Walk", Node, Any], None]
-RULES: dict[type, Rule] = {}
+RULES: dict[tuple[type, type], Rule] = {}
 
 
-def backward_rule(*records: type) -> Callable[[Rule], Rule]:
-    """Decorate a function as the backward rule of record types of the tape."""
+def backward_rule(*records: type, rows: type = Tensor) -> Callable[[Rule], Rule]:
+    """Decorate a function as the backward rule of record types of the tape, for rows of a form."""
 
     def register(rule: Rule) -> Rule:
         for record in records:
-            RULES[record] = rule
+            RULES[record, rows] = rule
         return rule
 
     return register
@@ -57,10 +59,17 @@ class Bounds:
 
     def __init__(self) -> None:
         self._tightened: dict[int, tuple[Tensor, Tensor]] = {}
+        self._lines: dict[int, Lines] = {}
 
     def of(self, node: Node) -> tuple[Tensor, Tensor]:
         """Center and radius [B, *] of a node."""
         return self._tightened.get(id(node)) or (node.center, node.radius)
+
+    def lines(self, node: Node, relaxation: str) -> Lines:
+        """The relaxation of an element-wise function, made once for all passes."""
+        if id(node) not in self._lines:
+            self._lines[id(node)] = lines(node.record, *self.of(node.inputs[0]), relaxation)  # type: ignore[arg-type]
+        return self._lines[id(node)]
 
     def tightened(self, node: Node) -> bool:
         return id(node) in self._tightened
@@ -104,6 +113,10 @@ class Walk:
         if bias is not None:
             self.bias = bias if self.bias is None else self.bias + bias
 
+    def densely(self, node: Node, rows: Any) -> None:
+        """Answer with the rule for dense rows."""
+        RULES[type(node.record), Tensor](self, node, dense(rows))
+
     def alone(self, node: Node) -> bool:
         """Whether the node has one consumer, so that a rule may reach through it."""
         return self.path.consumers[id(node)] == 1
@@ -117,9 +130,9 @@ class Walk:
                 continue
             if isinstance(node.record, Source):
                 found.append((node, part))
-            elif type(node.record) in RULES:
+            elif (type(node.record), Tensor) in RULES:
                 _require_batches(node)
-                RULES[type(node.record)](self, node, part)
+                RULES.get((type(node.record), type(part)), Walk.densely)(self, node, part)
             elif self.options.fallback == "ibp":
                 self.add(_concretized(part, *self.bounds.of(node)))
             else:

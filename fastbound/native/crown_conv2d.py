@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbound.native import cpu_only as unsupported
+from fastbound.native.crown_windows import fold_convolution
 from fastbound.native.layout import as_channels_last
 from fastbound.reference.crown_conv2d import Gradients, Pair
 
@@ -23,12 +24,15 @@ def crown_conv2d_fwd(
     dilation: Pair,
     groups: int,
 ) -> tuple[Tensor, Tensor]:  # [B, S, C, H, W], [B, S]
+    constant = rows.new_zeros(rows.shape[:2]) if bias is None else rows.flatten(3).sum(3) @ bias
+    if weight.shape[1] <= 2 and groups == 1 and rows.numel() > 0:
+        out = fold_convolution(rows.flatten(0, 1), weight, size, stride, padding, dilation)
+        return out.unflatten(0, rows.shape[:2]), constant
     grad = as_channels_last(rows.flatten(0, 1))
     # The shape alone of the input matters for its gradient.
     like = rows.new_empty(1).expand(grad.shape[0], weight.shape[1] * groups, *size)
     geometry = (stride, padding, dilation, False, [0, 0], groups)
     out, _, _ = torch.ops.aten.convolution_backward(grad, like, weight, None, *geometry, (True, False, False))
-    constant = rows.new_zeros(rows.shape[:2]) if bias is None else rows.flatten(3).sum(3) @ bias
     return as_channels_last(out).unflatten(0, rows.shape[:2]), constant
 
 

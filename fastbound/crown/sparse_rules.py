@@ -1,0 +1,79 @@
+"""The backward rules of sparse rows; a record without one here meets dense rows."""
+
+from __future__ import annotations
+
+from fastbound.crown.rules import norm_affine
+from fastbound.crown.sparse import Patches, Units
+from fastbound.crown.walk import Walk, backward_rule
+from fastbound.domains.tape import Clamp, Convolution, LeakyReLU, Linear, Node, Norm, Reshape, Shift, Smooth, Sum
+
+
+@backward_rule(Linear, rows=Units)
+def _linear(walk: Walk, node: Node, rows: Units) -> None:
+    """Rows of the weight."""
+    record: Linear = node.record  # type: ignore[assignment]
+    if len(node.shape) != 2:
+        return walk.densely(node, rows)
+    if record.bias is not None:
+        walk.add(rows.value * record.bias[rows.index])
+    walk.give(node.inputs[0], rows.value.unsqueeze(2) * record.weight[rows.index])
+
+
+@backward_rule(Convolution, rows=Units)
+@backward_rule(Convolution, rows=Patches)
+def _convolution(walk: Walk, node: Node, rows: Units | Patches) -> None:
+    record: Convolution = node.record  # type: ignore[assignment]
+    if record.transposed or len(node.shape) != 4:
+        return walk.densely(node, rows)
+    if isinstance(rows, Patches):
+        rows = rows.masked()
+    if record.bias is not None:
+        if isinstance(rows, Patches):
+            walk.add(rows.values.flatten(3).sum(3) @ record.bias)
+        else:
+            walk.add(rows.value * rows.per_channel(record.bias))
+    walk.give(node.inputs[0], rows.convolution(record, tuple(node.inputs[0].shape[2:])))  # type: ignore[arg-type]
+
+
+@backward_rule(Norm, rows=Units)
+@backward_rule(Norm, rows=Patches)
+def _norm(walk: Walk, node: Node, rows: Units | Patches) -> None:
+    scale, shift = norm_affine(node)
+    if isinstance(rows, Units):
+        walk.add(rows.value * rows.per_channel(shift))
+        return walk.give(node.inputs[0], rows._replace(value=rows.value * rows.per_channel(scale)))
+    rows = rows.masked()
+    walk.add(rows.values.flatten(3).sum(3) @ shift)
+    walk.give(node.inputs[0], rows._replace(values=rows.values * scale.view(-1, 1, 1)))
+
+
+@backward_rule(LeakyReLU, Clamp, Smooth, rows=Units)
+@backward_rule(LeakyReLU, Clamp, Smooth, rows=Patches)
+def _element_wise(walk: Walk, node: Node, rows: Units | Patches) -> None:
+    parent = node.inputs[0]
+    out, bias = rows.through_lines(walk.bounds.lines(node, walk.options.relaxation))
+    walk.add(bias)
+    walk.give(parent, out)
+
+
+@backward_rule(Reshape, rows=Units)
+def _reshape(walk: Walk, node: Node, rows: Units) -> None:
+    walk.give(node.inputs[0], rows._replace(shape=node.inputs[0].shape[1:]))
+
+
+@backward_rule(Shift, rows=Units)
+def _shift(walk: Walk, node: Node, rows: Units) -> None:
+    if node.inputs[0].shape != node.shape:
+        return walk.densely(node, rows)
+    offset = node.radius.new_zeros(()) + node.record.offset  # type: ignore[union-attr]
+    walk.add(rows.value * rows.pick(offset.expand(node.shape)))
+    walk.give(node.inputs[0], rows)
+
+
+@backward_rule(Sum, rows=Units)
+@backward_rule(Sum, rows=Patches)
+def _sum(walk: Walk, node: Node, rows: Units | Patches) -> None:
+    if any(parent.shape != node.shape for parent in node.inputs):
+        return walk.densely(node, rows)
+    for sign, parent in zip(node.record.signs, node.inputs):  # type: ignore[union-attr]
+        walk.give(parent, rows if sign == 1 else rows * sign)

@@ -1,0 +1,88 @@
+"""Passes over the sparse rows of full CROWN on CPU, and the transposed convolution to maps of few channels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastbound import _C
+from fastbound.backends import needs_grad
+from fastbound.native import DTYPE_CODES, pointer
+
+Pair = tuple[int, ...]
+
+
+def supported(values: Tensor, *others: Tensor | None) -> bool:
+    """Whether the passes serve such tensors; they know no gradient."""
+    if needs_grad(values, *others):
+        return False
+    return values.device.type == "cpu" and values.dtype in DTYPE_CODES and values.numel() > 0
+
+
+def windows_through_lines(
+    values: Tensor,  # [B, S, C, h, w]
+    base: Tensor,  # [B, S, 2]
+    lines: tuple[
+        Tensor, Tensor | None, Tensor, Tensor
+    ],  # lower slope, its offset, upper slope, its offset [B, C, H, W]
+    stride: Pair,
+    start: Pair,
+) -> tuple[Tensor, Tensor]:  # [B, S, C, h, w], [B, S]
+    values, base = _innermost(values), base.contiguous()
+    maps = [None if line is None else _innermost(line) for line in lines]
+    out, bias = torch.empty_like(values), values.new_zeros(values.shape[:2])
+    _C.crown_windows_lines(
+        DTYPE_CODES[values.dtype],
+        *(pointer(t) for t in (values, base, *maps, out, bias)),
+        *_geometry(values, lines[0], stride, start),
+    )
+    return out, bias
+
+
+def windows_concretized(
+    values: Tensor,  # [B, S, C, h, w]
+    base: Tensor,  # [B, S, 2]
+    center: Tensor,  # [B, C, H, W]
+    radius: Tensor,  # [B, C, H, W]
+    stride: Pair,
+    start: Pair,
+) -> Tensor:  # [B, S]
+    values, base, center, radius = _innermost(values), base.contiguous(), _innermost(center), _innermost(radius)
+    out = values.new_zeros(values.shape[:2])
+    _C.crown_windows_concretize(
+        DTYPE_CODES[values.dtype],
+        *(pointer(t) for t in (values, base, center, radius, out)),
+        *_geometry(values, center, stride, start),
+    )
+    return out
+
+
+def fold_convolution(
+    maps: Tensor,  # [R, O, h, w]
+    weight: Tensor,  # [O, C, KH, KW]
+    size: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+) -> Tensor:  # [R, C, *size]
+    """The transposed convolution as a matrix product and a pass that adds its columns up.
+
+    For one or two channels oneDNN's takes 5 times as long.
+    """
+    outputs, channels, *kernel = weight.shape
+    pixels = _innermost(maps).movedim(1, -1)
+    columns = pixels.reshape(-1, outputs) @ weight.permute(0, 2, 3, 1).reshape(outputs, -1)
+    out = maps.new_empty(maps.shape[0], *size, channels)
+    geometry = (maps.shape[0], maps.shape[2:], kernel, channels, size, stride, padding, dilation)
+    _C.crown_windows_fold(DTYPE_CODES[maps.dtype], pointer(columns), pointer(out), *geometry, torch.get_num_threads())
+    return out.movedim(-1, 1)
+
+
+def _innermost(x: Tensor) -> Tensor:  # [*, C, h, w]
+    return x.movedim(-3, -1).contiguous().movedim(-1, -3)
+
+
+def _geometry(values: Tensor, like: Tensor, stride: Pair, start: Pair) -> tuple[object, ...]:
+    batch, functions, channels, height, width = values.shape
+    threads = torch.get_num_threads()
+    return batch, functions, (height, width, channels), tuple(like.shape[2:]), stride, start, threads
