@@ -45,7 +45,9 @@ def mul(input: Any, other: Any) -> Interval:
 @rule(Interval, torch.div)
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Interval:
     if rounding_mode is not None or not isinstance(input, Interval) or isinstance(other, Interval):
-        raise NotImplementedError(f"div{module_path()}: wanted an Interval divided by a constant, without rounding_mode.")
+        raise NotImplementedError(
+            f"div{module_path()}: wanted an Interval divided by a constant, without rounding_mode."
+        )
     return _scaled(input, 1 / other)
 
 
@@ -67,12 +69,12 @@ def _combine(left: Any, right: Any, left_factor: float, right_factor: float) -> 
     offset = constant if other == 1 else constant * other
     stack, radius = interval.node.streams
     stack = _align(stack, _dim(offset)) + offset
-    return emit(Shift(offset), (interval,), stack, radius.expand(stack.shape[1:]))
+    return emit(Shift(offset), (interval,), stack, radius.expand(stack.shape[1:]).to(stack.dtype))
 
 
 def _scaled(input: Interval, factor: Constant) -> Interval:
     if isinstance(factor, (int, float)) and factor == 1:
-        return input
+        return Interval(input.node)  # a handle of its own: writing into the product must not reach the factor
     stack, radius = input.node.streams
     width = factor.abs() if isinstance(factor, Tensor) else abs(factor)
     return emit(Scale(factor), (input,), _align(stack, _dim(factor)) * factor, radius * width)

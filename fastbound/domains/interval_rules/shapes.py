@@ -177,7 +177,9 @@ def _each(input: Interval, function: Callable[[Tensor], Tensor], name: str) -> I
 def getitem(input: Interval, index: Any) -> Interval:
     parts = index if isinstance(index, tuple) else (index,)
     if any(isinstance(p, Interval) for p in parts):
-        raise NotImplementedError(f"indexing with an Interval{module_path()}: the model's control flow depends on data.")
+        raise NotImplementedError(
+            f"indexing with an Interval{module_path()}: the model's control flow depends on data."
+        )
     # None and Ellipsis shift with the stream dimension; tensor indices keep their place behind it.
     simple = all(p is None or p is Ellipsis or isinstance(p, (int, slice)) for p in parts)
     on_stack = (lambda x: x[(slice(None), *parts)]) if simple else None
@@ -200,9 +202,7 @@ def narrow(input: Interval, dim: int, start: int, length: int) -> Interval:
 @rule(Interval, torch.index_select)
 def index_select(input: Interval, dim: int, index: Tensor) -> Interval:
     (dim,) = _dims(dim, input.dim())
-    return apply(
-        input, lambda x: x.index_select(dim, index), lambda x: x.index_select(dim + 1, index), "index_select"
-    )
+    return apply(input, lambda x: x.index_select(dim, index), lambda x: x.index_select(dim + 1, index), "index_select")
 
 
 @rule(Interval, torch.flip)
@@ -306,7 +306,9 @@ def mean(input: Interval, dim: Any = None, keepdim: bool = False, *, dtype: Any 
 
 def _reduce(input: Interval, function: Callable[..., Tensor], dim: Any, keepdim: bool, dtype: Any) -> Interval:
     if dtype not in (None, input.dtype):
-        raise NotImplementedError(f"{function.__name__}(dtype=...){module_path()}: convert the Interval with .to first.")
+        raise NotImplementedError(
+            f"{function.__name__}(dtype=...){module_path()}: convert the Interval with .to first."
+        )
     dims = tuple(range(input.dim())) if dim is None or dim == () else _dims(dim, input.dim())
     shifted = tuple(d + 1 for d in dims)
     return apply(
@@ -357,6 +359,8 @@ def detach(input: Interval) -> Interval:
 
 @rule(Interval, Tensor.to)
 def to(input: Interval, *args: Any, **kwargs: Any) -> Interval:
+    if kwargs.pop("memory_format", None) is not None:  # whether the plain tensor is copied depends on its layout
+        return _view(_converted(Interval(input.node), lambda x: x.to(*args, **kwargs)), input)
     return _converted(input, lambda x: x.to(*args, **kwargs))
 
 
@@ -371,6 +375,12 @@ def double(input: Interval) -> Interval:
 
 
 def _converted(input: Interval, function: Callable[[Tensor], Tensor]) -> Interval:
-    if not function(input.radius.detach()[:0]).is_floating_point():
+    probe = torch.empty(0, dtype=input.dtype, device=input.device)
+    converted = function(probe)
+    if not converted.is_floating_point():
         raise TypeError(f"to{module_path()}: an Interval cannot become integers.")
+    if (
+        converted is probe
+    ):  # nothing to convert: torch returns the tensor itself, and writing into one reaches the other
+        return input
     return apply(input, function, function, "to")
