@@ -200,7 +200,8 @@ class Node:
             tape.add(self)
         else:
             for parent in inputs:
-                parent.inputs = ()
+                if not parent.tape.keeps:
+                    parent.inputs = ()
 
     @property
     def streams(self) -> tuple[Tensor, Tensor]:
@@ -258,13 +259,14 @@ class Node:
 class Pending(Node):
     """A value that is made when somebody reads it; what is known without making it is answered without."""
 
-    __slots__ = ("_apply", "_device", "_dtype", "_grad_enabled", "_requires_grad", "_shape")
+    __slots__ = ("_apply", "_device", "_dtype", "_grad_enabled", "_requires_grad", "_shape", "_source")
 
     def __init__(
         self, record: Record, parent: Node, shape: torch.Size, apply: Callable[[], tuple[Tensor, Tensor]]
     ) -> None:
         super().__init__(record, (parent,), None, parent.tape)
         self._apply: Callable[[], tuple[Tensor, Tensor]] | None = apply
+        self._source: Node | None = parent
         self._shape, self._dtype, self._device = shape, parent.dtype, parent.device
         self._grad_enabled = torch.is_grad_enabled()
         needed = parent.requires_grad or any(isinstance(t, Tensor) and t.requires_grad for t in record)
@@ -273,6 +275,13 @@ class Pending(Node):
     @property
     def waits(self) -> bool:
         return self._streams is None
+
+    @property
+    def source(self) -> Node:
+        """The node that it will be made from; unlike ``inputs`` it stays, for readers that come after the first."""
+        self.check()
+        assert self._source is not None
+        return self._source
 
     @property
     def shape(self) -> torch.Size:
@@ -297,7 +306,7 @@ class Pending(Node):
             self.check()
             with torch.set_grad_enabled(self._grad_enabled):
                 self._streams = self._apply()
-            self._apply = None
+            self._apply = self._source = None
         return self._streams
 
 

@@ -27,7 +27,7 @@ def leaky_relu(input: Interval, negative_slope: float = 0.01) -> Interval:
         return _valley(input, lambda x: F.leaky_relu(x, negative_slope), 0.0, F.leaky_relu)
     node = input.node
     if isinstance(node, PendingNorm) and node.waits:
-        streams = norm_relu(node.inputs[0].streams, node.record, negative_slope)  # type: ignore[arg-type]
+        streams = norm_relu(node.source.streams, node.record, negative_slope)  # type: ignore[arg-type]
     else:
         streams = norm_relu(node.streams, None, negative_slope)
     return emit(LeakyReLU(float(negative_slope)), (input,), *streams)

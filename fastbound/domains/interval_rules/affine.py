@@ -22,7 +22,7 @@ def linear(input: Interval, weight: Tensor, bias: Tensor | None = None) -> Inter
     _require_layer("linear", input, weight, bias)
     node = input.node
     if isinstance(node, PendingFlatten) and node.waits:
-        parent = node.inputs[0]
+        parent = node.source
         if weight.shape[1] == parent.radius[:1].numel() and weight.numel() <= parent.stack.numel():
             return emit(Linear(weight, bias), (input,), *_linear_of_map(parent, weight, bias))
     return emit(Linear(weight, bias), (input,), *interval_linear(*node.streams, weight, bias))
@@ -151,7 +151,9 @@ def batch_norm(
         _update_running(running_mean, running_var, mean, var, momentum, count)
     else:
         if running_mean is None or running_var is None:
-            raise ValueError(f"batch_norm{module_path()}: evaluation needs running statistics, and this layer has none.")
+            raise ValueError(
+                f"batch_norm{module_path()}: evaluation needs running statistics, and this layer has none."
+            )
         mean, var = running_mean, running_var
     record = Norm(mean, var, weight, bias, eps, training)
     return Interval(PendingNorm(record, node, node.shape, lambda: norm_relu(node.streams, record, 1.0)))
