@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fastbound import crown
-from fastbound.domains.interval import Interval, require_tape
+from fastbound.domains.interval import NO_TAPE, Interval, require_tape
 from fastbound.domains.lazy import Bounds
-from fastbound.domains.tape import Linear, Node, Tape
+from fastbound.domains.tape import Linear, Node, Source, Tape, topological
 from fastbound.ops import interval_margin
 from fastbound.spec import check_spec, margin_labels
 
@@ -62,21 +62,26 @@ def _output(model: Any, box: Interval | None, keeps_tape: bool) -> Interval:
     if isinstance(model, Interval):
         if box is not None:
             raise TypeError("bound: got an output and a box; pass either (model, box) or (out).")
+        require_tape(model)
+        for node in topological(model.node):
+            node.check()
         return model
     if not callable(model) or not isinstance(box, Interval):
         raise TypeError(
             f"bound: wanted (model, box) or (out), got ({type(model).__name__}, {type(box).__name__}); make a box with "
             "fastbound.linf_box(x, eps)."
         )
-    out = model(box if keeps_tape else _without_tape(box))
+    out = model(_source(box, keeps_tape) if box.node.tape is NO_TAPE or not keeps_tape else box)
     if not isinstance(out, Interval):
-        raise TypeError(f"bound: the model returned {type(out).__name__}, wanted one Interval; bound each output alone.")
+        raise TypeError(
+            f"bound: the model returned {type(out).__name__}, wanted one Interval; bound each output alone."
+        )
     return out
 
 
-def _without_tape(box: Interval) -> Interval:
-    node = box.node
-    return Interval(Node(node.record, node.inputs, node.streams, Tape(keeps=False)))
+def _source(box: Interval, keeps_tape: bool) -> Interval:
+    """The same bounds as a box that begins a tape of its own: a copied one has none, and not every call keeps one."""
+    return Interval(Node(Source(), (), box.node.streams, Tape(keeps=keeps_tape)))
 
 
 def _like(spec: Tensor, out: Interval) -> Tensor:

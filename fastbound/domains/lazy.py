@@ -64,6 +64,10 @@ class Bounds(Interval):
         return self._shape
 
     @property
+    def _node(self) -> Node:  # type: ignore[override]
+        return self.node
+
+    @property
     def node(self) -> Node:
         streams = streams_of(self.lower, self.upper, self.nominal)
         return Node(Opaque("fastbound.bound", ""), (), streams, NO_TAPE)
