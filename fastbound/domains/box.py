@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 
@@ -38,8 +40,12 @@ def linf_box(
     require_floating("x", x)
     _require_batch(x)
     eps = _broadcast("eps", eps, x)
-    require((eps.detach() >= 0).all(), "eps: wanted numbers >= 0, got a negative or NaN eps.")
-    limits = [None if limit is None else _broadcast(name, limit, x) for name, limit in (("lower", lower), ("upper", upper))]
+    require(
+        ((eps.detach() >= 0) & eps.detach().isfinite()).all(), "eps: wanted finite numbers >= 0, got others (or NaN)."
+    )
+    limits = [
+        None if limit is None else _broadcast(name, limit, x) for name, limit in (("lower", lower), ("upper", upper))
+    ]
     _require_inside(x.detach(), *limits)
     if lower is None and upper is None:
         return _source(torch.stack((x, x)) if nominal else x.unsqueeze(0), eps.expand_as(x))
@@ -104,6 +110,8 @@ def _require_inside(x: Tensor, lower: Tensor | None, upper: Tensor | None) -> No
 
 def _broadcast(name: str, value: float | Tensor, x: Tensor) -> Tensor:
     if not isinstance(value, Tensor):
+        if not isinstance(value, Real):
+            raise TypeError(f"{name}: wanted a number or a tensor, got {type(value).__name__}.")
         return torch.full((), float(value), dtype=x.dtype, device=x.device)
     if not value.is_floating_point():
         raise TypeError(f"{name}: wanted a floating-point tensor, got {value.dtype}.")

@@ -35,6 +35,8 @@ class Interval:
     center: Tensor  # [B, ...]
     radius: Tensor  # [B, ...]
 
+    __array_ufunc__ = None  # numpy's numbers leave `number * interval` to this class
+
     def __init__(self, node: Node) -> None:
         self._node = node
         self._viewed = False  # shares storage, in the plain program, with another handle
@@ -266,6 +268,11 @@ def _install_methods() -> None:
         "__abs__": Tensor.abs,
         "__getitem__": Tensor.__getitem__,
         "__matmul__": Tensor.matmul,
+        "__pow__": Tensor.pow,
+        "__lt__": Tensor.lt,
+        "__le__": Tensor.le,
+        "__gt__": Tensor.gt,
+        "__ge__": Tensor.ge,
     }
     reflected = {"__radd__": Tensor.add, "__rmul__": Tensor.mul, "__rsub__": torch.rsub}
 
@@ -277,6 +284,22 @@ def _install_methods() -> None:
 
         return call
 
+    def reciprocal(self: Interval, other: Any) -> Any:
+        return Interval.__torch_function__(torch.div, (Interval,), (other, self))
+
+    def comparison(function: Callable[..., Any]) -> Callable[..., Any]:
+        """Values are compared by a rule, if somebody writes one; handles, and None, by identity."""
+
+        def call(self: Interval, other: Any) -> Any:
+            if not isinstance(other, (Tensor, int, float)):
+                return NotImplemented
+            return Interval.__torch_function__(function, (Interval,), (self, other))
+
+        return call
+
+    Interval.__rtruediv__ = reciprocal  # type: ignore[attr-defined]
+    Interval.__eq__ = comparison(Tensor.eq)  # type: ignore[method-assign]
+    Interval.__ne__ = comparison(Tensor.ne)  # type: ignore[method-assign]
     for name in names:
         setattr(Interval, name, method(getattr(Tensor, name)))
     for name, function in (operators | reflected).items():
