@@ -45,7 +45,7 @@ def certify(
             device.
         eps: radius in input units (pixels in [0, 1]).
         method: "ibp", "crown-ibp" or "crown".
-        attack: settings of the PGD attack; None for no attack.
+        attack: settings of the PGD attack (``from fastbound.certify import Attack``); None for no attack.
         limit: the first samples only.
         lower, upper: the range of valid inputs, which clips the ball; None for no clipping on that side.
         seed: of the attack's random starts.
