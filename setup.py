@@ -82,7 +82,7 @@ def say(line):
 
 
 setup(
-    packages=[*find_packages(include=["fastbound", "fastbound.*"]), "fastbound.kernels"],
+    packages=[*find_packages(include=["fastbound", "fastbound.*"]), "fastbound.assets", "fastbound.kernels"],
     package_dir={"fastbound": "fastbound", "fastbound.kernels": "kernels"},
     ext_modules=[Extension("fastbound._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild},

@@ -330,6 +330,16 @@ def test_signed_weight_grad(call, n, dtype):
     close(out, wanted, gamma(2, dtype) * (abs(grad) + abs(grad_abs)))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 100, 32), (4, 33, 50), (1, 5, 7), (2, 1, 40), (0, 3, 4), (2, 0, 4)])
+def test_swap_axes(dtype, shape):
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal(shape).astype(dtype)
+    source, target = Memory("cpu", x), Memory("cpu", shape=(shape[0], shape[2], shape[1]), dtype=dtype)
+    _C.swap_axes(DTYPES.index(dtype), source.pointer, target.pointer, *shape, 2)
+    assert (target.get() == x.swapaxes(1, 2)).all()
+
+
 ISAS = ["base", "avx2", "avx512"]
 
 

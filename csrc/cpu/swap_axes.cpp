@@ -1,8 +1,7 @@
 // Compiled once per instruction set. channels_last to NCHW and back: square blocks, so that both sides are read and
 // written in whole cache lines.
-#include "cpu/swap_axes_cpu.h"
-
 #include "cpu/parallel.h"
+#include "cpu/swap_axes_cpu.h"
 
 namespace fastbound {
 namespace FASTBOUND_CPU_ISA {
@@ -14,20 +13,35 @@ constexpr Index kBlock = 16;
 template <typename T>
 struct Four {
   typedef T Vector __attribute__((vector_size(4 * sizeof(T)), aligned(alignof(T)), may_alias));
+  typedef decltype(Vector() < Vector()) Mask;
+};
+
+// (a0, b0, a1, b1) and (a2, b2, a3, b3)
+template <typename T>
+struct Interleaved {
+  using Vector = typename Four<T>::Vector;
+  Vector low, high;
+#ifdef __clang__
+  Interleaved(const Vector& a, const Vector& b)
+      : low(__builtin_shufflevector(a, b, 0, 4, 1, 5)), high(__builtin_shufflevector(a, b, 2, 6, 3, 7)) {}
+#else
+  using Mask = typename Four<T>::Mask;
+  Interleaved(const Vector& a, const Vector& b)
+      : low(__builtin_shuffle(a, b, Mask{0, 4, 1, 5})), high(__builtin_shuffle(a, b, Mask{2, 6, 3, 7})) {}
+#endif
 };
 
 template <typename T>
 void square(const T* x, T* out, Index rows, Index columns) {
   using Vector = typename Four<T>::Vector;
-  const auto row = [&](Index i) { return *reinterpret_cast<const Vector*>(x + i * columns); };
-  const Vector a = row(0), b = row(1), c = row(2), d = row(3);
-  const Vector ac_low = __builtin_shufflevector(a, c, 0, 4, 1, 5), ac_high = __builtin_shufflevector(a, c, 2, 6, 3, 7);
-  const Vector bd_low = __builtin_shufflevector(b, d, 0, 4, 1, 5), bd_high = __builtin_shufflevector(b, d, 2, 6, 3, 7);
-  const auto store = [&](Index j, Vector v) { *reinterpret_cast<Vector*>(out + j * rows) = v; };
-  store(0, __builtin_shufflevector(ac_low, bd_low, 0, 4, 1, 5));
-  store(1, __builtin_shufflevector(ac_low, bd_low, 2, 6, 3, 7));
-  store(2, __builtin_shufflevector(ac_high, bd_high, 0, 4, 1, 5));
-  store(3, __builtin_shufflevector(ac_high, bd_high, 2, 6, 3, 7));
+  const auto row = [&](Index i) -> const Vector& { return *reinterpret_cast<const Vector*>(x + i * columns); };
+  const Interleaved<T> even(row(0), row(2)), odd(row(1), row(3));
+  const Interleaved<T> low(even.low, odd.low), high(even.high, odd.high);
+  const auto store = [&](Index j, const Vector& v) { *reinterpret_cast<Vector*>(out + j * rows) = v; };
+  store(0, low.low);
+  store(1, low.high);
+  store(2, high.low);
+  store(3, high.high);
 }
 
 template <typename T>

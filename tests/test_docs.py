@@ -1,0 +1,57 @@
+"""The documentation says what the code does: every rule is listed, every Python block of README and guide runs."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import fastbound as fb
+from fastbound.domains import rules
+
+ROOT = Path(__file__).resolve().parents[1]
+SETTING = {
+    "torch": torch,
+    "F": F,
+    "fb": fb,
+}
+
+
+def blocks(page: str) -> list[str]:
+    """The indented blocks of Python in a page; shell commands start with a program's name."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, re.MULTILINE)]
+    return [b for b in found if not re.match(r"\s*(make|pip|fastbound|git|torchrun|pytest)\b", b)]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+def test_python_of_the_page_runs(page: str) -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))
+    x, labels = torch.rand(6, 1, 2, 2), torch.randint(10, (6,))
+    names = dict(SETTING, model=model, loader=[(x, labels)], eps=0.1, kappa=0.5, box=fb.linf_box(x, 0.1))
+    names["optimizer"] = torch.optim.SGD(model.parameters(), 0.1)
+    found = blocks(page)
+    assert found
+    before = dict(rules._table[fb.Interval])
+    try:
+        for block in found:
+            exec(compile(block, page, "exec"), names)
+    finally:
+        rules._table[fb.Interval] = before
+
+
+def test_every_rule_is_in_the_list_of_operators() -> None:
+    page = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    for function in rules._table[fb.Interval]:
+        name = rules.function_name(function).rsplit(".", 1)[-1]
+        assert f"`{name}`" in page, f"docs/operators.md does not list {name}"
+
+
+def test_links_lead_to_files() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
