@@ -31,7 +31,8 @@ class Bounds(Interval):
     def _make(self, name: str) -> Any:
         if name not in self._made:
             with torch.set_grad_enabled(self._grad_enabled):
-                self._made[name] = self._makers.pop(name)()
+                self._made[name] = self._makers[name]()
+            del self._makers[name]  # and the tape that it holds
         return self._made[name]
 
     @property
