@@ -14,8 +14,7 @@ from fastbound.crown.tighten import tightened
 from fastbound.crown.walk import Bounds, Path
 from fastbound.domains.interval import Interval, require_tape
 from fastbound.domains.lazy import Bounds as LazyBounds
-from fastbound.domains.tape import Linear, Node, Source
-from fastbound.errors import MissingRuleError
+from fastbound.domains.tape import Linear, Node
 from fastbound.ops import crown_concretize, crown_linear
 from fastbound.spec import check_spec
 
@@ -104,8 +103,6 @@ class _Problem:
         self.path = Path(out.node, options)
         self.shape = out.shape if spec is None else spec.shape[:2]
         self._tightened: Bounds | None = None
-        if not any(isinstance(node.record, Source) for node in self.path.order):
-            raise MissingRuleError("the output does not depend on a box.")
 
     def bounds(self) -> Bounds:
         if self._tightened is None:

@@ -29,7 +29,6 @@ from fastbound.domains.tape import (
     Smooth,
     Sum,
 )
-from fastbound.errors import MissingRuleError
 from fastbound.ops import crown_conv2d, crown_linear, crown_relu
 from fastbound.ops.layout import channels_last
 
@@ -170,24 +169,9 @@ def _linear_map(walk: Walk, node: Node, rows: Tensor) -> None:
     if record.name == "detach":  # has no derivative, but is the identity
         return walk.give(node.inputs[0], rows)
     zeros = tuple(torch.zeros_like(parent.radius) for parent in node.inputs)
-    _require_samples_apart(record, node, zeros)
     _, transpose = torch.func.vjp(record.function, *zeros)
     for parent, part in zip(node.inputs, torch.vmap(transpose, in_dims=1, out_dims=1)(rows)):
         walk.give(parent, part)
-
-
-@torch.no_grad()
-def _require_samples_apart(record: LinearMap, node: Node, zeros: tuple[Tensor, ...]) -> None:
-    """Raise where the function moves values between samples, seen on inputs that are constant for each sample."""
-    batch = node.shape[0]
-    if batch == 1:
-        return
-    ones = record.function(*(torch.ones_like(z) for z in zeros))
-    marks = torch.arange(1, batch + 1, device=ones.device, dtype=ones.dtype).sqrt()
-    marked = record.function(*(z + marks.view(-1, *(1,) * (z.dim() - 1)) for z in zeros))
-    expected = ones * marks.view(-1, *(1,) * (ones.dim() - 1))
-    if not torch.allclose(marked, expected, rtol=1e-4, atol=0):
-        raise MissingRuleError(f"{record.name} mixes samples of the batch; the backward walk keeps them apart.")
 
 
 @backward_rule(Scale)
@@ -222,9 +206,4 @@ def _unbroadcast(rows: Tensor, node: Node, parent: Node) -> Tensor:
     """Rows [B, S, *] of a node added up over the dimensions in which its parent was broadcast."""
     if parent.shape == node.shape:
         return rows
-    if len(parent.shape) != len(node.shape):
-        raise MissingRuleError(
-            f"broadcasting {tuple(parent.shape)} to {tuple(node.shape)} moves the batch dimension; the backward walk keeps "
-            "samples apart."
-        )
     return rows.sum_to_size(*rows.shape[:2], *parent.shape[1:])

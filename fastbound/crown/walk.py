@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from fastbound.crown.checks import refuse, require_gradients, require_samples_apart
 from fastbound.crown.options import Options
 from fastbound.crown.relaxations import Lines, lines
-from fastbound.domains.tape import Node, Opaque, Source, topological
-from fastbound.errors import MissingRuleError, TapeError
+from fastbound.domains.tape import Node, Source, topological
 from fastbound.ops import crown_concretize
 
 # A rule takes (walk, node, rows) and hands rows over to the node's inputs with `Walk.give`, constants to `Walk.add`.
@@ -39,10 +38,20 @@ class Path:
         target.check()
         self.target = target
         self.options = options
-        self.order = topological(target)
+        self.order: list[Node] = []
+        reached = {id(target)}
+        for node in topological(target):
+            if id(node) not in reached:  # behind a fallback
+                continue
+            self.order.append(node)
+            node.check()
+            require_gradients(node)
+            if (type(node.record), Tensor) in RULES:
+                require_samples_apart(node)
+                reached.update(id(parent) for parent in node.inputs)
+            elif not isinstance(node.record, Source) and options.fallback is None:
+                refuse(node)
         self.consumers = Counter(id(parent) for node in self.order for parent in node.inputs)
-        for node in self.order:
-            _check(node)
         self.row_bytes = max(node.shape.numel() for node in self.order) * self.order[-1].radius.element_size()
 
     def lower(self, rows: Tensor, bounds: Bounds) -> Tensor:  # [B, S, *] -> [B, S]
@@ -97,7 +106,7 @@ class Walk:
 
     def run_to_source(self, rows: Any) -> tuple[Tensor, Tensor]:  # [B, S, *], [B, S]
         found = self._sources(rows)
-        source = self.path.order[-1]
+        source = next(node for node in self.path.order if isinstance(node.record, Source))
         shape = (*rows.shape[:2], *source.shape[1:])
         total = next((part for _, part in found), source.radius.new_zeros(shape))
         bias = source.radius.new_zeros(shape[:2]) if self.bias is None else self.bias
@@ -126,17 +135,14 @@ class Walk:
         found = []
         for node in self.path.order:
             part = self._rows.pop(id(node), None)
-            if part is None:  # behind a fallback, or reached through by a fused rule
+            if part is None:  # a fused rule has reached through it
                 continue
             if isinstance(node.record, Source):
                 found.append((node, part))
             elif (type(node.record), Tensor) in RULES:
-                _require_batches(node)
                 RULES.get((type(node.record), type(part)), Walk.densely)(self, node, part)
-            elif self.options.fallback == "ibp":
+            else:  # a fallback to intervals
                 self.add(_concretized(part, *self.bounds.of(node)))
-            else:
-                raise MissingRuleError(_missing(node))
         return found
 
 
@@ -147,34 +153,3 @@ def dense(rows: Any) -> Tensor:
 
 def _concretized(rows: Any, center: Tensor, radius: Tensor) -> Tensor:  # [B, S]
     return crown_concretize(rows, center, radius) if isinstance(rows, Tensor) else rows.concretize(center, radius)
-
-
-def _check(node: Node) -> None:
-    node.check()
-    if not torch.is_grad_enabled():
-        return
-    parameters = any(isinstance(t, Tensor) and t.requires_grad for t in node.record)
-    if parameters and not node.requires_grad:
-        raise TapeError(
-            f"the output was computed under no_grad ({type(node.record).__name__} recorded no gradient), and its bound is "
-            "asked with gradients enabled; run the model with gradients, or ask for the bound under torch.no_grad()."
-        )
-
-
-def _require_batches(node: Node) -> None:
-    for parent in node.inputs:
-        if parent.shape[:1] != node.shape[:1]:
-            name = getattr(node.record, "name", type(node.record).__name__)
-            raise MissingRuleError(
-                f"{name} changes the batch dimension from {tuple(parent.shape)} to {tuple(node.shape)}; the backward walk "
-                "keeps samples apart."
-            )
-
-
-def _missing(node: Node) -> str:
-    record = node.record
-    name, where = (record.name, record.where) if isinstance(record, Opaque) else (type(record).__name__, "")
-    return (
-        f"{name}{where} has no backward rule (CROWN); use method='ibp', or fallback='ibp' to stop the backward walk there "
-        "at interval bounds."
-    )

@@ -1,0 +1,55 @@
+"""What makes a backward walk impossible, found before it starts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastbound.domains.tape import LinearMap, Node, Opaque, Scale, Shift, Sum
+from fastbound.errors import MissingRuleError, TapeError
+
+
+def require_gradients(node: Node) -> None:
+    """Raise where gradients are wanted of a value that was computed without."""
+    wanted = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in node.record)
+    if wanted and not node.requires_grad:
+        raise TapeError(
+            f"the output was computed under no_grad ({type(node.record).__name__} recorded no gradient), and its bound "
+            "is asked with gradients enabled; run the model with gradients, or bound under torch.no_grad()."
+        )
+
+
+def refuse(node: Node) -> None:
+    """Raise `MissingRuleError` for a function that the walk does not know."""
+    record = node.record
+    name, where = (record.name, record.where) if isinstance(record, Opaque) else (type(record).__name__, "")
+    raise MissingRuleError(
+        f"{name}{where} has no backward rule (CROWN); use method='ibp', or fallback='ibp' to stop the backward walk "
+        "there at interval bounds."
+    )
+
+
+def require_samples_apart(node: Node) -> None:
+    """Raise where a function moves values between the samples of the batch."""
+    record = node.record
+    broadcasts = isinstance(record, (Sum, Scale, Shift))
+    for parent in node.inputs:
+        if parent.shape[:1] != node.shape[:1] or (broadcasts and len(parent.shape) != len(node.shape)):
+            name = getattr(record, "name", type(record).__name__)
+            raise MissingRuleError(
+                f"{name} changes {tuple(parent.shape)} to {tuple(node.shape)} and so moves the batch dimension; the "
+                "backward walk keeps samples apart."
+            )
+    if isinstance(record, LinearMap) and record.name != "detach" and node.shape[0] > 1:
+        _require_unmixed(record, node)
+
+
+@torch.no_grad()
+def _require_unmixed(record: LinearMap, node: Node) -> None:
+    """Inputs that are constant for each sample, and other for each, must come out in proportion."""
+    ones = [torch.ones_like(parent.radius) for parent in node.inputs]
+    sizes = torch.arange(1, node.shape[0] + 1, device=node.device, dtype=node.dtype).sqrt()
+    marked = record.function(*(one * sizes.view(-1, *(1,) * (one.dim() - 1)) for one in ones))
+    expected = record.function(*ones) * sizes.view(-1, *(1,) * (marked.dim() - 1))
+    if not torch.allclose(marked, expected, rtol=1e-4, atol=0):
+        raise MissingRuleError(f"{record.name} mixes samples of the batch; the backward walk keeps them apart.")

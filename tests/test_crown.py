@@ -1,0 +1,533 @@
+"""CROWN and CROWN-IBP as bounds: sampled, corner and attacked points stay inside, on networks of every supported shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import fastbound as fb
+from fastbound import crown
+from fastbound.crown import sparse
+from fastbound.errors import MissingRuleError, TapeError
+
+METHODS = ("crown-ibp", "crown")
+RELAXATIONS = ("adaptive", "same-slope", "zero", "one")
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 4, 3, 1, 1)
+        self.second = nn.Conv2d(4, 4, 3, 1, 1)
+        self.third = nn.Conv2d(4, 4, 3, 1, 1)
+        self.skip = nn.Conv2d(4, 6, 1, 2)
+        self.down = nn.Conv2d(4, 6, 3, 2, 1)
+        self.norm = nn.BatchNorm2d(6)
+        self.head = nn.Linear(6 * 16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        x = F.relu(x + self.third(F.relu(self.second(x))))
+        x = F.relu(self.norm(self.down(x)) - self.skip(x) * 0.5)
+        return self.head(x.flatten(1))
+
+
+class Concat(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(2, 3, 3, 1, 1), nn.Conv2d(2, 3, 5, 1, 2)
+        self.mix = nn.Conv2d(8, 4, 3, 2)
+        self.head = nn.Linear(4 * 9, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.cat([F.relu(self.left(x)), F.relu(self.right(x)), x], 1)
+        y = F.relu(self.mix(F.pad(y, (0, 1, 1, 0)))[..., :3, :3])
+        return self.head(y.flatten(1)) + 0.1
+
+
+class Sequence(nn.Module):
+    """Linear layers over the last of three dimensions, a mean over the middle one, constants on all sides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(8, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.scale = torch.tensor([[0.5], [-1.0]] * 4).view(1, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x.transpose(1, 2)[:, :8]) * self.scale + 0.1)
+        x = F.leaky_relu(self.second(x) - x, 0.2)
+        return self.head(x.mean(1))
+
+
+def cnn7(width: int = 3) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    channels = 2
+    for out, stride in ((width, 1), (width, 1), (2 * width, 2), (2 * width, 1)):
+        layers += [nn.Conv2d(channels, out, 3, stride, 1), nn.BatchNorm2d(out), nn.ReLU()]
+        channels = out
+    head = [nn.Flatten(), nn.Linear(channels * 16, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 5)]
+    return nn.Sequential(*layers, *head)
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "mlp": (lambda: nn.Sequential(nn.Linear(9, 20), nn.ReLU(), nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 4)), (9,)),
+    "dm-small": (
+        lambda: nn.Sequential(
+            *(nn.Conv2d(1, 4, 4, 2), nn.ReLU(), nn.Conv2d(4, 6, 4, 1), nn.ReLU(), nn.Flatten()),
+            *(nn.Linear(54, 20), nn.ReLU(), nn.Linear(20, 5)),
+        ),
+        (1, 14, 14),
+    ),
+    "cnn-7": (cnn7, (2, 8, 8)),
+    "residual": (Residual, (2, 8, 8)),
+    "concat": (Concat, (2, 8, 8)),
+    "grouped, dilated, strided": (
+        lambda: nn.Sequential(
+            *(nn.Conv2d(2, 6, 3, (2, 1), (0, 2), dilation=(1, 2), groups=2), nn.LeakyReLU(0.1)),
+            *(nn.Conv2d(6, 6, (3, 2), 1, 1, groups=3), nn.ReLU(), nn.Conv2d(6, 4, 2, 2, dilation=2), nn.ReLU()),
+            *(nn.Flatten(), nn.LazyLinear(4)),
+        ),
+        (2, 9, 9),
+    ),
+    "max-pooling": (
+        lambda: nn.Sequential(
+            *(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.Conv2d(4, 4, 2), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.LazyLinear(4)),
+        ),
+        (2, 9, 9),
+    ),
+    "average pooling": (
+        lambda: nn.Sequential(
+            *(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.AvgPool2d(2, padding=1), nn.Conv2d(4, 4, 2), nn.ReLU()),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
+        ),
+        (2, 8, 8),
+    ),
+    "clamps": (
+        lambda: nn.Sequential(
+            *(nn.Linear(6, 12), nn.ReLU6(), nn.Linear(12, 12), nn.Hardtanh(-0.2, 0.3), nn.Linear(12, 3)),
+            nn.Hardtanh(-1, 0.2),
+        ),
+        (6,),
+    ),
+    "smooth": (
+        lambda: nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 12), nn.Sigmoid(), nn.Linear(12, 3)),
+        (6,),
+    ),
+    "transposed": (
+        lambda: nn.Sequential(
+            *(nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.ConvTranspose2d(4, 3, 3, 2, 1, 1), nn.ReLU()),
+            *(nn.Flatten(), nn.LazyLinear(4)),
+        ),
+        (1, 7, 7),
+    ),
+    "one-dimensional": (
+        lambda: nn.Sequential(
+            *(nn.Conv1d(2, 4, 3, 2, 1), nn.ReLU(), nn.ConvTranspose1d(4, 3, 3, 2), nn.ReLU(), nn.MaxPool1d(2)),
+            *(nn.Flatten(), nn.LazyLinear(4)),
+        ),
+        (2, 9),
+    ),
+    "three-dimensional": (
+        lambda: nn.Sequential(nn.Conv3d(1, 3, 2), nn.ReLU(), nn.Conv3d(3, 2, 2, 2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)),
+        (1, 5, 4, 4),
+    ),
+    "sequence": (Sequence, (8, 9)),
+    "steep leaky relu": (lambda: nn.Sequential(nn.Linear(5, 9), nn.ReLU(), nn.Linear(9, 3)), (5,)),
+}  # fmt: skip
+every_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def build(name: str, batch: int = 3, double: bool = False) -> tuple[nn.Module, Tensor]:
+    """A network with weights large enough that neurons are unstable, BatchNorm with statistics of its own, and inputs."""
+    torch.manual_seed(1)
+    make, shape = NETWORKS[name]
+    model = make()
+    x = torch.rand(batch, *shape)
+    model(x)
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.normal_()
+            module.bias.data.normal_(0, 0.3)
+    model.eval()
+    return (model.double(), x.double()) if double else (model, x)
+
+
+def points(model: nn.Module, box: fb.Interval, spec: Tensor, count: int) -> list[Tensor]:
+    """Random points, corners, and for each row of the specification the end of an attack in both directions."""
+    low, high = box.lower, box.upper
+    found = []
+    for i in range(count):
+        unit = torch.rand_like(low)
+        found.append(low + (high - low) * (unit.round() if i % 2 else unit))
+    for sign in (1.0, -1.0):
+        for row in range(spec.shape[1]):
+            x = (low + high) / 2
+            for step in range(8):
+                x = x.detach().requires_grad_()
+                goal = (spec[:, row] * model(x).flatten(1)).sum()
+                (gradient,) = torch.autograd.grad(goal, x)
+                x = x + sign * gradient.sign() * (high - low) / (step + 2)
+                x = torch.minimum(torch.maximum(x, low), high)
+            found.append(x.detach())
+    return found
+
+
+def assert_contains(b: fb.Interval, values: Tensor) -> None:  # [B, S], [P, B, S]
+    slack = 1e-5 + 1e-4 * values.abs().amax()
+    assert (values >= b.lower - slack).all(), f"below the lower bound by {(b.lower - values).max():.3g}"
+    assert (values <= b.upper + slack).all(), f"above the upper bound by {(values - b.upper).max():.3g}"
+
+
+# ---- soundness -------------------------------------------------------------------------------------------------------
+
+
+@every_network
+@pytest.mark.parametrize("eps", [0.02, 0.15, 0.6])
+def test_points_of_the_box_never_leave_the_bounds(name: str, eps: float) -> None:
+    model, x = build(name)
+    box = fb.linf_box(x, eps, 0, 1)
+    out = model(box)
+    classes = out.shape[1]
+    spec = torch.cat((fb.margin_spec(torch.arange(3) % classes, classes), torch.randn(3, 2, classes)), 1)
+    inside = points(model, box, spec, 350)
+    with torch.no_grad():
+        values = model(torch.stack(inside).flatten(0, 1)).unflatten(0, (len(inside), 3))
+    values = (spec @ values.unsqueeze(-1)).squeeze(-1)
+    assert values.shape[0] * values.shape[1] >= 1000
+    ibp = fb.bound(out, spec=spec)
+    for method in METHODS:
+        for relaxation in RELAXATIONS:
+            assert_contains(fb.bound(out, method=method, spec=spec, relaxation=relaxation), values)
+    full = fb.bound(out, method="crown", spec=spec)
+    assert (full.lower >= ibp.lower - 1e-5).all() and (full.upper <= ibp.upper + 1e-5).all(), "crown lies inside ibp"
+
+
+def test_training_mode_batchnorm_with_frozen_statistics() -> None:
+    model, x = build("cnn-7", batch=4)
+    model.train()
+    for p in model.parameters():
+        p.requires_grad_(False)
+    box = fb.linf_box(x, 0.05, 0, 1)
+    out = model(box)
+    frozen = cnn7()
+    frozen.load_state_dict(model.state_dict())
+    frozen.eval()
+    value = x
+    for theirs, ours in zip(model, frozen):  # the statistics of the clean batch, layer by layer
+        if isinstance(ours, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            dims = [d for d in range(value.dim()) if d != 1]
+            ours.running_var, ours.running_mean = torch.var_mean(value, dims, correction=0)
+        value = theirs(value)
+    spec = fb.margin_spec(torch.arange(4), 5)
+    inside = points(frozen, box, spec, 250)
+    values = frozen(torch.stack(inside).flatten(0, 1)).unflatten(0, (len(inside), 4))
+    values = (spec @ values.unsqueeze(-1)).squeeze(-1).detach()
+    for method in METHODS:
+        assert_contains(fb.bound(out, method=method, spec=spec), values)
+
+
+@every_network
+def test_the_linear_function_bounds_the_network_at_every_point(name: str) -> None:
+    model, x = build(name)
+    box = fb.linf_box(x, 0.1, 0, 1)
+    out = model(box)
+    classes = out.shape[1]
+    spec = fb.margin_spec(torch.arange(3) % classes, classes)
+    for method in METHODS:
+        lower = crown.linear_function(out, spec, method)
+        upper = crown.linear_function(out, spec, method, upper=True)
+        assert lower.coefficients.shape == (3, classes - 1, *x.shape[1:])
+        for point in points(model, box, spec, 30):
+            value = (spec @ model(point).unsqueeze(-1)).squeeze(-1)
+            assert (lower(point) <= value + 1e-4).all() and (value <= upper(point) + 1e-4).all()
+        b = fb.bound(out, method="crown-ibp", spec=spec)
+        if method == "crown-ibp":
+            least = lower(box.center) - (lower.coefficients.abs() * box.radius.unsqueeze(1)).flatten(2).sum(2)
+            torch.testing.assert_close(least, b.lower, atol=1e-4, rtol=1e-4)
+
+
+# ---- exactness ---------------------------------------------------------------------------------------------------------
+
+
+def test_affine_networks_are_bounded_exactly() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3, 2, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Linear(36, 5)
+    )
+    model = model.eval().double()
+    model[1].running_mean.normal_()
+    x = torch.rand(2, 2, 7, 8, dtype=torch.float64)
+    box = fb.linf_box(x, 0.1)
+    rows = torch.autograd.functional.jacobian(lambda v: model(v).sum(0), x).movedim(1, 0)  # [B, S, C, H, W]
+    width = rows.abs().flatten(2).sum(2) * 0.1
+    for method in METHODS:
+        b = fb.bound(model, box, method=method)
+        torch.testing.assert_close(b.lower, model(x) - width)
+        torch.testing.assert_close(b.upper, model(x) + width)
+        torch.testing.assert_close(crown.linear_function(model(box), method=method).coefficients, rows)
+
+
+def dense_crown(weights: list[Tensor], biases: list[Tensor], c: Tensor, r: Tensor, spec: Tensor, full: bool) -> Tensor:
+    """Lower bounds of ``spec @ mlp`` for one sample, written with dense matrices and lines one neuron at a time."""
+
+    def lower(rows: Tensor, depth: int, bounds: list[tuple[Tensor, Tensor]]) -> Tensor:
+        bias = rows @ biases[depth]
+        rows = rows @ weights[depth]
+        for layer in range(depth - 1, -1, -1):
+            l, u = bounds[layer]  # noqa: E741
+            new = torch.zeros_like(rows)
+            for j in range(rows.shape[1]):
+                for i in range(rows.shape[0]):
+                    a = rows[i, j]
+                    if l[j] >= 0:
+                        new[i, j] = a
+                    elif u[j] > 0 and a < 0:
+                        slope = u[j] / (u[j] - l[j])
+                        new[i, j] = a * slope
+                        bias[i] += a * slope * -l[j]
+                    elif u[j] > 0:
+                        new[i, j] = a * float(u[j] > -l[j])
+            bias = bias + new @ biases[layer]
+            rows = new @ weights[layer]
+        return rows @ c - rows.abs() @ r + bias
+
+    bounds: list[tuple[Tensor, Tensor]] = []
+    low, high = c - r, c + r
+    for layer in range(len(weights) - 1):
+        positive, negative = weights[layer].clamp(min=0), weights[layer].clamp(max=0)
+        l = positive @ low + negative @ high + biases[layer]  # noqa: E741
+        u = positive @ high + negative @ low + biases[layer]
+        if full:
+            eye = torch.eye(len(l), dtype=l.dtype)
+            tight_l, tight_u = lower(eye, layer, bounds), -lower(-eye, layer, bounds)
+            unstable = (l < 0) & (u > 0)
+            l = torch.where(unstable, torch.maximum(l, tight_l), l)  # noqa: E741
+            u = torch.where(unstable, torch.minimum(u, tight_u), u)
+            low, high = (
+                (positive @ low + negative @ high + biases[layer]),
+                (positive @ high + negative @ low + biases[layer]),
+            )
+            low, high = low.relu(), high.relu()
+        else:
+            low, high = l.relu(), u.relu()
+        bounds.append((l, u))
+    return lower(spec, len(weights) - 1, bounds)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_mlp_agrees_with_dense_matrices_in_float64(method: str) -> None:
+    model, x = build("mlp", double=True)
+    layers = [m for m in model if isinstance(m, nn.Linear)]
+    weights, biases = [m.weight.detach() for m in layers], [m.bias.detach() for m in layers]
+    box = fb.linf_box(x, 0.2)
+    spec = fb.margin_spec(torch.tensor([0, 1, 2]), 4).double()
+    b = fb.bound(model, box, method=method, spec=spec)
+    ibp = fb.bound(model, box, spec=spec)
+    for i in range(3):
+        expected = dense_crown(weights, biases, box.center[i], box.radius[i], spec[i], method == "crown")
+        if method == "crown":
+            expected = torch.maximum(expected, ibp.lower[i])
+        torch.testing.assert_close(b.lower[i], expected)
+        above = dense_crown(weights, biases, box.center[i], box.radius[i], -spec[i], method == "crown")
+        above = -above if method == "crown-ibp" else torch.minimum(-above, ibp.upper[i])
+        torch.testing.assert_close(b.upper[i], above)
+
+
+@every_network
+@pytest.mark.parametrize("method", METHODS)
+def test_a_degenerate_box_gives_the_plain_forward(name: str, method: str) -> None:
+    model, x = build(name, double=True)
+    b = fb.bound(model, fb.linf_box(x, 0.0), method=method)
+    torch.testing.assert_close(b.lower, model(x))
+    torch.testing.assert_close(b.upper, model(x))
+
+
+def test_wider_boxes_have_wider_bounds_and_crown_is_tighter_where_it_should_be() -> None:
+    model, x = build("dm-small")
+    spec = fb.margin_spec(torch.tensor([0, 1, 2]), 5)
+    widths = {m: [] for m in ("ibp", *METHODS)}
+    for eps in (0.01, 0.05, 0.2):
+        for method in widths:
+            widths[method].append(fb.bound(model, fb.linf_box(x, eps), method=method, spec=spec).radius.mean().item())
+    for method, found in widths.items():
+        assert found == sorted(found), method
+    assert all(a < b < c for a, b, c in zip(widths["crown"], widths["crown-ibp"], widths["ibp"]))
+
+
+# ---- forms of rows, chunks, options ------------------------------------------------------------------------------------
+
+
+@every_network
+def test_sparse_rows_and_dense_rows_give_the_same_bounds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = build(name, double=True)
+    box = fb.linf_box(x, 0.15, 0, 1)
+    with torch.no_grad():
+        fast = fb.bound(model, box, method="crown")
+        lower, upper = fast.lower, fast.upper
+    slow = fb.bound(model, box, method="crown")  # gradients wanted: the windows pass in plain torch
+    torch.testing.assert_close(slow.lower, lower)
+    from fastbound.crown import tighten
+
+    units = tighten._signed_units
+    monkeypatch.setattr(tighten, "_signed_units", lambda node, index: units(node, index).dense())
+    dense = fb.bound(model, box, method="crown")
+    torch.testing.assert_close(dense.lower, lower)
+    torch.testing.assert_close(dense.upper, upper)
+
+
+def test_images_are_never_met_by_dense_identities(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = build("cnn-7")
+
+    def refuse(self: sparse.Units) -> Tensor:
+        raise AssertionError("an identity over an image was made")
+
+    monkeypatch.setattr(sparse.Units, "dense", refuse)
+    assert fb.bound(model, fb.linf_box(x, 0.1), method="crown").lower.isfinite().all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_memory_budget_changes_nothing_but_the_chunks(method: str) -> None:
+    model, x = build("dm-small", double=True)
+    box = fb.linf_box(x, 0.1)
+    free = fb.bound(model, box, method=method)
+    row = 3 * 14 * 14 * 8  # of the largest node, in float64
+    tight = fb.bound(model, box, method=method, memory_budget=2 * row)
+    torch.testing.assert_close(tight.lower, free.lower)
+    torch.testing.assert_close(tight.upper, free.upper)
+    with pytest.raises(ValueError, match="memory_budget: one row"):
+        fb.bound(model, box, method=method, memory_budget=row - 1).lower  # noqa: B018
+
+
+def test_outputs_of_any_shape_and_ends_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 3))
+    b = fb.bound(model, fb.linf_box(torch.rand(2, 1, 7, 6), 0.1), method="crown-ibp")
+    passes = []
+    original = crown.walk.Walk.run
+    monkeypatch.setattr(crown.walk.Walk, "run", lambda self, rows: passes.append(1) or original(self, rows))
+    assert b.shape == (2, 2, 3, 2) and b.lower.shape == b.shape and len(passes) == 1
+    assert (b.lower <= b.upper).all() and len(passes) == 2
+    assert b.nominal.shape == b.shape
+
+
+def test_a_fallback_stops_at_intervals_and_otherwise_the_operator_is_named() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(x)
+
+    torch.manual_seed(0)
+    model, box = Model(), fb.linf_box(torch.rand(2, 4), 0.1)
+    for method in METHODS:
+        with pytest.raises(MissingRuleError, match=r"gelu in body\.1 .*has no backward rule"):
+            fb.bound(model, box, method=method).lower  # noqa: B018
+        b = fb.bound(model, box, method=method, fallback="ibp")
+        inside = box.lower + (box.upper - box.lower) * torch.rand(500, 2, 4)
+        assert_contains(b, model(inside).detach())
+
+
+# ---- gradients ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mlp", "dm-small", "cnn-7", "residual", "max-pooling", "clamps", "sequence"])
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_of_parameters(name: str, method: str) -> None:
+    """Directional derivatives against central differences: through slopes, pre-activation bounds and BatchNorm."""
+    model, x = build(name, double=True)
+    if name == "cnn-7":
+        model.train()
+    parameters = [p for p in model.parameters()]
+    generator = torch.Generator().manual_seed(3)
+    direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
+
+    def loss() -> Tensor:
+        out = model(fb.linf_box(x, 0.05))
+        spec = fb.margin_spec(torch.arange(3) % out.shape[1], out.shape[1])
+        return fb.losses.robust_cross_entropy(fb.bound(out, method=method, spec=spec))
+
+    gradients = torch.autograd.grad(loss(), parameters, allow_unused=True)
+    slope = sum((g * d).sum().item() for g, d in zip(gradients, direction) if g is not None)
+    step = 1e-7
+    values = []
+    with torch.no_grad():
+        for sign in (1, -2):
+            for p, d in zip(parameters, direction):
+                p.add_(d, alpha=sign * step)
+            values.append(loss().item())
+    assert math.isclose((values[0] - values[1]) / (2 * step), slope, rel_tol=1e-4, abs_tol=1e-6)
+
+
+def test_gradients_stay_finite_at_degenerate_neurons() -> None:
+    model, x = build("mlp")
+    with torch.no_grad():
+        model[0].weight[:3] = 0
+        model[0].bias[0], model[0].bias[1], model[0].bias[2] = 0.0, 1.0, -1.0
+    for eps in (0.0, 1e-30, 0.1):
+        for relaxation in RELAXATIONS:
+            out = model(fb.linf_box(x, eps))
+            spec = fb.margin_spec(torch.tensor([0, 1, 2]), 4)
+            loss = fb.losses.robust_cross_entropy(fb.bound(out, method="crown", spec=spec, relaxation=relaxation))
+            assert all(g.isfinite().all() for g in torch.autograd.grad(loss, model.parameters()))
+
+
+# ---- bad input ---------------------------------------------------------------------------------------------------------
+
+
+def test_bad_input_is_named() -> None:
+    model, x = build("mlp")
+    box = fb.linf_box(x, 0.1)
+    out = model(box)
+    with pytest.raises(ValueError, match=r"spec: wanted shape \[3, S, 4\]"):
+        fb.bound(out, method="crown", spec=torch.zeros(3, 2, 5))
+    with pytest.raises(ValueError, match="relaxation: wanted one of adaptive"):
+        fb.bound(out, method="crown", relaxation="best")
+    with pytest.raises(ValueError, match="fallback: wanted None or 'ibp'"):
+        fb.bound(out, method="crown", fallback="interval")
+    with pytest.raises(ValueError, match="memory_budget: wanted a positive number"):
+        fb.bound(out, method="crown", memory_budget=0)
+    with pytest.raises(TypeError, match="got an output and a box"):
+        fb.bound(out, fb.linf_box(x, 0.2), method="crown")
+    with torch.no_grad():
+        silent = model(box)
+    with pytest.raises(TapeError, match="computed under no_grad"):
+        fb.bound(silent, method="crown-ibp")
+    with torch.no_grad():
+        assert fb.bound(silent, method="crown-ibp").lower.isfinite().all()
+
+
+def test_freed_and_outdated_tapes_are_refused() -> None:
+    model, x = build("mlp")
+    out = model(fb.linf_box(x, 0.1))
+    fb.bound(out, method="crown-ibp").lower.sum().backward()
+    with pytest.raises(TapeError, match="freed by backward"):
+        fb.bound(out, method="crown-ibp")
+    out = model(fb.linf_box(x, 0.1))
+    b = fb.bound(out, method="crown-ibp")
+    with torch.no_grad():
+        model[2].weight.add_(1)
+    with pytest.raises(TapeError, match="changed in place"):
+        b.lower  # noqa: B018
+    b = fb.bound(model, fb.linf_box(x, 0.1), method="crown-ibp")
+    with pytest.raises(TapeError, match="has no tape"):
+        fb.bound(b, method="crown")
+
+
+@pytest.mark.parametrize(
+    "mix", [lambda x: x.flip(0), lambda x: x - x.mean(0, keepdim=True), lambda x: x.transpose(0, 1)]
+)
+def test_functions_that_mix_samples_are_refused(mix: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    out = mix(nn.Linear(3, 3)(fb.linf_box(torch.rand(3, 3), 0.1)))
+    with pytest.raises(MissingRuleError, match="samples"):
+        fb.bound(out, method="crown-ibp").lower  # noqa: B018
