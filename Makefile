@@ -52,8 +52,8 @@ bench: install
 	$(BIN)/python -m pytest bench --benchmark-only
 
 demo: install
-	$(BIN)/fastbound train --dataset digits --method ibp --eps 0.1 --out runs/digits $(DEMO_ARGS)
-	$(BIN)/fastbound certify runs/digits --eps 0.1
+	$(BIN)/fastbound train --dataset digits --method ibp --eps 0.1 --out runs/digits --overwrite $(DEMO_ARGS)
+	$(BIN)/fastbound certify runs/digits --eps 0.1 --overwrite
 
 check: install
 	$(BIN)/ruff check .
