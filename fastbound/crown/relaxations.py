@@ -49,8 +49,8 @@ def _clamp(lower: Tensor, upper: Tensor, record: Clamp, relaxation: str) -> Line
     the first point and then stays at f(u); before that point it is constant and the line falls. The upper line is its
     mirror image.
     """
-    low = -math.inf if record.lower is None else record.lower
-    high = math.inf if record.upper is None else max(record.upper, low)
+    high = math.inf if record.upper is None else record.upper
+    low = -math.inf if record.lower is None else min(record.lower, high)  # crossed limits: torch gives the upper one
     middle = (lower + upper) / 2
     at_lower, at_upper = (x.clamp(low, high) for x in (lower, upper))
     start, end = lower.clamp(min=low), upper.clamp(max=high)
