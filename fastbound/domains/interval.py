@@ -229,7 +229,11 @@ def _rebind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     """Let the handle written to by an in-place function, and so all its aliases, see the result."""
     target = args[0] if args else kwargs["input"]
     if not isinstance(target, Interval):
-        raise TypeError(f"{function_name(function)} cannot write an Interval into a plain tensor{module_path()}.")
+        # No TypeError: Python would turn that of `tensor += interval` into a sum that aliases of the tensor do not see.
+        raise NotImplementedError(
+            f"{function_name(function)} cannot write an Interval into a plain tensor{module_path()}; use the out-of-place "
+            "form, e.g. x = x + y."
+        )
     if target._viewed:
         raise NotImplementedError(
             f"{function_name(function)} writes in place into a view or into a value that was viewed{module_path()}; "
@@ -247,7 +251,23 @@ def _rebind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
 def _install_methods() -> None:
     """Give Interval the methods of torch.Tensor that have a functional form, all through `__torch_function__`."""
     names = (
-        *("abs", "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "neg", "neg_", "exp", "exp_", "square"),
+        *(
+            "abs",
+            "add",
+            "add_",
+            "sub",
+            "sub_",
+            "mul",
+            "mul_",
+            "div",
+            "div_",
+            "neg",
+            "neg_",
+            "exp",
+            "exp_",
+            "square",
+            "square_",
+        ),
         *("relu", "relu_", "sigmoid", "sigmoid_", "tanh", "tanh_", "clamp", "clamp_", "clamp_min", "clamp_max", "clip"),
         *("clamp_min_", "clamp_max_", "abs_", "sum", "mean", "flatten", "unflatten", "view", "reshape", "permute"),
         *("transpose", "movedim", "squeeze", "unsqueeze", "chunk", "split", "unbind", "select", "narrow", "expand"),
