@@ -1,5 +1,6 @@
 """What CONTRIBUTING.md promises about adding an operator, and that a build left nothing out."""
 
+import ast
 import importlib.metadata
 import os
 import re
@@ -14,9 +15,9 @@ from fastbound import _C
 
 ROOT = Path(__file__).resolve().parent.parent
 # Native passes that serve several operators, and so have no reference or op of their own.
-HELPERS = {"signed_weight_grad", "swap_axes"}
+HELPERS = {"crown_windows", "signed_weight_grad", "swap_axes"}
 # No CUDA code: torch's own copy runs at memory speed on a GPU; for the crown ones it is still to be written.
-CPU_ALONE = {"swap_axes", "crown_concretize", "crown_relu"}
+CPU_ALONE = {"swap_axes", "crown_concretize", "crown_relu", "crown_windows"}
 # Files of ops/ and native/ that serve several operators.
 SHARED = {"layout"}
 
@@ -43,7 +44,7 @@ def test_stems_agree_on_every_floor():
     reference = stems("fastbound/reference")
     assert reference, "no reference at all"
     assert stems("fastbound/ops") - SHARED == reference
-    assert stems("fastbound/native") - SHARED <= reference
+    assert stems("fastbound/native") - SHARED - HELPERS <= reference
     assert stems("kernels") <= reference
     assert set(listed()) - HELPERS <= reference
 
@@ -52,6 +53,19 @@ def test_every_listed_operator_is_bound():
     names = [name for name in dir(_C) if not name.startswith("_")]
     for stem in listed():
         assert any(name.startswith(stem) for name in names), f"{stem} binds nothing"
+
+
+def test_the_stub_says_what_is_bound():
+    stub = ast.parse((ROOT / "fastbound/_C.pyi").read_text()).body
+    written = {f.name: [a.arg for a in f.args.args] for f in stub if isinstance(f, ast.FunctionDef)}
+    bound = {
+        name: re.findall(r"(\w+): ", function.__doc__.partition(" -> ")[0])
+        for name, function in vars(_C).items()
+        if callable(function) and not name.startswith("_")
+    }
+    if not _C.built_with_cuda:
+        written = {name: arguments for name, arguments in written.items() if not name.endswith("_cuda")}
+    assert written == bound
 
 
 def test_kernels_are_a_subpackage():

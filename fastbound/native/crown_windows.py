@@ -9,7 +9,7 @@ from fastbound import _C
 from fastbound.backends import needs_grad
 from fastbound.native import DTYPE_CODES, pointer
 
-Pair = tuple[int, ...]
+Pair = tuple[int, int]
 
 
 def supported(values: Tensor, *others: Tensor | None) -> bool:
@@ -22,18 +22,24 @@ def supported(values: Tensor, *others: Tensor | None) -> bool:
 def windows_through_lines(
     values: Tensor,  # [B, S, C, h, w]
     base: Tensor,  # [B, S, 2]
-    lines: tuple[
-        Tensor, Tensor | None, Tensor, Tensor
-    ],  # lower slope, its offset, upper slope, its offset [B, C, H, W]
+    lines: tuple[Tensor, Tensor | None, Tensor, Tensor],  # [B, C, H, W]: lower slope and offset, upper slope and offset
     stride: Pair,
     start: Pair,
 ) -> tuple[Tensor, Tensor]:  # [B, S, C, h, w], [B, S]
     values, base = _innermost(values), base.contiguous()
     maps = [None if line is None else _innermost(line) for line in lines]
     out, bias = torch.empty_like(values), values.new_zeros(values.shape[:2])
+    lower_slope, lower_offset, upper_slope, upper_offset = (pointer(line) for line in maps)
     _C.crown_windows_lines(
         DTYPE_CODES[values.dtype],
-        *(pointer(t) for t in (values, base, *maps, out, bias)),
+        values.data_ptr(),
+        base.data_ptr(),
+        lower_slope,
+        lower_offset,
+        upper_slope,
+        upper_offset,
+        out.data_ptr(),
+        bias.data_ptr(),
         *_geometry(values, lines[0], stride, start),
     )
     return out, bias
@@ -51,7 +57,11 @@ def windows_concretized(
     out = values.new_zeros(values.shape[:2])
     _C.crown_windows_concretize(
         DTYPE_CODES[values.dtype],
-        *(pointer(t) for t in (values, base, center, radius, out)),
+        values.data_ptr(),
+        base.data_ptr(),
+        center.data_ptr(),
+        radius.data_ptr(),
+        out.data_ptr(),
         *_geometry(values, center, stride, start),
     )
     return out
@@ -69,12 +79,14 @@ def fold_convolution(
 
     For one or two channels oneDNN's takes 5 times as long.
     """
-    outputs, channels, *kernel = weight.shape
+    outputs, channels, kernel_height, kernel_width = weight.shape
     pixels = _innermost(maps).movedim(1, -1)
     columns = pixels.reshape(-1, outputs) @ weight.permute(0, 2, 3, 1).reshape(outputs, -1)
     out = maps.new_empty(maps.shape[0], *size, channels)
-    geometry = (maps.shape[0], maps.shape[2:], kernel, channels, size, stride, padding, dilation)
-    _C.crown_windows_fold(DTYPE_CODES[maps.dtype], pointer(columns), pointer(out), *geometry, torch.get_num_threads())
+    count, _, height, width = maps.shape
+    geometry = ((height, width), (kernel_height, kernel_width), channels, size, stride, padding, dilation)
+    threads = torch.get_num_threads()
+    _C.crown_windows_fold(DTYPE_CODES[maps.dtype], columns.data_ptr(), out.data_ptr(), count, *geometry, threads)
     return out.movedim(-1, 1)
 
 
@@ -82,7 +94,9 @@ def _innermost(x: Tensor) -> Tensor:  # [*, C, h, w]
     return x.movedim(-3, -1).contiguous().movedim(-1, -3)
 
 
-def _geometry(values: Tensor, like: Tensor, stride: Pair, start: Pair) -> tuple[object, ...]:
+def _geometry(
+    values: Tensor, like: Tensor, stride: Pair, start: Pair
+) -> tuple[int, int, tuple[int, int, int], Pair, Pair, Pair, int]:
     batch, functions, channels, height, width = values.shape
-    threads = torch.get_num_threads()
-    return batch, functions, (height, width, channels), tuple(like.shape[2:]), stride, start, threads
+    size, threads = (like.shape[2], like.shape[3]), torch.get_num_threads()
+    return batch, functions, (height, width, channels), size, stride, start, threads

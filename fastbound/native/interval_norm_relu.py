@@ -105,7 +105,10 @@ def interval_norm_relu_bwd(
         _pointer(nominal_add),
         d_stack.data_ptr(),
         d_radius.data_ptr(),
-        *(streams, *layout, slope, threads),
+        streams,
+        *layout,
+        slope,
+        threads,
     )
     return d_stack, d_radius, d_weight, d_bias
 

@@ -61,6 +61,4 @@ def _native(x: Tensor) -> bool:
 
 
 def _swap(x: Tensor, out: Tensor, outer: int, rows: int, columns: int) -> None:
-    _C.swap_axes(
-        DTYPE_CODES[x.dtype], x.data_ptr(), out.data_ptr(), outer, rows, columns, torch.get_num_threads()
-    )
+    _C.swap_axes(DTYPE_CODES[x.dtype], x.data_ptr(), out.data_ptr(), outer, rows, columns, torch.get_num_threads())

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 Pair = tuple[int, int]
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -26,7 +27,7 @@ def crown_conv2d_fwd(
     groups: int,
 ) -> tuple[Tensor, Tensor]:  # [B, S, C, H, W], [B, S]
     shape = (rows.shape[0] * rows.shape[1], weight.shape[1] * groups, *size)
-    out = torch.nn.grad.conv2d_input(shape, weight, rows.flatten(0, 1), stride, padding, dilation, groups)
+    out = conv2d_input(shape, weight, rows.flatten(0, 1), stride, padding, dilation, groups)
     constant = rows.new_zeros(rows.shape[:2]) if bias is None else rows.flatten(3).sum(3) @ bias
     return out.unflatten(0, rows.shape[:2]), constant
 
@@ -51,7 +52,7 @@ def crown_conv2d_bwd(
         if needs[0]:
             d_rows = F.conv2d(grad, weight, None, *geometry).unflatten(0, rows.shape[:2])
         if needs[1]:
-            d_weight = torch.nn.grad.conv2d_weight(grad, weight.shape, rows.flatten(0, 1), *geometry)
+            d_weight = conv2d_weight(grad, weight.shape, rows.flatten(0, 1), *geometry)
     if grad_bias is not None and bias is not None:
         if needs[0]:
             constant = (grad_bias.unsqueeze(2) * bias)[..., None, None].expand(rows.shape)

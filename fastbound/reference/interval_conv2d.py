@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 Pair = tuple[int, int]
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -50,15 +51,15 @@ def interval_conv2d_bwd(
         grad = grad_stack.flatten(0, 1)
         if needs[0]:
             shape = stack.flatten(0, 1).shape
-            d_stack = torch.nn.grad.conv2d_input(shape, weight, grad, *geometry).unflatten(0, stack.shape[:2])
+            d_stack = conv2d_input(shape, weight, grad, *geometry).unflatten(0, stack.shape[:2])
         if needs[2]:
-            d_weight = torch.nn.grad.conv2d_weight(stack.flatten(0, 1), weight.shape, grad, *geometry)
+            d_weight = conv2d_weight(stack.flatten(0, 1), weight.shape, grad, *geometry)
         d_bias = grad.sum((0, 2, 3)) if needs[3] else None
     if grad_radius is not None:
         if needs[1]:
-            d_radius = torch.nn.grad.conv2d_input(radius.shape, weight.abs(), grad_radius, *geometry)
+            d_radius = conv2d_input(radius.shape, weight.abs(), grad_radius, *geometry)
         if needs[2]:
-            product = weight.sign() * torch.nn.grad.conv2d_weight(radius, weight.shape, grad_radius, *geometry)
+            product = weight.sign() * conv2d_weight(radius, weight.shape, grad_radius, *geometry)
             d_weight = product if d_weight is None else d_weight + product
     return d_stack, d_radius, d_weight, d_bias
 
