@@ -39,7 +39,7 @@ def linf_box(
     """
     require_floating("x", x)
     _require_batch(x)
-    eps = _broadcast("eps", eps, x)
+    given, eps = eps, _broadcast("eps", eps, x)
     require(
         ((eps.detach() >= 0) & eps.detach().isfinite()).all(), "eps: wanted finite numbers >= 0, got others (or NaN)."
     )
