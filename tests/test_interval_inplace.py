@@ -99,9 +99,19 @@ def test_aliases_see_the_result(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "copied", [lambda x: x * 1, lambda x: x / 1, lambda x: x + 0, lambda x: x.clone(), lambda x: -(-x), lambda x: x.abs(),
-               lambda x: x.to(torch.float64, copy=True), lambda x: torch.cat([x]), lambda x: F.pad(x, (0, 0))]
-)  # fmt: skip
+    "copied",
+    [
+        lambda x: x * 1,
+        lambda x: x / 1,
+        lambda x: x + 0,
+        lambda x: x.clone(),
+        lambda x: -1 * -x,
+        lambda x: x.abs(),
+        lambda x: x.to(torch.float64, copy=True),
+        lambda x: torch.cat([x]),
+        lambda x: F.pad(x, (0, 0)),
+    ],
+)
 def test_copies_do_not_see_it(copied: Callable[[Any], Any]) -> None:
     def model(x: Any) -> Any:
         y = copied(x)
