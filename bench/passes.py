@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def forward_backward(function: Callable[..., Any], *args: Any) -> None:
-    """Run ``function`` on ``args`` and push ones back through all its outputs into the arguments that take gradients."""
+    """Run ``function`` on ``args`` and push ones back through its outputs into the arguments that take gradients."""
     outputs = function(*args)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     wanted = [a for a in args if isinstance(a, Tensor) and a.requires_grad]

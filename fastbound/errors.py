@@ -9,7 +9,7 @@ class MissingRuleError(NotImplementedError, AttributeError):
 
 
 class TapeError(RuntimeError):
-    """A bound was asked of a tape that can no longer answer: freed by ``backward()``, or recorded with other weights."""
+    """A bound was asked of a tape that can no longer answer: ``backward()`` freed it, or the weights have changed."""
 
 
 class BackendError(RuntimeError):

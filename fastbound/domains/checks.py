@@ -23,7 +23,8 @@ def require_floating(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name}: wanted a torch.Tensor, got {type(tensor).__name__}.")
     if not tensor.is_floating_point():
         raise TypeError(
-            f"{name}: wanted a floating-point tensor, got {tensor.dtype}; convert the pixels first, e.g. x.float() / 255."
+            f"{name}: wanted a floating-point tensor, got {tensor.dtype}; convert the pixels first, "
+            "e.g. x.float() / 255."
         )
     if tensor.dtype in (torch.float16, torch.bfloat16) and tensor.device.type == "cpu":
         raise TypeError(f"{name}: {tensor.dtype} bounds are not supported on CPU; pass float32 or float64.")

@@ -54,7 +54,7 @@ class Norm(NamedTuple):
     batch_statistics: bool  # mean and var are those of the parent's nominal stream, and carry its gradient
 
     def affine(self, nominal: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Scale and shift [C], differentiable, through the batch statistics of ``nominal`` [B, C, *] if they are used."""
+        """Scale and shift [C], differentiable, through the statistics of ``nominal`` [B, C, *] where they are used."""
         mean, var = self.mean, self.var
         if self.batch_statistics and nominal is not None and nominal.requires_grad:
             var, mean = torch.var_mean(nominal, [d for d in range(nominal.dim()) if d != 1], correction=0)

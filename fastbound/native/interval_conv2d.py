@@ -1,4 +1,4 @@
-"""`interval_conv2d` on CPU: oneDNN convolutions on channels_last maps, which measure 1.05-3.4 times faster than NCHW."""
+"""`interval_conv2d` on CPU: oneDNN convolutions on channels_last maps, measured 1.05-3.4 times faster than NCHW."""
 
 from __future__ import annotations
 

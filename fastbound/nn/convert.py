@@ -26,8 +26,8 @@ def convert(model: Module) -> Module:
 
     Boxes flow through unconverted models too; a converted one skips the dispatch of each layer, and an active
     SyncBatchNorm, which dispatches to nothing, works. Parameters, buffers, hooks and the state_dict stay what they are.
-    Conv-BatchNorm-ReLU runs as one product and one pass over all streams. Subclasses of the layers are left alone: their
-    own ``forward`` runs.
+    Conv-BatchNorm-ReLU runs as one product and one pass over all streams. Subclasses of the layers are left alone:
+    their own ``forward`` runs.
 
     Args:
         model: any module. Converting twice changes nothing.

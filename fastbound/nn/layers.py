@@ -27,9 +27,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Any) -> Any:
         if isinstance(input, Interval) and self.padding_mode == "zeros":
-            return conv2d(
-                input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
-            )
+            return conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         return super().forward(input)
 
 
@@ -62,7 +60,9 @@ class SyncBatchNorm(nn.SyncBatchNorm):
             return super().forward(input)
         nominal = input.nominal
         if nominal is None:
-            raise ValueError("SyncBatchNorm: batch statistics need the clean activations; pass nominal=True to linf_box.")
+            raise ValueError(
+                "SyncBatchNorm: batch statistics need the clean activations; pass nominal=True to linf_box."
+            )
         dims = [d for d in range(nominal.dim()) if d != 1]
         sums = torch.stack((nominal.sum(dims), nominal.square().sum(dims)))  # [2, C]
         count = nominal.new_tensor([nominal.numel() / nominal.shape[1]])

@@ -26,8 +26,8 @@ def crown_relu(
     Args:
         rows: S functions a sample. center, radius: the box of x. All float32 or float64.
         scale, shift: the affine map per channel, both or neither.
-        offset: what multiplies the rows behind the ReLU as a constant: ``shift``, plus ``scale`` times a bias that x contains
-            and that its own rule then leaves out.
+        offset: what multiplies the rows behind the ReLU as a constant: ``shift``, plus ``scale`` times a bias that x
+            contains and that its own rule then leaves out.
         negative_slope: in [0, 1]; 0 is ReLU.
         relaxation: the lower line of unstable neurons: ``"adaptive"``, ``"same-slope"``, ``"zero"`` or ``"one"``.
 
@@ -47,8 +47,8 @@ def crown_relu(
         raise ValueError(f"relaxation: wanted one of {', '.join(RELAXATIONS)}, got {relaxation!r}.")
     if rows.dim() < 3 or rows.shape[:1] + rows.shape[2:] != center.shape or center.shape != radius.shape:
         raise ValueError(
-            f"crown_relu: rows {tuple(rows.shape)} do not belong to bounds {tuple(center.shape)}, {tuple(radius.shape)}; "
-            "wanted [B, S, *] and twice [B, *]."
+            f"crown_relu: rows {tuple(rows.shape)} do not belong to bounds {tuple(center.shape)}, {tuple(radius.shape)}"
+            "; wanted [B, S, *] and twice [B, *]."
         )
     code = backends.find("crown_relu", rows)
     settings = (negative_slope, relaxation)

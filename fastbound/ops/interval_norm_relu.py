@@ -36,7 +36,7 @@ def interval_norm_relu(
         batch_statistics: mean and var are those of ``stack[0]``, and the gradient passes through them.
 
     Raises:
-        ValueError: a slope outside [0, 1], or shapes that do not match. BackendError: a requested backend cannot serve it.
+        ValueError: a slope outside [0, 1], shapes that do not match. BackendError: a requested backend cannot serve it.
 
     Soundness: rounded to nearest; with batch statistics, for the statistics frozen at the nominal batch.
     Source: Gowal et al., 2018, arXiv 1810.12715 (ReLU); Shi et al., 2021, arXiv 2103.17268 (BatchNorm).
@@ -44,7 +44,9 @@ def interval_norm_relu(
     if not 0 <= negative_slope <= 1:
         raise ValueError(f"negative_slope: wanted a number in [0, 1], got {negative_slope}.")
     if mean is not None and (radius.dim() < 2 or mean.shape != radius.shape[1:2]):
-        raise ValueError(f"mean: wanted shape {tuple(radius.shape[1:2])} for a map {tuple(radius.shape)}, got {tuple(mean.shape)}.")
+        raise ValueError(
+            f"mean: wanted shape {tuple(radius.shape[1:2])} for a map {tuple(radius.shape)}, got {tuple(mean.shape)}."
+        )
     code = backends.find("interval_norm_relu", radius)
     if torch.compiler.is_compiling():
         if batch_statistics:

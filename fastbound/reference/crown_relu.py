@@ -1,17 +1,17 @@
 """One backward step of linear bounds through a (leaky) ReLU, with the affine map in front of it.
 
 A lower bound ``rows . relu(z)`` with z in [l, u] takes the lower line where a coefficient is >= 0 and the upper line
-where it is negative (Zhang et al., 2018, arXiv 1811.00866; CROWN-IBP: Zhang et al., 2020, arXiv 1906.06316). With slope a
-in [0, 1] on the negative side, in center and radius (``q = c / r``):
+where it is negative (Zhang et al., 2018, arXiv 1811.00866; CROWN-IBP: Zhang et al., 2020, arXiv 1906.06316). With slope
+a in [0, 1] on the negative side, in center and radius (``q = c / r``):
 
 * c >= r: both lines z; c <= -r: both lines a z;
-* else the upper line is the chord ``s z + t``, ``s = (1 + a) / 2 + (1 - a) / 2 q``, ``t = (1 - a) / 2 (r - c q)``, and the lower
-  line any slope in [a, 1] through 0: see `RELAXATIONS`. The test ``|c| < r`` is exact and r > 0 behind it, so no
-  denominator needs a guard.
+* else the upper line is the chord ``s z + t``, ``s = (1 + a) / 2 + (1 - a) / 2 q``, ``t = (1 - a) / 2 (r - c q)``, and
+  the lower line any slope in [a, 1] through 0: see `RELAXATIONS`. The test ``|c| < r`` is exact and r > 0 behind it, so
+  no denominator needs a guard.
 
-In front of it, ``z = scale x + shift`` per channel (BatchNorm) for x in (center, radius). The result is a function of x:
-``rows' = scale rows k`` and a bias ``sum min(rows, 0) t + rows k offset`` with k the slope taken. ``offset`` is ``shift`` plus
-whatever else is constant per channel, such as ``scale`` times the bias of the convolution that made x.
+In front of it, ``z = scale x + shift`` per channel (BatchNorm) for x in (center, radius). The result is a function of
+x: ``rows' = scale rows k`` and a bias ``sum min(rows, 0) t + rows k offset`` with k the slope taken. ``offset`` is
+``shift`` plus whatever else is constant per channel, such as ``scale`` times the bias of the convolution that made x.
 """
 
 from __future__ import annotations

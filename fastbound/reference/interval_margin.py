@@ -1,8 +1,8 @@
 """Margins ``z_y - z_j`` of the last linear layer, with the specification merged into its weights.
 
 ``m_j = (w_y - w_j) c + b_y - b_j``, radius ``|w_y - w_j| r`` for the classes j != y in increasing order (last-layer
-elision: Gowal et al., 2018, arXiv 1810.12715, section 3). The center needs no merged weights, it is a difference of logits;
-the radius does, and this formula makes no [B, K - 1, D] either: it goes through the classes one by one.
+elision: Gowal et al., 2018, arXiv 1810.12715, section 3). The center needs no merged weights, it is a difference of
+logits; the radius does, and this formula makes no [B, K - 1, D] either: it goes through the classes one by one.
 """
 
 from __future__ import annotations

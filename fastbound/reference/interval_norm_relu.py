@@ -7,8 +7,8 @@ Leaky ReLU with slope a >= 0 (0: ReLU, 1: no activation) is monotone, so with l 
 
 Batch statistics are those of the nominal stream (Xu et al., 2020, arXiv 2002.12920; Shi et al., 2021, arXiv
 2103.17268), and the gradient passes through them: with g the gradient of the affine output of all streams,
-``S = sum g x + sign(s) sum g_r r`` and ``T = sum g`` give ``dweight = (S - mean T) / sqrt(var + eps)``, ``dbias = T`` and, for
-the nominal stream, ``dn += -s T / M - (n - mean) s (S - mean T) / ((var + eps) M)`` with M elements a channel.
+``S = sum g x + sign(s) sum g_r r`` and ``T = sum g`` give ``dweight = (S - mean T) / sqrt(var + eps)``, ``dbias = T``
+and, for the nominal stream, ``dn += -s T / M - (n - mean) s (S - mean T) / ((var + eps) M)`` with M elements a channel.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from fastbound.ops.layout import contiguous
 def apply(
     input: Interval, function: Callable[[Tensor], Tensor], on_stack: Callable[[Tensor], Tensor] | None, name: str
 ) -> Interval:
-    """An Interval through a linear ``function`` of [B, *S] with coefficients >= 0; ``on_stack`` is its twin on [N, B, *S]."""
+    """An Interval through a linear ``function`` of [B, *S], coefficients >= 0; ``on_stack``: its twin on [N, B, *S]."""
     stack, radius = input.node.streams
     values = torch.stack([function(stream) for stream in stack]) if on_stack is None else on_stack(stack)
     return emit(LinearMap(function, name), (input,), values, function(radius))
