@@ -14,8 +14,8 @@ def robust_cross_entropy(margins: Interval) -> Tensor:
     """Cross-entropy of the worst-case logits, ``mean_b log(1 + sum_j exp(-lower_bj))``.
 
     Args:
-        margins: `Interval` [B, K - 1] of margins z_y - z_j, from ``fastbound.bound(..., spec=margin_spec(...))``; only its
-            lower end is read.
+        margins: `Interval` [B, K - 1] of margins z_y - z_j, from ``fastbound.bound(..., spec=margin_spec(...))``; only
+            its lower end is read.
 
     Returns:
         Scalar tensor.
@@ -39,8 +39,8 @@ def robust_cross_entropy(margins: Interval) -> Tensor:
 def fused_cross_entropy(out: Interval, labels: Tensor, beta: float) -> Tensor:  # labels [B]
     """Robust cross-entropy with CROWN-IBP bounds from one backward row a sample, whatever the number of classes.
 
-    Bounds ``sum_k exp(z_k - z_y)`` itself: by intervals p <= z_k - z_y <= q as ``sum exp(q)``, and by replacing each exp with its
-    chord on [p, q], which leaves one linear function of the logits to bound from above. The loss is
+    Bounds ``sum_k exp(z_k - z_y)`` itself: by intervals p <= z_k - z_y <= q as ``sum exp(q)``, and by replacing each
+    exp with its chord on [p, q], which leaves one linear function of the logits to bound from above. The loss is
     ``mean log(beta crown + (1 - beta) ibp)``, both sums shifted by M = max q.
 
     Args:
@@ -52,11 +52,11 @@ def fused_cross_entropy(out: Interval, labels: Tensor, beta: float) -> Tensor:  
         Scalar tensor.
 
     Raises:
-        TypeError: not an Interval. ValueError: not [B, K], labels out of range, beta outside [0, 1]. MissingRuleError, TapeError:
-        see `bound`.
+        TypeError: not an Interval. ValueError: not [B, K], labels out of range, beta outside [0, 1].
+        MissingRuleError, TapeError: see `bound`.
 
-    Soundness: an upper bound on the mean worst-case cross-entropy, rounded to nearest. The chord is raised to hold at both
-    ends however its slope was rounded.
+    Soundness: an upper bound on the mean worst-case cross-entropy, rounded to nearest. The chord is raised to hold at
+    both ends however its slope was rounded.
     Source: Xu et al., 2020, arXiv 2002.12920, section 3.3.
     """
     if not isinstance(out, Interval):
@@ -77,7 +77,7 @@ def fused_cross_entropy(out: Interval, labels: Tensor, beta: float) -> Tensor:  
 
 
 def _chord_sum(out: Interval, labels: Tensor, low: Tensor, high: Tensor, shift: Tensor) -> Tensor:
-    """An upper bound [B] of ``sum_k exp(z_k - z_y - shift)`` where [low, high], each [B, K - 1], holds the differences."""
+    """An upper bound [B] of ``sum_k exp(z_k - z_y - shift)``; [low, high], each [B, K - 1], holds the differences."""
     low, high = low - shift.unsqueeze(1), high - shift.unsqueeze(1)
     width = high - low
     at_low, at_high = low.exp(), high.exp()

@@ -43,8 +43,8 @@ def bound(
 
     Args:
         out: an output with its tape.
-        method: ``"crown-ibp"``: interval bounds inside, one backward pass, never intersected. ``"crown"``: bounds in front
-            of every non-linear function tightened by backward passes of their own, everything intersected with IBP.
+        method: ``"crown-ibp"``: interval bounds inside, one backward pass, never intersected. ``"crown"``: bounds in
+            front of every non-linear function tightened by backward passes of their own, all intersected with IBP.
         spec: [B, S, K], or None for the outputs themselves, of any shape.
         relaxation: lower line of unstable ReLUs: ``"adaptive"``, ``"same-slope"``, ``"zero"`` or ``"one"``.
         fallback: ``"ibp"`` stops the walk at a function without a backward rule, with that function's interval; None
@@ -60,9 +60,10 @@ def bound(
         MissingRuleError: a function without a backward rule, named with its module.
         TapeError: a freed tape, changed weights, or an output made under no_grad that is asked for gradients.
 
-    Soundness: rounded to nearest. Gradients pass through slopes and pre-activation bounds; the choice of adaptive slopes and
-    of points of tangency is piecewise constant.
-    Source: Zhang et al., 2018, arXiv 1811.00866; Zhang et al., 2020, arXiv 1906.06316; Xu et al., 2020, arXiv 2002.12920.
+    Soundness: rounded to nearest. Gradients pass through slopes and pre-activation bounds; the choice of adaptive
+    slopes and of points of tangency is piecewise constant.
+    Source: Zhang et al., 2018, arXiv 1811.00866; Zhang et al., 2020, arXiv 1906.06316;
+    Xu et al., 2020, arXiv 2002.12920.
     """
     problem = _Problem(out, method, spec, Options(relaxation, fallback, memory_budget))
     return LazyBounds(problem.shape, lambda: problem.end(1.0), lambda: problem.end(-1.0), problem.nominal)
@@ -79,8 +80,8 @@ def linear_function(
 ) -> LinearFunction:
     """The linear function of the input that bounds ``spec @ out`` from below, or from above with ``upper=True``.
 
-    It holds at every point of the box: ``linear_function(out, spec)(x) <= spec @ model(x)``. Arguments, errors, soundness and
-    source are those of `bound`; outputs of more dimensions are flattened to S rows where spec is None.
+    It holds at every point of the box: ``linear_function(out, spec)(x) <= spec @ model(x)``. Arguments, errors,
+    soundness and source are those of `bound`; outputs of more dimensions are flattened to S rows where spec is None.
     """
     problem = _Problem(out, method, spec, Options(relaxation, None, memory_budget))
     sign = -1.0 if upper else 1.0

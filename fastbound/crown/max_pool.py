@@ -16,10 +16,10 @@ def max_pool(
     center: Tensor,  # [B, *outer, *in]
     radius: Tensor,  # [B, *outer, *in]
 ) -> tuple[Tensor, Tensor]:  # [B, S, *outer, *in], [B, S]
-    """Rows through the relaxation of a maximum: the input with the largest lower bound below it; above it that same input
-    where it dominates all others of the window, else the largest upper bound.
+    """Rows through the relaxation of a maximum: below it the input with the largest lower bound; above it that same
+    input where it dominates all others of the window, else the largest upper bound.
 
-    Source: Boopathy et al., 2019, arXiv 1811.12395 (a constant above), Singh et al., 2019 (DeepPoly: the dominating input).
+    Source: Boopathy et al., 2019, arXiv 1811.12395 (a constant above); Singh et al., 2019 (DeepPoly: dominating input).
     """
     spatial = len(record.kernel)
     size, out_size = center.shape[-spatial:], rows.shape[-spatial:]

@@ -1,7 +1,7 @@
 """How linear functions pass backwards through each record of the tape. Importing this module registers the rules.
 
-All rows belong to lower bounds: a coefficient >= 0 takes the lower line of a non-linear function, a negative one the upper
-line. Upper bounds are lower bounds of negated functions.
+All rows belong to lower bounds: a coefficient >= 0 takes the lower line of a non-linear function, a negative one the
+upper line. Upper bounds are lower bounds of negated functions.
 """
 
 from __future__ import annotations

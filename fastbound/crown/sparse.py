@@ -72,7 +72,7 @@ class Units(NamedTuple):
 
 
 class Patches(NamedTuple):
-    """Row s of sample b is zero outside a window with the corner ``base[b, s] * stride + start`` of a map of ``size``."""
+    """Row s of sample b is zero outside a window at ``base[b, s] * stride + start`` of a map of ``size``."""
 
     values: Tensor  # [B, S, C, h, w], channels innermost in memory; whatever stands outside the map does not count
     base: Tensor  # [B, S, 2]
