@@ -25,6 +25,7 @@ PACKAGES = {"native": "fastbound.native", "triton": "fastbound.kernels", "refere
 PREFERENCE = {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")}
 
 _requested: contextvars.ContextVar[str | None] = contextvars.ContextVar("fastbound_backend", default=None)
+_requested_of_compiler: list[str] = []  # the same for the compiler, which cannot read a context variable
 
 
 @contextlib.contextmanager
@@ -41,16 +42,19 @@ def use_backend(name: str) -> Iterator[None]:
     if name not in PACKAGES:
         raise ValueError(f"backend: wanted one of {', '.join(sorted(PACKAGES))}, got {name!r}.")
     token = _requested.set(name)
+    _requested_of_compiler.append(name)
     try:
         yield
     finally:
+        _requested_of_compiler.pop()
         _requested.reset(token)
 
 
 def find(stem: str, tensor: torch.Tensor) -> ModuleType:
     """The module that serves the primitive ``stem`` for tensors like ``tensor`` (its device and dtype)."""
     if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than it calls a kernel
-        return _compiled(stem, _requested.get())
+        _require_compilable(stem, _requested_of_compiler[-1] if _requested_of_compiler else None)
+        return _references[stem]
     return _select(stem, tensor.device.type, tensor.dtype, _requested.get())
 
 
@@ -59,14 +63,12 @@ def needs_grad(*tensors: torch.Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-@cache
-def _compiled(stem: str, requested: str | None) -> ModuleType:
+def _require_compilable(stem: str, requested: str | None) -> None:
     if requested not in (None, "reference"):
         raise BackendError(
             f"backend {requested!r} was requested inside torch.compile, which compiles the reference formula of "
             f"{stem} itself; leave the compiled region or drop use_backend."
         )
-    return importlib.import_module(f"{PACKAGES['reference']}.{stem}")
 
 
 @cache
@@ -118,3 +120,7 @@ def show_config() -> str:
     text = "\n".join(lines)
     print(text)
     return text
+
+
+# The compiler can look a module up, but not import it.
+_references = {stem: importlib.import_module(f"{PACKAGES['reference']}.{stem}") for stem in primitives()}
