@@ -48,7 +48,9 @@ def linf_box(
     ]
     _require_inside(x.detach(), *limits)
     if lower is None and upper is None:
-        return _source(torch.stack((x, x)) if nominal else x.unsqueeze(0), eps.expand_as(x))
+        # Copies: x and eps may be buffers that their owner reuses.
+        radius = (eps.clone() if eps is given else eps).expand_as(x)
+        return _source(torch.stack((x, x)) if nominal else x.clone().unsqueeze(0), radius)
     low, high = x - eps, x + eps
     low = low if limits[0] is None else torch.maximum(low, limits[0])
     high = high if limits[1] is None else torch.minimum(high, limits[1])
