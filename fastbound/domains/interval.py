@@ -15,7 +15,34 @@ from fastbound.domains.tape import Node, Opaque, Record, Tape, enter
 from fastbound.errors import MissingRuleError, TapeError
 
 
-@dataclass(init=False, eq=False, repr=False)
+@dataclass
+class _Tensors:
+    nominal: Tensor | None
+    center: Tensor
+    radius: Tensor
+
+
+def _method(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of Interval that goes through `__torch_function__`, as one of a torch.Tensor does."""
+    function = canonical(function) if out_of_place(function) is None else function
+
+    def call(self: Interval, *args: Any, **kwargs: Any) -> Any:
+        return Interval.__torch_function__(function, (Interval,), (self, *args), kwargs)
+
+    return call
+
+
+def _comparison(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Values are compared by a rule, if somebody writes one; handles, and None, by identity."""
+
+    def call(self: Interval, other: Any) -> Any:
+        if not isinstance(other, (Tensor, int, float)):
+            return NotImplemented
+        return Interval.__torch_function__(function, (Interval,), (self, other))
+
+    return call
+
+
 class Interval:
     """Lower and upper bounds of a tensor, with the clean activations beside them.
 
@@ -30,10 +57,8 @@ class Interval:
         MissingRuleError: for a function or attribute without a rule, naming it and the module.
     """
 
-    # Data-parallel wrappers look for tensors in dataclass fields; these are the properties below.
-    nominal: Tensor | None  # [B, ...]
-    center: Tensor  # [B, ...]
-    radius: Tensor  # [B, ...]
+    # Data-parallel wrappers look for tensors in dataclass fields; these are read from the properties below.
+    __dataclass_fields__ = _Tensors.__dataclass_fields__
 
     __array_ufunc__ = None  # numpy's numbers leave `number * interval` to this class
 
@@ -58,17 +83,17 @@ class Interval:
         return self._node
 
     @property
-    def nominal(self) -> Tensor | None:  # type: ignore[no-redef]  # noqa: F811
+    def nominal(self) -> Tensor | None:
         """Clean activations [B, ...], or None."""
         return self.node.nominal
 
     @property
-    def center(self) -> Tensor:  # type: ignore[no-redef]  # noqa: F811
+    def center(self) -> Tensor:
         """Midpoint [B, ...]."""
         return self.node.center
 
     @property
-    def radius(self) -> Tensor:  # type: ignore[no-redef]  # noqa: F811
+    def radius(self) -> Tensor:
         """Half-width [B, ...], >= 0."""
         return self.node.radius
 
@@ -160,6 +185,30 @@ class Interval:
             result = _opaque(function, result, args, kwargs)
         return _rebind(function, args, kwargs, result) if in_place else result
 
+    __getitem__ = _method(Tensor.__getitem__)
+    __neg__ = _method(Tensor.neg)
+    __abs__ = _method(Tensor.abs)
+    __add__ = __radd__ = _method(Tensor.add)
+    __sub__, __rsub__ = _method(Tensor.sub), _method(torch.rsub)
+    __mul__ = __rmul__ = _method(Tensor.mul)
+    __truediv__ = _method(Tensor.div)
+    __matmul__ = _method(Tensor.matmul)
+    __pow__ = _method(Tensor.pow)
+    __iadd__ = _method(Tensor.add_)
+    __isub__ = _method(Tensor.sub_)
+    __imul__ = _method(Tensor.mul_)
+    __itruediv__ = _method(Tensor.div_)
+    __lt__ = _method(Tensor.lt)
+    __le__ = _method(Tensor.le)
+    __gt__ = _method(Tensor.gt)
+    __ge__ = _method(Tensor.ge)
+    __eq__ = _comparison(Tensor.eq)
+    __ne__ = _comparison(Tensor.ne)
+    __hash__ = object.__hash__
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return Interval.__torch_function__(torch.div, (Interval,), (other, self))
+
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):
             raise AttributeError(name)
@@ -167,13 +216,13 @@ class Interval:
         if "SyncBatchNorm" in where:
             raise MissingRuleError(f"an active SyncBatchNorm{where} does not dispatch; call fastbound.convert(model).")
         raise MissingRuleError(
-            f"Interval has no attribute {name!r}{where}; the model reads or calls torch.Tensor.{name}, which has no rule. "
-            "Write that step of the model with functions that have one (see fastbound.rule)."
+            f"Interval has no attribute {name!r}{where}; the model reads or calls torch.Tensor.{name}, which has no "
+            "rule. Write that step of the model with functions that have one (see fastbound.rule)."
         )
 
 
 def emit(record: Record, inputs: tuple[Interval, ...], stack: Tensor, radius: Tensor) -> Interval:
-    """A new interval with streams ``stack`` [N, B, *S] and ``radius`` [B, *S], made from ``inputs`` as ``record`` says."""
+    """A new interval, ``stack`` [N, B, *S] and ``radius`` [B, *S], made from ``inputs`` as ``record`` says."""
     tape = inputs[0]._node.tape
     if not torch.compiler.is_compiling():
         if tape.grad_enabled and not torch.is_grad_enabled():
@@ -189,7 +238,8 @@ def streams_of(lower: Tensor, upper: Tensor, nominal: Tensor | None) -> tuple[Te
     radius = (upper - lower) / 2
     if nominal is None:
         return ((lower + upper) / 2).unsqueeze(0), radius
-    if torch.is_grad_enabled() and (radius.requires_grad or nominal.requires_grad) or torch.compiler.is_compiling():
+    needs_grad = torch.is_grad_enabled() and (radius.requires_grad or nominal.requires_grad)
+    if needs_grad or torch.compiler.is_compiling():
         return torch.stack((nominal, (lower + upper) / 2)), radius
     stack = radius.new_empty(2, *radius.shape)
     stack[0].copy_(nominal)
@@ -231,8 +281,8 @@ def _rebind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     if not isinstance(target, Interval):
         # No TypeError: Python would turn that of `tensor += interval` into a sum that aliases of the tensor do not see.
         raise NotImplementedError(
-            f"{function_name(function)} cannot write an Interval into a plain tensor{module_path()}; use the out-of-place "
-            "form, e.g. x = x + y."
+            f"{function_name(function)} cannot write an Interval into a plain tensor{module_path()}; use the "
+            "out-of-place form, e.g. x = x + y."
         )
     if target._viewed:
         raise NotImplementedError(
@@ -248,82 +298,14 @@ def _rebind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     return target
 
 
-def _install_methods() -> None:
-    """Give Interval the methods of torch.Tensor that have a functional form, all through `__torch_function__`."""
-    names = (
-        *(
-            "abs",
-            "add",
-            "add_",
-            "sub",
-            "sub_",
-            "mul",
-            "mul_",
-            "div",
-            "div_",
-            "neg",
-            "neg_",
-            "exp",
-            "exp_",
-            "square",
-            "square_",
-        ),
-        *("relu", "relu_", "sigmoid", "sigmoid_", "tanh", "tanh_", "clamp", "clamp_", "clamp_min", "clamp_max", "clip"),
-        *("clamp_min_", "clamp_max_", "abs_", "sum", "mean", "flatten", "unflatten", "view", "reshape", "permute"),
-        *("transpose", "movedim", "squeeze", "unsqueeze", "chunk", "split", "unbind", "select", "narrow", "expand"),
-        *("expand_as", "view_as", "reshape_as", "index_select", "roll", "flip", "contiguous", "clone", "detach", "to"),
-        *("float", "double", "matmul", "repeat", "prelu", "swapaxes", "multiply", "divide"),
-        *("subtract", "absolute", "negative", "true_divide"),
-    )
-    operators = {
-        "__add__": Tensor.add,
-        "__sub__": Tensor.sub,
-        "__mul__": Tensor.mul,
-        "__truediv__": Tensor.div,
-        "__iadd__": Tensor.add_,
-        "__isub__": Tensor.sub_,
-        "__imul__": Tensor.mul_,
-        "__itruediv__": Tensor.div_,
-        "__neg__": Tensor.neg,
-        "__abs__": Tensor.abs,
-        "__getitem__": Tensor.__getitem__,
-        "__matmul__": Tensor.matmul,
-        "__pow__": Tensor.pow,
-        "__lt__": Tensor.lt,
-        "__le__": Tensor.le,
-        "__gt__": Tensor.gt,
-        "__ge__": Tensor.ge,
-    }
-    reflected = {"__radd__": Tensor.add, "__rmul__": Tensor.mul, "__rsub__": torch.rsub}
-
-    def method(function: Callable[..., Any]) -> Callable[..., Any]:
-        function = canonical(function) if out_of_place(function) is None else function
-
-        def call(self: Interval, *args: Any, **kwargs: Any) -> Any:
-            return Interval.__torch_function__(function, (Interval,), (self, *args), kwargs)
-
-        return call
-
-    def reciprocal(self: Interval, other: Any) -> Any:
-        return Interval.__torch_function__(torch.div, (Interval,), (other, self))
-
-    def comparison(function: Callable[..., Any]) -> Callable[..., Any]:
-        """Values are compared by a rule, if somebody writes one; handles, and None, by identity."""
-
-        def call(self: Interval, other: Any) -> Any:
-            if not isinstance(other, (Tensor, int, float)):
-                return NotImplemented
-            return Interval.__torch_function__(function, (Interval,), (self, other))
-
-        return call
-
-    Interval.__rtruediv__ = reciprocal  # type: ignore[attr-defined]
-    Interval.__eq__ = comparison(Tensor.eq)  # type: ignore[method-assign]
-    Interval.__ne__ = comparison(Tensor.ne)  # type: ignore[method-assign]
-    for name in names:
-        setattr(Interval, name, method(getattr(Tensor, name)))
-    for name, function in (operators | reflected).items():
-        setattr(Interval, name, method(function))
-
-
-_install_methods()
+# The methods of torch.Tensor that have a functional form.
+for _name in (
+    *("abs", "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "neg", "neg_", "exp", "exp_", "square"),
+    *("relu", "relu_", "sigmoid", "sigmoid_", "tanh", "tanh_", "clamp", "clamp_", "clamp_min", "clamp_max", "clip"),
+    *("clamp_min_", "clamp_max_", "abs_", "sum", "mean", "flatten", "unflatten", "view", "reshape", "permute"),
+    *("transpose", "movedim", "squeeze", "unsqueeze", "chunk", "split", "unbind", "select", "narrow", "expand"),
+    *("expand_as", "view_as", "reshape_as", "index_select", "roll", "flip", "contiguous", "clone", "detach", "to"),
+    *("float", "double", "matmul", "repeat", "prelu", "swapaxes", "multiply", "divide"),
+    *("subtract", "absolute", "negative", "true_divide", "square_"),
+):
+    setattr(Interval, _name, _method(getattr(Tensor, _name)))
