@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastbound.crown.max_pool import max_pool
 from fastbound.crown.relaxations import Lines
+from fastbound.crown.statistics import norm_affine
 from fastbound.crown.walk import Walk, backward_rule
 from fastbound.domains.tape import (
     Clamp,
@@ -86,12 +87,6 @@ def _norm(walk: Walk, node: Node, rows: Tensor) -> None:
     shape = (-1, *(1,) * (rows.dim() - 3))
     walk.add(_per_channel(rows) @ shift)
     walk.give(node.inputs[0], rows * scale.view(shape))
-
-
-def norm_affine(node: Node) -> tuple[Tensor, Tensor]:  # [C], [C]
-    """Scale and shift of a BatchNorm; the batch statistics carry gradients where the nominal stream does."""
-    record: Norm = node.record  # type: ignore[assignment]
-    return record.affine(node.inputs[0].nominal if torch.is_grad_enabled() else None)
 
 
 def _per_channel(rows: Tensor) -> Tensor:  # [B, S, C, *] -> [B, S, C]

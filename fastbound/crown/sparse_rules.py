@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fastbound.crown.rules import norm_affine
 from fastbound.crown.sparse import Patches, Units
+from fastbound.crown.statistics import norm_affine
 from fastbound.crown.walk import Walk, backward_rule
 from fastbound.domains.tape import Clamp, Convolution, LeakyReLU, Linear, Node, Norm, Reshape, Shift, Smooth, Sum
 
