@@ -16,6 +16,8 @@ from torch import Tensor
 
 from fastbound.errors import TapeError
 
+Pair = tuple[int, int]
+
 # ---- the vocabulary ------------------------------------------------------------------------------------------------
 
 
@@ -41,6 +43,11 @@ class Convolution(NamedTuple):
     groups: int
     transposed: bool = False
     output_padding: tuple[int, ...] = ()
+
+    def geometry(self) -> tuple[Pair, Pair, Pair, int]:
+        """Stride, padding, dilation and groups of a convolution over two dimensions."""
+        stride, padding, dilation = ((y, x) for y, x in (self.stride, self.padding, self.dilation))
+        return stride, padding, dilation, self.groups
 
 
 class Norm(NamedTuple):

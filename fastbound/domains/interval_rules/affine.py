@@ -57,8 +57,9 @@ def conv2d(
     _require_dim("conv2d", input, 4)
     stride, dilation = _tuple(stride, 2), _tuple(dilation, 2)
     input, padding = _numeric_padding(input, weight, padding, dilation)
-    streams = interval_conv2d(*input.node.streams, weight, bias, stride, padding, dilation, groups)
-    return emit(Convolution(weight, bias, stride, padding, dilation, groups), (input,), *streams)
+    record = Convolution(weight, bias, stride, padding, dilation, groups)
+    stack, radius = input.node.streams
+    return emit(record, (input,), *interval_conv2d(stack, radius, weight, bias, *record.geometry()))
 
 
 @rule(Interval, F.conv1d)
@@ -192,6 +193,8 @@ def _require_dim(name: str, input: Interval, dim: int) -> None:
 
 def _tuple(value: int | Sequence[int], length: int) -> tuple[int, ...]:
     values = (value,) if isinstance(value, int) else tuple(value)
+    if len(values) not in (1, length):
+        raise ValueError(f"convolution{module_path()}: wanted one number or {length}, got {values}.")
     return values * length if len(values) == 1 else values
 
 

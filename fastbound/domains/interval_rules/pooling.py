@@ -64,12 +64,8 @@ def _adaptive_max_pool(function: Callable[..., Tensor], spatial: int) -> Callabl
     return adaptive_max_pool
 
 
-for _spatial, _function in (
-    (1, F.adaptive_max_pool1d),
-    (2, F.adaptive_max_pool2d),
-    (3, F.adaptive_max_pool3d),
-):
-    rule(Interval, _function)(_adaptive_max_pool(_function, _spatial))
+for _spatial, _adaptive in ((1, F.adaptive_max_pool1d), (2, F.adaptive_max_pool2d), (3, F.adaptive_max_pool3d)):
+    rule(Interval, _adaptive)(_adaptive_max_pool(_adaptive, _spatial))
 
 
 def _avg_pool(function: Callable[..., Tensor]) -> Callable[..., Interval]:
@@ -82,11 +78,11 @@ def _avg_pool(function: Callable[..., Tensor]) -> Callable[..., Interval]:
     return avg_pool
 
 
-for _function in (
+for _average in (
     *(F.avg_pool1d, F.avg_pool2d, F.avg_pool3d),
     *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
 ):
-    rule(Interval, _function)(_avg_pool(_function))
+    rule(Interval, _average)(_avg_pool(_average))
 
 
 def _tuple(value: Size, length: int) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ A function that leaves the batch dimension alone runs once on the whole stack wi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,8 +58,8 @@ def reshape(input: Interval, *shape: Any, **kwargs: Any) -> Interval:
         raise NotImplementedError(f"view(dtype){module_path()} has no meaning for an Interval.")
     node = input.node
     if len(sizes) == 2 and _is_flatten(node, sizes):
-        shape = torch.Size((node.shape[0], node.shape[1:].numel()))
-        return _view(Interval(PendingFlatten(Reshape(), node, shape, lambda: _flattened(node))), input)
+        flat = torch.Size((node.shape[0], node.shape[1:].numel()))
+        return _view(Interval(PendingFlatten(Reshape(), node, flat, lambda: _flattened(node))), input)
     stack, radius = (contiguous(x) for x in node.streams)
     radius = radius.reshape(sizes)
     batched = radius.dim() > 0 and input.dim() > 0 and radius.shape[0] == input.shape[0]
@@ -70,7 +71,7 @@ def _is_flatten(node: Node, sizes: tuple[int, ...]) -> bool:
     """Whether a map that is not in row-major order becomes rows of features."""
     if torch.compiler.is_compiling() or len(node.shape) != 4 or node.radius.is_contiguous():
         return False
-    batch, features = node.shape[0], node.shape[1:].numel()
+    batch, features = node.shape[0], math.prod(node.shape[1:])
     return sizes in ((batch, features), (batch, -1)) or (sizes == (-1, features) and features > 0)
 
 
@@ -182,8 +183,8 @@ def getitem(input: Interval, index: Any) -> Interval:
         )
     # None and Ellipsis shift with the stream dimension; tensor indices keep their place behind it.
     simple = all(p is None or p is Ellipsis or isinstance(p, (int, slice)) for p in parts)
-    on_stack = (lambda x: x[(slice(None), *parts)]) if simple else None
-    result = apply(input, lambda x: x[index], on_stack, "indexing")
+    shifted = (slice(None), *parts)
+    result = apply(input, lambda x: x[index], (lambda x: x[shifted]) if simple else None, "indexing")
     return _view(result, input) if simple else result
 
 
