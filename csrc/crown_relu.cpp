@@ -90,9 +90,9 @@ void bind_crown_relu(pybind11::module_& m) {
         arg("shift"), arg("offset"), arg("out_rows"), arg("bias"), arg("batch"), arg("functions"), arg("outer"),
         arg("channels"), arg("inner"), arg("slope"), arg("relaxation"), arg("threads"), NoGil());
   m.def("crown_relu_bwd", crown_relu_bwd, arg("dtype"), arg("grad_rows"), arg("grad_bias"), arg("rows"), arg("center"),
-        arg("radius"), arg("scale"), arg("shift"), arg("offset"), arg("out_rows"), arg("out_center"),
-        arg("out_radius"), arg("out_channels"), arg("batch"), arg("functions"), arg("outer"), arg("channels"),
-        arg("inner"), arg("slope"), arg("relaxation"), arg("threads"), NoGil());
+        arg("radius"), arg("scale"), arg("shift"), arg("offset"), arg("out_rows"), arg("out_center"), arg("out_radius"),
+        arg("out_channels"), arg("batch"), arg("functions"), arg("outer"), arg("channels"), arg("inner"), arg("slope"),
+        arg("relaxation"), arg("threads"), NoGil());
 }
 
 }  // namespace fastbound

@@ -5,8 +5,8 @@
 
 namespace fastbound {
 
-// The lower line of an unstable neuron has slope 1 where its center exceeds `threshold`, else that of the negative side;
-// `same_slope` gives it the slope of the chord instead.
+// The lower line of an unstable neuron has slope 1 where its center exceeds `threshold`, else that of the negative
+// side; `same_slope` gives it the slope of the chord instead.
 template <typename T>
 struct Relaxation {
   T slope;      // on the negative side, in [0, 1]

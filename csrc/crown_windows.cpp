@@ -1,11 +1,11 @@
 // Host side: checks and dtype. No arithmetic.
-#include "cpu/crown_windows_cpu.h"
+#include <pybind11/stl.h>
 
 #include <array>
 
+#include "cpu/crown_windows_cpu.h"
 #include "host.h"
 #include "isa.h"
-#include <pybind11/stl.h>
 
 namespace fastbound {
 
@@ -26,8 +26,8 @@ Windows check(Address base, int64_t batch, int64_t functions, Triple window, Pai
   for (const int64_t size : window) require_size(size, "window");
   for (const int64_t size : map) require_size(size, "map");
   if (batch * functions > 0) require_pointer(base, "base");
-  return {in<int64_t>(base), batch * functions, functions, window[0], window[1], window[2], map[0], map[1],
-          {stride[0], stride[1]},  {start[0], start[1]}};
+  return {in<int64_t>(base),      batch * functions,   functions, window[0], window[1], window[2], map[0], map[1],
+          {stride[0], stride[1]}, {start[0], start[1]}};
 }
 
 void crown_windows_lines(int dtype, Address values, Address base, Address lower_slope, Address lower_offset,
@@ -71,8 +71,17 @@ void crown_windows_fold(int dtype, Address columns, Address out_maps, int64_t co
   if (count * map[0] * map[1] * channels == 0) return;
   require_pointer(out_maps, "out");
   if (size[0] * size[1] * kernel[0] * kernel[1] > 0) require_pointer(columns, "columns");
-  const Fold fold{count,  size[0], size[1], kernel[0], kernel[1], channels, map[0], map[1],
-                  {stride[0], stride[1]}, {padding[0], padding[1]}, {dilation[0], dilation[1]}};
+  const Fold fold{count,
+                  size[0],
+                  size[1],
+                  kernel[0],
+                  kernel[1],
+                  channels,
+                  map[0],
+                  map[1],
+                  {stride[0], stride[1]},
+                  {padding[0], padding[1]},
+                  {dilation[0], dilation[1]}};
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     crown_windows<T>().fold(in<T>(columns), out<T>(out_maps), fold, threads);

@@ -1,6 +1,5 @@
 // Compiled once per instruction set.
 #include "cpu/crown_concretize_cpu.h"
-
 #include "cpu/parallel.h"
 
 namespace fastbound {
@@ -48,8 +47,8 @@ void backward_block(const T* __restrict__ x, T grad, const T* __restrict__ c, co
 }
 
 template <typename T>
-void backward(const T* grad, const T* rows, const T* center, const T* radius, T* out_rows, T* out_center,
-              T* out_radius, Index batch, Index functions, Index size, int threads) {
+void backward(const T* grad, const T* rows, const T* center, const T* radius, T* out_rows, T* out_center, T* out_radius,
+              Index batch, Index functions, Index size, int threads) {
   const int shares = useful_threads(threads, batch * functions * size);
   const Index per_sample = (size + kBlock - 1) / kBlock, items = batch * per_sample;
   for_each_share(shares, [&](int share) {

@@ -6,7 +6,7 @@ namespace fastbound {
 
 template <typename T>
 struct CrownConcretize {
-  void (*forward)(const T* rows,                    // [B, S, D]
+  void (*forward)(const T* rows,                     // [B, S, D]
                   const T* center, const T* radius,  // [B, D]
                   T* out,                            // [B, S]
                   std::int64_t batch, std::int64_t functions, std::int64_t size, int threads);

@@ -9,7 +9,7 @@ namespace {
 
 constexpr Index kBlock = 1024;
 
-// run(i, length, channel, step) for elements first + i ...: their channel is constant (step 0) or rises by one (step 1).
+// run(i, length, channel, step) for elements first + i ...: the channel is constant (step 0) or rises by one (step 1).
 template <typename Run>
 __attribute__((always_inline)) inline void channel_runs(CrownShape shape, Index first, Index length, Run run) {
   for (Index i = 0; i < length;) {

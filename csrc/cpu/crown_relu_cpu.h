@@ -15,8 +15,8 @@ struct CrownShape {
 
 template <typename T>
 struct CrownBounds {
-  const T *center, *radius;          // [B, map]
-  const T *scale, *shift, *offset;   // [C] or null
+  const T *center, *radius;         // [B, map]
+  const T *scale, *shift, *offset;  // [C] or null
 };
 
 template <typename T>
@@ -31,10 +31,10 @@ struct CrownRelu {
                    const T* grad_bias,  // [B, S] or null: zero
                    const T* rows,       // [B, S, map]
                    CrownBounds<T> bounds,
-                   T* out_rows,                    // [B, S, map]
-                   T* out_center, T* out_radius,   // [B, map]
-                   T* out_channels,                // [3, C]: gradients of scale, shift, offset
-                   double* scratch,                // [threads, 3, C]
+                   T* out_rows,                   // [B, S, map]
+                   T* out_center, T* out_radius,  // [B, map]
+                   T* out_channels,               // [3, C]: gradients of scale, shift, offset
+                   double* scratch,               // [threads, 3, C]
                    CrownShape shape, Relaxation<T> relaxation, T tiny, int threads);
 };
 

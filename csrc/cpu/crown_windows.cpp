@@ -1,6 +1,5 @@
 // Compiled once per instruction set.
 #include "cpu/crown_windows_cpu.h"
-
 #include "cpu/parallel.h"
 
 namespace fastbound {

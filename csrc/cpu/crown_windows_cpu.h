@@ -19,13 +19,13 @@ struct Fold {
 
 template <typename T>
 struct CrownWindows {
-  void (*lines)(const T* values,                                  // [R, h, w, C]
-                const T* lower_slope, const T* lower_offset,      // [B, H, W, C], the offset may be null: zero
-                const T* upper_slope, const T* upper_offset,      // [B, H, W, C]
-                T* out,                                           // [R, h, w, C]
-                T* bias,                                          // [R]
+  void (*lines)(const T* values,                              // [R, h, w, C]
+                const T* lower_slope, const T* lower_offset,  // [B, H, W, C], the offset may be null: zero
+                const T* upper_slope, const T* upper_offset,  // [B, H, W, C]
+                T* out,                                       // [R, h, w, C]
+                T* bias,                                      // [R]
                 Windows windows, int threads);
-  void (*concretize)(const T* values,                  // [R, h, w, C]
+  void (*concretize)(const T* values,                   // [R, h, w, C]
                      const T* center, const T* radius,  // [B, H, W, C]
                      T* out,                            // [R]
                      Windows windows, int threads);
