@@ -3,7 +3,7 @@
     python bench/compare_auto_lirpa.py            # bounds and gradients on seven networks, then times
     python bench/compare_auto_lirpa.py --no-times
 
-Looseness is (their lower margin - ours) / scale, positive where ours is looser; scale is the mean width of their bounds.
+Looseness is (their lower margin - ours) / scale, positive where ours is looser; scale is their bounds' mean width.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ upper line. Upper bounds are lower bounds of negated functions.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -50,7 +52,7 @@ def _convolution(walk: Walk, node: Node, rows: Tensor) -> None:
     bias = None if id(node) in walk.paid else record.bias
     size = tuple(node.inputs[0].shape[2:])
     if len(size) == 2 and not record.transposed:
-        geometry = (record.stride, record.padding, record.dilation, record.groups)
+        geometry: Any = (record.stride, record.padding, record.dilation, record.groups)
         rows, constant = crown_conv2d(rows, record.weight, bias, size, *geometry)
         walk.add(constant)
     else:
@@ -65,9 +67,9 @@ def transpose_convolution(record: Convolution, rows: Tensor, size: tuple[int, ..
     spatial = len(size)
     batch = rows.flatten(0, 1)
     if record.transposed:  # what follows ``size`` met no input: output padding may be larger than a stride
-        function = (F.conv1d, F.conv2d, F.conv3d)[spatial - 1]
+        function: Any = (F.conv1d, F.conv2d, F.conv3d)[spatial - 1]
         out = function(batch, record.weight, None, record.stride, record.padding, record.dilation, record.groups)
-        out = out[(slice(None), slice(None), *(slice(n) for n in size))]
+        out = out[(slice(None),) * 2 + tuple(slice(n) for n in size)]
     else:
         least = [
             (n - 1) * s - 2 * p + d * (k - 1) + 1
@@ -111,7 +113,7 @@ def _leaky_relu(walk: Walk, node: Node, rows: Tensor) -> None:
     per_channel = isinstance(layer, Convolution) or (isinstance(layer, Linear) and len(parent.shape) == 2)
     if per_channel and layer.bias is not None and walk.alone(parent):  # type: ignore[union-attr]
         bias = layer.bias  # type: ignore[union-attr]
-        offset = bias if scale is None else torch.addcmul(shift, scale, bias)
+        offset = bias if scale is None or shift is None else torch.addcmul(shift, scale, bias)
         walk.paid.add(id(parent))
     out, bias = crown_relu(
         rows, *walk.bounds.of(parent), scale, shift, offset, record.negative_slope, walk.options.relaxation
@@ -130,12 +132,11 @@ def _element_wise(walk: Walk, node: Node, rows: Tensor) -> None:
 
 def through_lines(rows: Tensor, found: Lines) -> tuple[Tensor, Tensor]:  # [B, S, *] -> [B, S, *], [B, S]
     """Each coefficient takes the lower line where it is >= 0, else the upper one."""
-    lower_slope, lower_offset, upper_slope, upper_offset = (
-        None if line is None else line.unsqueeze(1) for line in found
-    )
     negative = rows < 0
-    offset = torch.where(negative, upper_offset, 0.0 if lower_offset is None else lower_offset)
-    return rows * torch.where(negative, upper_slope, lower_slope), (rows * offset).flatten(2).sum(2)
+    below = rows.new_zeros(()) if found.lower_offset is None else found.lower_offset.unsqueeze(1)
+    offset = torch.where(negative, found.upper_offset.unsqueeze(1), below)
+    slope = torch.where(negative, found.upper_slope.unsqueeze(1), found.lower_slope.unsqueeze(1))
+    return rows * slope, (rows * offset).flatten(2).sum(2)
 
 
 @backward_rule(MaxPool)
@@ -164,8 +165,9 @@ def _linear_map(walk: Walk, node: Node, rows: Tensor) -> None:
     if record.name == "detach":  # has no derivative, but is the identity
         return walk.give(node.inputs[0], rows)
     zeros = tuple(torch.zeros_like(parent.radius) for parent in node.inputs)
-    _, transpose = torch.func.vjp(record.function, *zeros)
-    for parent, part in zip(node.inputs, torch.vmap(transpose, in_dims=1, out_dims=1)(rows)):
+    transpose = torch.func.vjp(record.function, *zeros)[1]
+    parts: tuple[Tensor, ...] = torch.vmap(transpose, in_dims=1, out_dims=1)(rows)
+    for parent, part in zip(node.inputs, parts):
         walk.give(parent, part)
 
 

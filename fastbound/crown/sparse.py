@@ -7,7 +7,9 @@ and turns dense when it is as large as the map.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +21,11 @@ from fastbound.domains.tape import Convolution
 from fastbound.native import crown_windows as native
 from fastbound.ops import crown_conv2d
 
+Pair = tuple[int, int]
 
-class Units(NamedTuple):
+
+@dataclass(frozen=True, eq=False)
+class Units:
     """Row s of sample b is ``value[b, s]`` times element ``index[b, s]`` of a node, counted in row-major order."""
 
     index: Tensor  # [B, S]
@@ -45,17 +50,17 @@ class Units(NamedTuple):
         lower_offset = 0.0 if lines.lower_offset is None else self.pick(lines.lower_offset)
         slope = torch.where(negative, self.pick(lines.upper_slope), self.pick(lines.lower_slope))
         offset = torch.where(negative, self.pick(lines.upper_offset), lower_offset)
-        return self._replace(value=self.value * slope), self.value * offset
+        return replace(self, value=self.value * slope), self.value * offset
 
-    def __add__(self, other: Rows) -> Rows:  # type: ignore[override]
+    def __add__(self, other: Rows) -> Rows:
         if isinstance(other, Units) and torch.equal(self.index, other.index):
-            return self._replace(value=self.value + other.value)
+            return replace(self, value=self.value + other.value)
         if isinstance(other, Patches):
             return other + self
         return self.dense() + (other if isinstance(other, Tensor) else other.dense())
 
-    def __mul__(self, factor: float) -> Units:  # type: ignore[override]
-        return self._replace(value=self.value * factor)
+    def __mul__(self, factor: float) -> Units:
+        return replace(self, value=self.value * factor)
 
     __radd__ = __add__
 
@@ -68,17 +73,18 @@ class Units(NamedTuple):
         values = kernel.permute(0, 1, 4, 2, 3)
         base = torch.stack((pixel // self.shape[2], pixel % self.shape[2]), 2)
         last = (self.shape[1] - 1, self.shape[2] - 1)
-        return Patches(values, base, last, record.stride, tuple(-p for p in record.padding), size)
+        return Patches(values, base, last, _pair(record.stride), _pair(-p for p in record.padding), size)
 
 
-class Patches(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Patches:
     """Row s of sample b is zero outside a window at ``base[b, s] * stride + start`` of a map of ``size``."""
 
     values: Tensor  # [B, S, C, h, w], channels innermost in memory; whatever stands outside the map does not count
     base: Tensor  # [B, S, 2]
     last: tuple[int, int]  # largest base
-    stride: tuple[int, ...]
-    start: tuple[int, ...]
+    stride: Pair
+    start: Pair
     size: tuple[int, int]
 
     @property
@@ -97,7 +103,7 @@ class Patches(NamedTuple):
             return self
         y, x = self._coordinates()
         mask = _within(y, self.size[0]).unsqueeze(3) & _within(x, self.size[1]).unsqueeze(2)
-        return self._replace(values=torch.where(mask.unsqueeze(2), self.values, 0.0))
+        return replace(self, values=torch.where(mask.unsqueeze(2), self.values, 0.0))
 
     def dense(self) -> Tensor:  # [B, S, C, H, W]
         (y, x), (height, width) = self._coordinates(), self.size
@@ -129,40 +135,40 @@ class Patches(NamedTuple):
     def through_lines(self, lines: Lines) -> tuple[Patches, Tensor]:
         if native.supported(self.values, *lines):
             values, bias = native.windows_through_lines(self.values, self.base, lines, self.stride, self.start)
-            return self._replace(values=values), bias
+            return replace(self, values=values), bias
         negative = self.values < 0
         slope = torch.where(negative, self.windows(lines.upper_slope), self.windows(lines.lower_slope))
         lower_offset = 0.0 if lines.lower_offset is None else self.windows(lines.lower_offset)
         offset = torch.where(negative, self.windows(lines.upper_offset), lower_offset)
-        return self._replace(values=self.values * slope), (self.values * offset).flatten(2).sum(2)
+        return replace(self, values=self.values * slope), (self.values * offset).flatten(2).sum(2)
 
     def convolution(self, record: Convolution, size: tuple[int, int]) -> Rows:
         """Larger windows of the convolution's input, or dense rows where a window is as large as the map."""
         clean = self.masked()
-        window = [
+        window = _pair(
             (n - 1) * s + d * (k - 1) + 1
             for n, s, d, k in zip(self.window, record.stride, record.dilation, record.weight.shape[2:])
-        ]
-        geometry = (record.stride, (0, 0), record.dilation, record.groups)
-        grown, _ = crown_conv2d(clean.values, record.weight, None, tuple(window), *geometry)
-        stride = tuple(a * b for a, b in zip(self.stride, record.stride))
-        start = tuple(a * b - p for a, b, p in zip(self.start, record.stride, record.padding))
+        )
+        geometry: Any = (record.stride, (0, 0), record.dilation, record.groups)
+        grown, _ = crown_conv2d(clean.values, record.weight, None, window, *geometry)
+        stride = _pair(a * b for a, b in zip(self.stride, record.stride))
+        start = _pair(a * b - p for a, b, p in zip(self.start, record.stride, record.padding))
         out = Patches(grown, self.base, self.last, stride, start, size)
         return out.dense() if window[0] * window[1] >= size[0] * size[1] else out
 
-    def __add__(self, other: Rows) -> Rows:  # type: ignore[override]
+    def __add__(self, other: Rows) -> Rows:
         if isinstance(other, Units):
             other = _as_patches(other, self)
         if not isinstance(other, Patches) or other.stride != self.stride or other.base is not self.base:
             return self.dense() + (other if isinstance(other, Tensor) else other.dense())
-        start = tuple(min(a, b) for a, b in zip(self.start, other.start))
+        start = _pair(min(a, b) for a, b in zip(self.start, other.start))
         end = [
             max(a + m, b + n) - o for a, m, b, n, o in zip(self.start, self.window, other.start, other.window, start)
         ]
-        return self._replace(values=_placed(self, start, end) + _placed(other, start, end), start=start)
+        return replace(self, values=_placed(self, start, end) + _placed(other, start, end), start=start)
 
-    def __mul__(self, factor: float) -> Patches:  # type: ignore[override]
-        return self._replace(values=self.values * factor)
+    def __mul__(self, factor: float) -> Patches:
+        return replace(self, values=self.values * factor)
 
     __radd__ = __add__
 
@@ -176,6 +182,11 @@ class Patches(NamedTuple):
 
 
 Rows = Tensor | Units | Patches
+
+
+def _pair(values: Iterable[int]) -> Pair:
+    first, second = values
+    return first, second
 
 
 def _within(position: Tensor, size: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastbound.crown.sparse import Patches, Units
 from fastbound.crown.statistics import norm_affine
 from fastbound.crown.walk import Walk, backward_rule
@@ -41,10 +43,10 @@ def _norm(walk: Walk, node: Node, rows: Units | Patches) -> None:
     scale, shift = norm_affine(node)
     if isinstance(rows, Units):
         walk.add(rows.value * rows.per_channel(shift))
-        return walk.give(node.inputs[0], rows._replace(value=rows.value * rows.per_channel(scale)))
+        return walk.give(node.inputs[0], replace(rows, value=rows.value * rows.per_channel(scale)))
     rows = rows.masked()
     walk.add(rows.values.flatten(3).sum(3) @ shift)
-    walk.give(node.inputs[0], rows._replace(values=rows.values * scale.view(-1, 1, 1)))
+    walk.give(node.inputs[0], replace(rows, values=rows.values * scale.view(-1, 1, 1)))
 
 
 @backward_rule(LeakyReLU, Clamp, Smooth, rows=Units)
@@ -58,7 +60,7 @@ def _element_wise(walk: Walk, node: Node, rows: Units | Patches) -> None:
 
 @backward_rule(Reshape, rows=Units)
 def _reshape(walk: Walk, node: Node, rows: Units) -> None:
-    walk.give(node.inputs[0], rows._replace(shape=node.inputs[0].shape[1:]))
+    walk.give(node.inputs[0], replace(rows, shape=node.inputs[0].shape[1:]))
 
 
 @backward_rule(Shift, rows=Units)

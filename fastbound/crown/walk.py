@@ -54,7 +54,7 @@ class Path:
         self.consumers = Counter(id(parent) for node in self.order for parent in node.inputs)
         self.row_bytes = max(node.shape.numel() for node in self.order) * self.order[-1].radius.element_size()
 
-    def lower(self, rows: Tensor, bounds: Bounds) -> Tensor:  # [B, S, *] -> [B, S]
+    def lower(self, rows: Any, bounds: Bounds) -> Tensor:  # [B, S, *] -> [B, S]
         """The least values of the functions ``rows`` of the target."""
         return Walk(self, bounds).run(rows)
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastbound import _C
-from fastbound.backends import needs_grad
+from fastbound import _C, backends
 from fastbound.native import DTYPE_CODES, pointer
 
 Pair = tuple[int, int]
 
 
 def supported(values: Tensor, *others: Tensor | None) -> bool:
-    """Whether the passes serve such tensors; they know no gradient."""
-    if needs_grad(values, *others):
+    """Whether the passes serve such tensors: where `crown_concretize` is native too; they know no gradient."""
+    if values.numel() == 0 or backends.needs_grad(values, *others):
         return False
-    return values.device.type == "cpu" and values.dtype in DTYPE_CODES and values.numel() > 0
+    return backends.find("crown_concretize", values).__name__.startswith("fastbound.native")
 
 
 def windows_through_lines(
