@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fastbound.errors import TapeError
+from fastbound.ops.layout import stream
 
 Pair = tuple[int, int]
 
@@ -225,12 +226,12 @@ class Node:
 
     @property
     def center(self) -> Tensor:  # [B, *S]
-        return self.stack[-1]
+        return stream(self.stack, -1)
 
     @property
     def nominal(self) -> Tensor | None:  # [B, *S]
         stack = self.stack
-        return stack[0] if stack.shape[0] == 2 else None
+        return stream(stack, 0) if stack.shape[0] == 2 else None
 
     @property
     def shape(self) -> torch.Size:

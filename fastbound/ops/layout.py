@@ -25,6 +25,28 @@ def channels_last(x: Tensor) -> Tensor:  # [B, C, H, W]
     return _ChannelsLast.apply(x) if backends.needs_grad(x) else layout.as_channels_last(x)
 
 
+def stream(stack: Tensor, index: int) -> Tensor:  # [N, B, *S] -> [B, *S]
+    """One stream of a stack; its gradient keeps the stack's memory order, where torch's own would be row-major."""
+    if stack.dim() < 5 or torch.compiler.is_compiling() or not backends.needs_grad(stack):
+        return stack[index]
+    return _Stream.apply(stack, index)
+
+
+class _Stream(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, stack: Tensor, index: int) -> Tensor:
+        ctx.index, ctx.geometry = index, (stack.shape, stack.stride())
+        return stack[index]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        shape, strides = ctx.geometry
+        whole = torch.empty_strided(shape, strides, dtype=grad.dtype, device=grad.device)
+        for index, part in enumerate(whole):
+            part.copy_(grad) if index == ctx.index % shape[0] else part.zero_()
+        return whole, None
+
+
 class _Contiguous(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
