@@ -6,6 +6,7 @@ ReLU has its own fused primitive, `crown_relu`; the lines here serve the other e
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -102,7 +103,9 @@ def _upper_line(lower: Tensor, upper: Tensor, name: str, height: float) -> tuple
 
 
 @torch.no_grad()
-def _tangency(lower: Tensor, upper: Tensor, function, derivative) -> Tensor:  # type: ignore[no-untyped-def]
+def _tangency(
+    lower: Tensor, upper: Tensor, function: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor]
+) -> Tensor:
     """A point in [0, u] whose tangent passes (lower, f(lower)) or above it, by bisection from the sound side."""
     left, right = torch.zeros_like(upper), upper.clamp(min=0)
     target = function(lower)

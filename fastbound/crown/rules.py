@@ -6,7 +6,7 @@ upper line. Upper bounds are lower bounds of negated functions.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +40,7 @@ from fastbound.ops.layout import channels_last
 
 @backward_rule(Linear)
 def _linear(walk: Walk, node: Node, rows: Tensor) -> None:
-    record: Linear = node.record  # type: ignore[assignment]
+    record = node.record_as(Linear)
     out, bias = crown_linear(rows, record.weight, None if id(node) in walk.paid else record.bias)
     walk.add(bias)
     walk.give(node.inputs[0], out)
@@ -48,12 +48,11 @@ def _linear(walk: Walk, node: Node, rows: Tensor) -> None:
 
 @backward_rule(Convolution)
 def _convolution(walk: Walk, node: Node, rows: Tensor) -> None:
-    record: Convolution = node.record  # type: ignore[assignment]
+    record = node.record_as(Convolution)
     bias = None if id(node) in walk.paid else record.bias
     size = tuple(node.inputs[0].shape[2:])
     if len(size) == 2 and not record.transposed:
-        geometry: Any = (record.stride, record.padding, record.dilation, record.groups)
-        rows, constant = crown_conv2d(rows, record.weight, bias, size, *geometry)
+        rows, constant = crown_conv2d(rows, record.weight, bias, size, *record.geometry())
         walk.add(constant)
     else:
         if bias is not None:
@@ -67,7 +66,7 @@ def transpose_convolution(record: Convolution, rows: Tensor, size: tuple[int, ..
     spatial = len(size)
     batch = rows.flatten(0, 1)
     if record.transposed:  # what follows ``size`` met no input: output padding may be larger than a stride
-        function: Any = (F.conv1d, F.conv2d, F.conv3d)[spatial - 1]
+        function: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[spatial - 1]
         out = function(batch, record.weight, None, record.stride, record.padding, record.dilation, record.groups)
         out = out[(slice(None),) * 2 + tuple(slice(n) for n in size)]
     else:
@@ -101,7 +100,7 @@ def _per_channel(rows: Tensor) -> Tensor:  # [B, S, C, *] -> [B, S, C]
 @backward_rule(LeakyReLU)
 def _leaky_relu(walk: Walk, node: Node, rows: Tensor) -> None:
     """With a BatchNorm in front, and the bias in front of that, in the same pass where nothing else reads them."""
-    record: LeakyReLU = node.record  # type: ignore[assignment]
+    record = node.record_as(LeakyReLU)
     parent = node.inputs[0]
     if record.negative_slope > 1 or len(parent.shape) < 2:
         return _element_wise(walk, node, rows)
@@ -109,11 +108,11 @@ def _leaky_relu(walk: Walk, node: Node, rows: Tensor) -> None:
     if isinstance(parent, PendingNorm) and walk.alone(parent) and not walk.bounds.tightened(parent):
         scale, shift = norm_affine(parent)
         offset, parent = shift, parent.inputs[0]
-    layer = parent.record
-    per_channel = isinstance(layer, Convolution) or (isinstance(layer, Linear) and len(parent.shape) == 2)
-    if per_channel and layer.bias is not None and walk.alone(parent):  # type: ignore[union-attr]
-        bias = layer.bias  # type: ignore[union-attr]
-        offset = bias if scale is None or shift is None else torch.addcmul(shift, scale, bias)
+    layer, constant = parent.record, None
+    if isinstance(layer, Convolution) or (isinstance(layer, Linear) and len(parent.shape) == 2):
+        constant = layer.bias
+    if constant is not None and walk.alone(parent):
+        offset = constant if scale is None or shift is None else torch.addcmul(shift, scale, constant)
         walk.paid.add(id(parent))
     out, bias = crown_relu(
         rows, *walk.bounds.of(parent), scale, shift, offset, record.negative_slope, walk.options.relaxation
@@ -141,7 +140,7 @@ def through_lines(rows: Tensor, found: Lines) -> tuple[Tensor, Tensor]:  # [B, S
 
 @backward_rule(MaxPool)
 def _max_pool(walk: Walk, node: Node, rows: Tensor) -> None:
-    out, bias = max_pool(node.record, rows, *walk.bounds.of(node.inputs[0]))  # type: ignore[arg-type]
+    out, bias = max_pool(node.record_as(MaxPool), rows, *walk.bounds.of(node.inputs[0]))
     walk.add(bias)
     walk.give(node.inputs[0], out)
 
@@ -161,7 +160,7 @@ def _reshape(walk: Walk, node: Node, rows: Tensor) -> None:
 @backward_rule(LinearMap)
 def _linear_map(walk: Walk, node: Node, rows: Tensor) -> None:
     """The transpose of any linear function of the batch, by its vector-Jacobian product, row by row in one batch."""
-    record: LinearMap = node.record  # type: ignore[assignment]
+    record = node.record_as(LinearMap)
     if record.name == "detach":  # has no derivative, but is the identity
         return walk.give(node.inputs[0], rows)
     zeros = tuple(torch.zeros_like(parent.radius) for parent in node.inputs)
@@ -173,7 +172,7 @@ def _linear_map(walk: Walk, node: Node, rows: Tensor) -> None:
 
 @backward_rule(Scale)
 def _scale(walk: Walk, node: Node, rows: Tensor) -> None:
-    factor = node.record.factor  # type: ignore[union-attr]
+    factor = node.record_as(Scale).factor
     if isinstance(factor, Tensor):
         factor = _beside_rows(factor, node)
     walk.give(node.inputs[0], _unbroadcast(rows * factor, node, node.inputs[0]))
@@ -181,7 +180,7 @@ def _scale(walk: Walk, node: Node, rows: Tensor) -> None:
 
 @backward_rule(Shift)
 def _shift(walk: Walk, node: Node, rows: Tensor) -> None:
-    offset = node.record.offset  # type: ignore[union-attr]
+    offset = node.record_as(Shift).offset
     if isinstance(offset, Tensor):
         offset = _beside_rows(offset, node)
     walk.add((rows * offset).flatten(2).sum(2))
@@ -190,7 +189,7 @@ def _shift(walk: Walk, node: Node, rows: Tensor) -> None:
 
 @backward_rule(Sum)
 def _sum(walk: Walk, node: Node, rows: Tensor) -> None:
-    for sign, parent in zip(node.record.signs, node.inputs):  # type: ignore[union-attr]
+    for sign, parent in zip(node.record_as(Sum).signs, node.inputs):
         part = rows if parent.shape == node.shape else _unbroadcast(rows, node, parent)
         walk.give(parent, part if sign == 1 else part * sign)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -145,14 +144,12 @@ class Patches:
     def convolution(self, record: Convolution, size: tuple[int, int]) -> Rows:
         """Larger windows of the convolution's input, or dense rows where a window is as large as the map."""
         clean = self.masked()
-        window = _pair(
-            (n - 1) * s + d * (k - 1) + 1
-            for n, s, d, k in zip(self.window, record.stride, record.dilation, record.weight.shape[2:])
-        )
-        geometry: Any = (record.stride, (0, 0), record.dilation, record.groups)
-        grown, _ = crown_conv2d(clean.values, record.weight, None, window, *geometry)
-        stride = _pair(a * b for a, b in zip(self.stride, record.stride))
-        start = _pair(a * b - p for a, b, p in zip(self.start, record.stride, record.padding))
+        step, padding, dilation, groups = record.geometry()
+        kernel = record.weight.shape[2:]
+        window = _pair((n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(self.window, step, dilation, kernel))
+        grown, _ = crown_conv2d(clean.values, record.weight, None, window, step, (0, 0), dilation, groups)
+        stride = _pair(a * b for a, b in zip(self.stride, step))
+        start = _pair(a * b - p for a, b, p in zip(self.start, step, padding))
         out = Patches(grown, self.base, self.last, stride, start, size)
         return out.dense() if window[0] * window[1] >= size[0] * size[1] else out
 

@@ -13,7 +13,7 @@ from fastbound.domains.tape import Clamp, Convolution, LeakyReLU, Linear, Node, 
 @backward_rule(Linear, rows=Units)
 def _linear(walk: Walk, node: Node, rows: Units) -> None:
     """Rows of the weight."""
-    record: Linear = node.record  # type: ignore[assignment]
+    record = node.record_as(Linear)
     if len(node.shape) != 2:
         return walk.densely(node, rows)
     if record.bias is not None:
@@ -24,7 +24,7 @@ def _linear(walk: Walk, node: Node, rows: Units) -> None:
 @backward_rule(Convolution, rows=Units)
 @backward_rule(Convolution, rows=Patches)
 def _convolution(walk: Walk, node: Node, rows: Units | Patches) -> None:
-    record: Convolution = node.record  # type: ignore[assignment]
+    record = node.record_as(Convolution)
     if record.transposed or len(node.shape) != 4:
         return walk.densely(node, rows)
     if isinstance(rows, Patches):
@@ -34,7 +34,8 @@ def _convolution(walk: Walk, node: Node, rows: Units | Patches) -> None:
             walk.add(rows.values.flatten(3).sum(3) @ record.bias)
         else:
             walk.add(rows.value * rows.per_channel(record.bias))
-    walk.give(node.inputs[0], rows.convolution(record, tuple(node.inputs[0].shape[2:])))  # type: ignore[arg-type]
+    _, _, height, width = node.inputs[0].shape
+    walk.give(node.inputs[0], rows.convolution(record, (height, width)))
 
 
 @backward_rule(Norm, rows=Units)
@@ -67,7 +68,7 @@ def _reshape(walk: Walk, node: Node, rows: Units) -> None:
 def _shift(walk: Walk, node: Node, rows: Units) -> None:
     if node.inputs[0].shape != node.shape:
         return walk.densely(node, rows)
-    offset = node.radius.new_zeros(()) + node.record.offset  # type: ignore[union-attr]
+    offset = node.radius.new_zeros(()) + node.record_as(Shift).offset
     walk.add(rows.value * rows.pick(offset.expand(node.shape)))
     walk.give(node.inputs[0], rows)
 
@@ -77,5 +78,5 @@ def _shift(walk: Walk, node: Node, rows: Units) -> None:
 def _sum(walk: Walk, node: Node, rows: Units | Patches) -> None:
     if any(parent.shape != node.shape for parent in node.inputs):
         return walk.densely(node, rows)
-    for sign, parent in zip(node.record.signs, node.inputs):  # type: ignore[union-attr]
+    for sign, parent in zip(node.record_as(Sum).signs, node.inputs):
         walk.give(parent, rows if sign == 1 else rows * sign)

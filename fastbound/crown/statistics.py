@@ -12,7 +12,7 @@ from fastbound.domains.tape import Node, Norm
 
 def norm_affine(node: Node) -> tuple[Tensor, Tensor]:  # [C], [C]
     """Scale and shift of a BatchNorm node; batch statistics carry the gradient of the nominal stream."""
-    record: Norm = node.record  # type: ignore[assignment]
+    record = node.record_as(Norm)
     nominal = node.inputs[0].nominal if record.batch_statistics and torch.is_grad_enabled() else None
     if nominal is not None and nominal.requires_grad:
         mean, var = _Statistics.apply(nominal, record.mean, record.var)

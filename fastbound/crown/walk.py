@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -13,6 +13,15 @@ from fastbound.crown.options import Options
 from fastbound.crown.relaxations import Lines, lines
 from fastbound.domains.tape import Node, Source, topological
 from fastbound.ops import crown_concretize
+
+
+class Sparse(Protocol):
+    """Rows [B, S, *] in another form than a tensor."""
+
+    def dense(self) -> Tensor: ...
+
+    def concretize(self, center: Tensor, radius: Tensor) -> Tensor: ...
+
 
 # A rule takes (walk, node, rows) and hands rows over to the node's inputs with `Walk.give`, constants to `Walk.add`.
 # Rows are a tensor [B, S, *] or one of the sparse forms; a form without a rule for a record becomes a tensor.
@@ -54,7 +63,7 @@ class Path:
         self.consumers = Counter(id(parent) for node in self.order for parent in node.inputs)
         self.row_bytes = max(node.shape.numel() for node in self.order) * self.order[-1].radius.element_size()
 
-    def lower(self, rows: Any, bounds: Bounds) -> Tensor:  # [B, S, *] -> [B, S]
+    def lower(self, rows: Tensor | Sparse, bounds: Bounds) -> Tensor:  # [B, S, *] -> [B, S]
         """The least values of the functions ``rows`` of the target."""
         return Walk(self, bounds).run(rows)
 
@@ -98,13 +107,13 @@ class Walk:
         self.paid: set[int] = set()  # nodes whose constant a fused rule has added already
         self._rows: dict[int, Any] = {}
 
-    def run(self, rows: Any) -> Tensor:  # [B, S]
+    def run(self, rows: Tensor | Sparse) -> Tensor:  # [B, S]
         for node, part in self._sources(rows):
             self.add(_concretized(part, node.center, node.radius))
         assert self.bias is not None
         return self.bias
 
-    def run_to_source(self, rows: Any) -> tuple[Tensor, Tensor]:  # [B, S, *], [B, S]
+    def run_to_source(self, rows: Tensor) -> tuple[Tensor, Tensor]:  # [B, S, *], [B, S]
         found = self._sources(rows)
         source = next(node for node in self.path.order if isinstance(node.record, Source))
         shape = (*rows.shape[:2], *source.shape[1:])
@@ -122,7 +131,7 @@ class Walk:
         if bias is not None:
             self.bias = bias if self.bias is None else self.bias + bias
 
-    def densely(self, node: Node, rows: Any) -> None:
+    def densely(self, node: Node, rows: Tensor | Sparse) -> None:
         """Answer with the rule for dense rows."""
         RULES[type(node.record), Tensor](self, node, dense(rows))
 
@@ -130,7 +139,7 @@ class Walk:
         """Whether the node has one consumer, so that a rule may reach through it."""
         return self.path.consumers[id(node)] == 1
 
-    def _sources(self, rows: Any) -> list[tuple[Node, Any]]:
+    def _sources(self, rows: Tensor | Sparse) -> list[tuple[Node, Any]]:
         self._rows[id(self.path.target)] = rows
         found = []
         for node in self.path.order:
@@ -146,10 +155,10 @@ class Walk:
         return found
 
 
-def dense(rows: Any) -> Tensor:
+def dense(rows: Tensor | Sparse) -> Tensor:
     """Rows as one tensor [B, S, *], whatever form a rule keeps them in."""
     return rows if isinstance(rows, Tensor) else rows.dense()
 
 
-def _concretized(rows: Any, center: Tensor, radius: Tensor) -> Tensor:  # [B, S]
+def _concretized(rows: Tensor | Sparse, center: Tensor, radius: Tensor) -> Tensor:  # [B, S]
     return crown_concretize(rows, center, radius) if isinstance(rows, Tensor) else rows.concretize(center, radius)

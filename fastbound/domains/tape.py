@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from fastbound.errors import TapeError
 from fastbound.ops.layout import stream
 
 Pair = tuple[int, int]
+R = TypeVar("R")
 
 # ---- the vocabulary ------------------------------------------------------------------------------------------------
 
@@ -249,6 +250,11 @@ class Node:
     def requires_grad(self) -> bool:
         stack, radius = self.streams
         return stack.requires_grad or radius.requires_grad
+
+    def record_as(self, kind: type[R]) -> R:
+        """The record, where its kind is known."""
+        assert isinstance(self.record, kind)
+        return self.record
 
     def check(self) -> None:
         """Raise `TapeError` where the tape can no longer speak for the weights or was freed."""

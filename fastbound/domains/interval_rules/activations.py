@@ -13,7 +13,7 @@ from fastbound.domains.interval import Interval, emit, streams_of
 from fastbound.domains.interval_rules.affine import norm_relu
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import function_name, rule
-from fastbound.domains.tape import Clamp, LeakyReLU, Opaque, PendingNorm, Record, Scale, Smooth
+from fastbound.domains.tape import Clamp, LeakyReLU, Norm, Opaque, PendingNorm, Record, Scale, Smooth
 
 
 @rule(Interval, torch.relu)
@@ -29,7 +29,7 @@ def leaky_relu(input: Interval, negative_slope: float = 0.01) -> Interval:
         return _monotone(input, lambda x: F.leaky_relu(x, negative_slope), _opaque(F.leaky_relu))
     node = input.node
     if isinstance(node, PendingNorm) and node.waits:
-        streams = norm_relu(node.source.streams, node.record, negative_slope)  # type: ignore[arg-type]
+        streams = norm_relu(node.source.streams, node.record_as(Norm), negative_slope)
     else:
         streams = norm_relu(node.streams, None, negative_slope)
     return emit(LeakyReLU(float(negative_slope)), (input,), *streams)
