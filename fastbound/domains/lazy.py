@@ -46,17 +46,17 @@ class Bounds(Interval):
         return self._make("upper")
 
     @property
-    def nominal(self) -> Tensor | None:  # type: ignore[override]
+    def nominal(self) -> Tensor | None:
         """The specification of the clean outputs [B, S], or None."""
         return self._make("nominal")
 
     @property
-    def center(self) -> Tensor:  # type: ignore[override]
+    def center(self) -> Tensor:
         """Midpoint [B, S]; needs both ends."""
         return (self.lower + self.upper) / 2
 
     @property
-    def radius(self) -> Tensor:  # type: ignore[override]
+    def radius(self) -> Tensor:
         """Half-width [B, S]; needs both ends."""
         return (self.upper - self.lower) / 2
 

@@ -347,14 +347,14 @@ class _Entry(torch.autograd.Function):
         return stack.view_as(stack), radius.view_as(radius)
 
     @staticmethod
-    def backward(ctx: Any, grad_stack: Tensor, grad_radius: Tensor) -> tuple[None, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad_stack: Tensor, grad_radius: Tensor) -> tuple[None, Tensor, Tensor]:
         def free_if_autograd_did() -> None:
             try:
                 _ = ctx.saved_tensors
             except RuntimeError:
                 ctx.tape.free()
 
-        torch.autograd.Variable._execution_engine.queue_callback(free_if_autograd_did)  # type: ignore[attr-defined]
+        torch.autograd.Variable._execution_engine.queue_callback(free_if_autograd_did)
         return None, grad_stack, grad_radius
 
 

@@ -39,7 +39,7 @@ class _Stream(torch.autograd.Function):
         return stack[index]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         shape, strides = ctx.geometry
         whole = torch.empty_strided(shape, strides, dtype=grad.dtype, device=grad.device)
         for index, part in enumerate(whole):
@@ -53,7 +53,7 @@ class _Contiguous(torch.autograd.Function):
         return layout.as_contiguous(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad
 
 
@@ -63,5 +63,5 @@ class _ChannelsLast(torch.autograd.Function):
         return layout.as_channels_last(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return layout.as_contiguous(grad)
