@@ -36,14 +36,15 @@ class Network:
     input_shape: tuple[int, ...]
     batch: int
     options: dict[str, Any] = field(default_factory=dict)
+    classes: int = 10
 
     def sample(self, device: torch.device | str = "cpu") -> tuple[nn.Module, Tensor, Tensor]:
         """The model in training mode, inputs [B, ...] in [0, 1] and labels [B], with a fixed seed."""
         generator = torch.Generator().manual_seed(0)
         torch.manual_seed(0)
-        model = models.build(self.model, self.input_shape, 10, **self.options).to(device)
+        model = models.build(self.model, self.input_shape, self.classes, **self.options).to(device)
         x = torch.rand(self.batch, *self.input_shape, generator=generator)
-        return model, x.to(device), torch.randint(10, (self.batch,), generator=generator).to(device)
+        return model, x.to(device), torch.randint(self.classes, (self.batch,), generator=generator).to(device)
 
 
 NETWORKS = {
