@@ -33,6 +33,7 @@ def test_python_of_the_page_runs(page: str) -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))
     x, labels = torch.rand(6, 1, 2, 2), torch.randint(10, (6,))
     names = dict(SETTING, model=model, loader=[(x, labels)], eps=0.1, kappa=0.5, box=fb.linf_box(x, 0.1))
+    names.update(out=model(names["box"]), spec=fb.margin_spec(labels, 10))
     names["optimizer"] = torch.optim.SGD(model.parameters(), 0.1)
     found = blocks(page)
     assert found
