@@ -64,16 +64,11 @@ class SyncBatchNorm(nn.SyncBatchNorm):
                 "SyncBatchNorm: batch statistics need the clean activations; pass nominal=True to linf_box."
             )
         dims = [d for d in range(nominal.dim()) if d != 1]
-        sums = torch.stack((nominal.sum(dims), nominal.square().sum(dims)))  # [2, C]
-        count = nominal.new_tensor([nominal.numel() / nominal.shape[1]])
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size(self.process_group) > 1:
-            from torch.distributed.nn.functional import all_reduce
-
-            group = self.process_group if self.process_group is not None else dist.group.WORLD
-            sums = all_reduce(sums, group=group)
-            dist.all_reduce(count, group=group)
-        mean = sums[0] / count
-        var = (sums[1] / count - mean.square()).clamp_min(0)
+        count = self._over_processes(nominal.new_tensor([nominal.numel() / nominal.shape[1]]))
+        mean = self._over_processes(nominal.sum(dims)) / count
+        # A second pass: the difference of two large sums would lose the variance of channels far from 0.
+        spread = nominal - mean.view(-1, *(1,) * (nominal.dim() - 2))
+        var = self._over_processes(spread.square().sum(dims)) / count
         self._track(mean.detach(), var.detach(), count)
         scale = torch.rsqrt(var + self.eps)
         scale = scale if self.weight is None else scale * self.weight
@@ -81,6 +76,16 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         # The gradient passes through the statistics as through an affine map.
         zeros = torch.zeros_like(mean.detach())
         return batch_norm(input, zeros, torch.ones_like(zeros), scale, shift, training=False, eps=0.0)
+
+    def _over_processes(self, x: torch.Tensor) -> torch.Tensor:
+        """The sum of ``x`` over all processes, with its gradient; in evaluation each process is on its own."""
+        if not (self.training and dist.is_available() and dist.is_initialized()):
+            return x
+        if dist.get_world_size(self.process_group) == 1:
+            return x
+        from torch.distributed.nn.functional import all_reduce
+
+        return all_reduce(x, group=self.process_group if self.process_group is not None else dist.group.WORLD)
 
     @torch.no_grad()
     def _track(self, mean: torch.Tensor, var: torch.Tensor, count: torch.Tensor) -> None:  # [C], [C], [1]
