@@ -275,6 +275,14 @@ def test_an_active_sync_batch_norm_raises_or_is_converted(one_process: None, mon
     assert torch.allclose(sync.running_var, plain.running_var, atol=1e-6) and sync.num_batches_tracked.item() == 1
 
 
+def test_a_converted_sync_batch_norm_keeps_the_variance_of_channels_far_from_zero(one_process: None) -> None:
+    x = 100 + 0.01 * torch.randn(64, 4, 3, 3)
+    sync, plain = nn.SyncBatchNorm(4), nn.BatchNorm2d(4)
+    out = fb.convert(nn.Sequential(sync))(fb.linf_box(x, 0.001))
+    assert torch.allclose(out.nominal, plain(x), atol=2e-2)
+    assert torch.allclose(sync.running_var, plain.running_var, atol=1e-6)
+
+
 # ---- rules of users --------------------------------------------------------------------------------------------------
 
 
