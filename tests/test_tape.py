@@ -239,3 +239,22 @@ def test_checkpointing_that_is_not_reentrant_keeps_the_gradients() -> None:
     twin(fb.linf_box(x, 0.1)).upper.sum().backward()
     for ours, theirs in zip(model.parameters(), twin.parameters()):
         assert torch.allclose(ours.grad, theirs.grad)
+
+
+def test_an_output_that_the_model_reads_again_is_still_merged_with_the_specification() -> None:
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.ReLU(), torch.nn.Linear(7, 4))
+            self.side = torch.nn.ReLU()
+
+        def forward(self, x: Any) -> Any:
+            out = self.body(x)
+            self.seen = self.side(out)
+            return out
+
+    model, box = Twice(), fb.linf_box(torch.randn(3, 5), 0.3)
+    spec = fb.margin_spec(torch.tensor([0, 1, 3]), 4)
+    kept = fb.bound(model(box), method="ibp", spec=spec).lower
+    with torch.no_grad():
+        torch.testing.assert_close(fb.bound(model, box, method="ibp", spec=spec).lower, kept, rtol=0, atol=1e-5)

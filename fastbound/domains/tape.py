@@ -208,8 +208,8 @@ class Node:
         if tape.keeps:
             tape.add(self)
         else:
-            for parent in inputs:
-                if not parent.tape.keeps:
+            for parent in inputs:  # a linear layer may be an output too, and its input serves elision
+                if not parent.tape.keeps and not isinstance(parent.record, Linear):
                     parent.inputs = ()
 
     @property
