@@ -7,7 +7,15 @@ namespace fastbound {
 namespace FASTBOUND_CPU_ISA {
 namespace {
 
-constexpr Index kBlock = 1024;
+constexpr Index kBlock = 256;  // what a block keeps, some 16 arrays of it, fits the innermost cache
+
+// Where channels are innermost and a block can hold whole pixels, it does: what belongs to channels is then the same in
+// every block.
+inline bool whole_pixels(CrownShape shape) { return shape.inner == 1 && shape.channels <= kBlock; }
+
+inline Index block_length(CrownShape shape) {
+  return whole_pixels(shape) && shape.channels > 0 ? kBlock / shape.channels * shape.channels : kBlock;
+}
 
 // run(i, length, channel, step) for elements first + i ...: the channel is constant (step 0) or rises by one (step 1).
 template <typename Run>
@@ -35,34 +43,44 @@ void spread(const T* values /* [C] or null */, T missing, CrownShape shape, Inde
 // The lines and channel constants of one block of one sample.
 template <typename T>
 struct Block {
-  T lower[kBlock], upper[kBlock], intercept[kBlock], scale[kBlock], offset[kBlock], center[kBlock], radius[kBlock];
+  T lower[kBlock], upper[kBlock], intercept[kBlock], center[kBlock], radius[kBlock];
+  T scale[kBlock], shift[kBlock], offset[kBlock];
+
+  Block(CrownBounds<T> bounds, CrownShape shape) {
+    if (whole_pixels(shape)) channels(bounds, shape, 0, block_length(shape));
+  }
+
+  void channels(CrownBounds<T> bounds, CrownShape shape, Index first, Index length) {
+    spread(bounds.scale, T(1), shape, first, length, scale);
+    spread(bounds.shift, T(0), shape, first, length, shift);
+    spread(bounds.offset, T(0), shape, first, length, offset);
+  }
 
   void fill(CrownBounds<T> bounds, CrownShape shape, Index sample, Index first, Index length,
             Relaxation<T> relaxation) {
     const T* __restrict__ c = bounds.center + sample * shape.size() + first;
     const T* __restrict__ r = bounds.radius + sample * shape.size() + first;
-    spread(bounds.scale, T(1), shape, first, length, scale);
-    spread(bounds.shift, T(0), shape, first, length, offset);
+    if (!whole_pixels(shape)) channels(bounds, shape, first, length);
 #pragma omp simd
     for (Index i = 0; i < length; ++i) {
-      center[i] = scale[i] * c[i] + offset[i];
+      center[i] = scale[i] * c[i] + shift[i];
       radius[i] = (scale[i] < T(0) ? -scale[i] : scale[i]) * r[i];
       const ReluLines<T> lines = relu_lines(center[i], radius[i], relaxation);
       lower[i] = lines.lower;
       upper[i] = lines.upper;
       intercept[i] = lines.intercept;
     }
-    spread(bounds.offset, T(0), shape, first, length, offset);
   }
 };
 
 // body(sample, first element, length) for the blocks of one share.
 template <typename Body>
 void blocks(CrownShape shape, int share, int shares, Body body) {
-  const Index per_sample = (shape.size() + kBlock - 1) / kBlock, items = shape.batch * per_sample;
+  const Index length = block_length(shape), per_sample = (shape.size() + length - 1) / length;
+  const Index items = shape.batch * per_sample;
   for (Index item = share_begin(items, share, shares); item < share_begin(items, share + 1, shares); ++item) {
-    const Index sample = item / per_sample, first = item % per_sample * kBlock;
-    body(sample, first, smaller(kBlock, shape.size() - first));
+    const Index sample = item / per_sample, first = item % per_sample * length;
+    body(sample, first, smaller(length, shape.size() - first));
   }
 }
 
@@ -74,7 +92,7 @@ void forward(const T* rows, CrownBounds<T> bounds, T* out, T* bias, double* scra
   for_each_share(shares, [&](int share) {
     double* sums = scratch + share * functions;
     for (Index i = 0; i < functions; ++i) sums[i] = 0;
-    Block<T> block;
+    Block<T> block(bounds, shape);
     blocks(shape, share, shares, [&](Index sample, Index first, Index length) {
       block.fill(bounds, shape, sample, first, length, relaxation);
       for (Index row = sample * shape.rows; row < (sample + 1) * shape.rows; ++row) {
@@ -124,17 +142,64 @@ struct Totals {
   }
 };
 
+// Sums per channel of one share, in double. Blocks of whole pixels add element by element to sums of one block, which
+// are folded at the end.
+template <typename T>
+class ChannelSums {
+ public:
+  ChannelSums(double* out /* [3, C] */, CrownBounds<T> bounds, CrownShape shape)
+      : out_(out), wanted_{bounds.scale != nullptr, bounds.shift != nullptr, bounds.offset != nullptr}, shape_(shape) {
+    for (Index i = 0; i < 3 * shape.channels; ++i) out[i] = 0;
+    for (auto& sums : block_)
+      for (double& sum : sums) sum = 0;
+  }
+
+  void add(int which, const T* __restrict__ values, Index first, Index length) {
+    if (!wanted_[which]) return;
+    if (!whole_pixels(shape_)) return fold(which, values, first, length);
+    double* __restrict__ sums = block_[which];
+#pragma omp simd
+    for (Index i = 0; i < length; ++i) sums[i] += static_cast<double>(values[i]);
+  }
+
+  void finish() {
+    if (!whole_pixels(shape_)) return;
+    for (int which = 0; which < 3; ++which)
+      if (wanted_[which]) fold(which, block_[which], 0, block_length(shape_));
+  }
+
+ private:
+  template <typename Value>
+  void fold(int which, const Value* values, Index first, Index length) {
+    double* channels = out_ + which * shape_.channels;
+    channel_runs(shape_, first, length, [&](Index i, Index run, Index channel, Index step) {
+      if (step == 1) {
+#pragma omp simd
+        for (Index k = 0; k < run; ++k) channels[channel + k] += static_cast<double>(values[i + k]);
+        return;
+      }
+      double total = 0;
+#pragma omp simd reduction(+ : total)
+      for (Index k = 0; k < run; ++k) total += static_cast<double>(values[i + k]);
+      channels[channel] += total;
+    });
+  }
+
+  double* out_;
+  bool wanted_[3];
+  CrownShape shape_;
+  double block_[3][kBlock];
+};
+
 template <typename T>
 void backward(const T* grad_rows, const T* grad_bias, const T* rows, CrownBounds<T> bounds, T* out_rows, T* out_center,
               T* out_radius, T* out_channels, double* scratch, CrownShape shape, Relaxation<T> relaxation, T tiny,
               int threads) {
   const Index size = shape.size(), channels = shape.channels;
-  const bool sums = bounds.scale != nullptr || bounds.shift != nullptr || bounds.offset != nullptr;
   const int shares = useful_threads(threads, shape.batch * shape.rows * size);
   for_each_share(shares, [&](int share) {
-    double* per_channel = scratch + share * 3 * channels;
-    for (Index i = 0; i < 3 * channels; ++i) per_channel[i] = 0;
-    Block<T> block;
+    ChannelSums<T> sums(scratch + share * 3 * channels, bounds, shape);
+    Block<T> block(bounds, shape);
     Totals<T> totals;
     blocks(shape, share, shares, [&](Index sample, Index first, Index length) {
       block.fill(bounds, shape, sample, first, length, relaxation);
@@ -165,32 +230,11 @@ void backward(const T* grad_rows, const T* grad_bias, const T* rows, CrownBounds
         to_center[i] = s * grad_center;
         to_radius[i] = s * sign * grad_radius;
       }
-      if (!sums) return;
-      channel_runs(shape, first, length, [&](Index i, Index run, Index channel, Index step) {
-        double* to_scale = per_channel + channel;
-        double* to_shift = to_scale + channels;
-        double* to_offset = to_shift + channels;
-        if (step == 1) {
-#pragma omp simd
-          for (Index k = 0; k < run; ++k) {
-            to_scale[k] += static_cast<double>(totals.scale[i + k]);
-            to_shift[k] += static_cast<double>(totals.slope[i + k]);
-            to_offset[k] += static_cast<double>(totals.offset[i + k]);
-          }
-          return;
-        }
-        double a = 0, b = 0, o = 0;
-#pragma omp simd reduction(+ : a, b, o)
-        for (Index k = 0; k < run; ++k) {
-          a += static_cast<double>(totals.scale[i + k]);
-          b += static_cast<double>(totals.slope[i + k]);
-          o += static_cast<double>(totals.offset[i + k]);
-        }
-        *to_scale += a;
-        *to_shift += b;
-        *to_offset += o;
-      });
+      sums.add(0, totals.scale, first, length);
+      sums.add(1, totals.slope, first, length);
+      sums.add(2, totals.offset, first, length);
     });
+    sums.finish();
   });
   for (Index i = 0; i < 3 * channels; ++i) {
     double total = 0;
