@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -254,6 +255,42 @@ def test_the_linear_function_bounds_the_network_at_every_point(name: str) -> Non
         if method == "crown-ibp":
             least = lower(box.center) - (lower.coefficients.abs() * box.radius.unsqueeze(1)).flatten(2).sum(2)
             torch.testing.assert_close(least, b.lower, atol=1e-4, rtol=1e-4)
+
+
+def test_a_linear_function_belongs_to_one_box() -> None:
+    first, second = nn.Linear(4, 3), nn.Linear(2, 3)
+    out = first(fb.linf_box(torch.rand(2, 4), 0.1)) + second(fb.linf_box(torch.rand(2, 2), 0.1))
+    with pytest.raises(ValueError, match="depends on 2 boxes"):
+        crown.linear_function(out)
+    torch.testing.assert_close(fb.bound(out, method="crown-ibp").lower, out.lower)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_constants_and_layers_of_several_dtypes(method: str) -> None:
+    """The compiled passes read rows and bounds in one dtype, which changes on the way to the box."""
+    mean, gain = torch.rand(6, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    first, second, third = nn.Linear(6, 5), nn.Linear(5, 5).double(), nn.Linear(5, 3)
+
+    def model(x: Any) -> Any:
+        hidden = torch.relu(first((x - mean).float())) * gain  # float64 behind the product
+        return third(torch.relu(second(hidden)).float())
+
+    x = torch.rand(2, 6)
+    out = model(fb.linf_box(x, 0.1))
+    b = fb.bound(out, method=method)
+    assert b.lower.dtype == b.upper.dtype == torch.float32
+    for _ in range(300):
+        value = model(x + 0.1 * (2 * torch.rand_like(x) - 1).sign())
+        assert (b.lower <= value + 1e-5).all() and (value <= b.upper + 1e-5).all()
+    assert (b.upper - b.lower <= 3 * (out.upper - out.lower)).all()
+
+
+def test_a_linear_function_of_a_network_in_float64() -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU()).double()
+    x = torch.rand(2, 4, dtype=torch.float64)
+    found = crown.linear_function(model(fb.linf_box(x, 0.1)), fb.margin_spec(torch.tensor([0, 4]), 5))
+    value = (fb.margin_spec(torch.tensor([0, 4]), 5).double() @ model(x).unsqueeze(-1)).squeeze(-1)
+    assert found.coefficients.dtype == found.bias.dtype == torch.float64 and (found(x) <= value + 1e-12).all()
 
 
 # ---- exactness -----------------------------------------------------------------------------------------------------

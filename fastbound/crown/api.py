@@ -82,6 +82,7 @@ def linear_function(
 
     It holds at every point of the box: ``linear_function(out, spec)(x) <= spec @ model(x)``. Arguments, errors,
     soundness and source are those of `bound`; outputs of more dimensions are flattened to S rows where spec is None.
+    ValueError too where the output depends on several boxes.
     """
     problem = _Problem(out, method, spec, Options(relaxation, None, memory_budget))
     sign = -1.0 if upper else 1.0
@@ -99,6 +100,7 @@ class _Problem:
         require_tape(out)
         if spec is not None:
             check_spec(spec, out.shape)
+            spec = spec.to(out.radius)
         self.spec = spec
         self.full = method == "crown"
         self.path = Path(out.node, options)

@@ -111,11 +111,16 @@ class Walk:
         for node, part in self._sources(rows):
             self.add(_concretized(part, node.center, node.radius))
         assert self.bias is not None
-        return self.bias
+        return self.bias.to(self.path.target.dtype)
 
     def run_to_source(self, rows: Tensor) -> tuple[Tensor, Tensor]:  # [B, S, *], [B, S]
+        source, *others = (node for node in self.path.order if isinstance(node.record, Source))
+        if others:
+            raise ValueError(
+                f"out: depends on {1 + len(others)} boxes, and a linear function has the coefficients of one; join "
+                "them into one box before the model."
+            )
         found = self._sources(rows)
-        source = next(node for node in self.path.order if isinstance(node.record, Source))
         shape = (*rows.shape[:2], *source.shape[1:])
         total = next((part for _, part in found), source.radius.new_zeros(shape))
         bias = source.radius.new_zeros(shape[:2]) if self.bias is None else self.bias
@@ -123,6 +128,8 @@ class Walk:
 
     def give(self, node: Node, rows: Any) -> None:
         """Add ``rows`` to the functions of ``node``."""
+        if isinstance(rows, Tensor):  # a constant of another dtype promotes them, and native passes read one dtype
+            rows = rows.to(node.dtype)
         known = self._rows.get(id(node))
         self._rows[id(node)] = rows if known is None else known + rows
 
