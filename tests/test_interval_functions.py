@@ -33,6 +33,8 @@ ELEMENTWISE: dict[str, tuple[Callable[[Any], Any], tuple[float, ...]]] = {
     "hardsigmoid": (F.hardsigmoid, (-3.0, 3.0)),
     "hardtanh": (lambda x: F.hardtanh(x, -0.5, 1.5), (-0.5, 1.5)),
     "softplus": (lambda x: F.softplus(x, 2.0, 5.0), (0.0,)),
+    "softplus at its threshold": (lambda x: F.softplus(x, 2.0, 1.0), (0.5,)),
+    "softplus, threshold below 0": (lambda x: F.softplus(x, 0.5, -1.0), (-2.0,)),
     "sigmoid": (torch.sigmoid, (0.0,)),
     "tanh": (torch.tanh, (0.0,)),
     "exp": (torch.exp, (0.0,)),
@@ -327,6 +329,12 @@ def test_arithmetic(name: str, nominal: bool) -> None:
     assert (out.lower <= lower + 1e-5).all() and (out.upper >= upper - 1e-5).all()
 
 
+@pytest.mark.parametrize("divisor", [torch.tensor(3.0), torch.tensor(3), torch.tensor([3, -7, 11])])
+def test_a_divisor_of_another_dtype_loses_no_digits(divisor: Tensor) -> None:
+    x = torch.randn(2, 3, dtype=torch.float64)
+    assert torch.allclose((fb.linf_box(x, 0.1) / divisor).nominal, x / divisor, rtol=1e-15)
+
+
 def test_product_of_intervals() -> None:
     x, y = torch.randn(2, 3), torch.randn(2, 3)
     out = fb.linf_box(x, 0.4) * fb.linf_box(y, 0.3)
@@ -379,6 +387,15 @@ def test_batch_statistics_need_a_nominal_stream() -> None:
     bare = nn.BatchNorm1d(4, track_running_stats=False).eval()
     with pytest.raises(ValueError, match="nominal=True"):
         bare(fb.linf_box(torch.rand(5, 4), 0.1, nominal=False))
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_norm_of_another_dtype_is_refused(dtypes: tuple[torch.dtype, torch.dtype], training: bool) -> None:
+    """The compiled pass reads the memory of the layer in the dtype of the box."""
+    layer = nn.BatchNorm1d(4).to(dtypes[1]).train(training)
+    with pytest.raises(TypeError, match=r"batch_norm in the model \(BatchNorm1d\): the box is torch.float"):
+        layer(fb.linf_box(torch.rand(3, 4, dtype=dtypes[0]), 0.1))
 
 
 def test_one_value_per_channel_is_no_batch() -> None:

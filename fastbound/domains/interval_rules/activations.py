@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -112,7 +113,16 @@ def selu(input: Interval) -> Interval:
 def softplus(input: Interval, beta: float = 1.0, threshold: float = 20.0) -> Interval:
     if beta <= 0:
         raise NotImplementedError(f"softplus{module_path()}: wanted beta > 0, got {beta}.")
-    return _monotone(input, lambda x: F.softplus(x, beta, threshold), _opaque(F.softplus))
+
+    def function(x: Tensor) -> Tensor:
+        return F.softplus(x, beta, threshold)
+
+    # Beyond the knee torch returns x itself, so the function steps down there, from ``peak`` to ``knee``.
+    knee, peak = threshold / beta, (max(threshold, 0.0) + math.log1p(math.exp(-abs(threshold)))) / beta
+    steps = (input.lower * beta <= threshold) & (input.upper * beta > threshold)
+    low, high = function(input.lower), function(input.upper)
+    lower = torch.where(steps, low.clamp(max=knee), low)
+    return _bounds(input, lower, torch.where(steps, high.clamp(min=peak), high), function, _opaque(F.softplus))
 
 
 @rule(Interval, F.hardsigmoid)

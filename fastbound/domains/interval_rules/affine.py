@@ -138,6 +138,11 @@ def batch_norm(
 ) -> Interval:
     """Batch statistics are those of the nominal stream; the map waits for a ReLU to share one pass with it."""
     node = input.node
+    for tensor in (running_mean, running_var, weight, bias):
+        if tensor is not None and tensor.dtype != input.dtype:
+            raise TypeError(
+                f"batch_norm{module_path()}: the box is {input.dtype}, the layer {tensor.dtype}; convert one."
+            )
     if training:
         nominal = node.nominal
         if nominal is None:

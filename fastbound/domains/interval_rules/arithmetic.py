@@ -48,6 +48,8 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Interval
         raise NotImplementedError(
             f"div{module_path()}: wanted an Interval divided by a constant, without rounding_mode."
         )
+    if isinstance(other, Tensor):  # 1 / 3 of a float32 or integer tensor is no third in float64
+        other = other.to(torch.promote_types(other.dtype, input.dtype))
     return _scaled(input, 1 / other)
 
 
