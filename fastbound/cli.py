@@ -23,14 +23,14 @@ from fastbound.certify.report import write_json
 from fastbound.memory import keep_freed_memory
 from fastbound.train import train as train_run
 from fastbound.train.configs import CONFIGS
-from fastbound.train.distributed import ProcessLost
+from fastbound.train.distributed import ProcessLost, find_device
 from fastbound.train.initialisation import INITIALISATIONS
 from fastbound.train.interrupts import Interrupted
 from fastbound.train.loop import Diverged
 from fastbound.train.recipes import METHODS
 from fastbound.train.runs import RunFolder, load_run, version
 from fastbound.train.schedules import EPS_SCHEDULES
-from fastbound.train.settings import Settings
+from fastbound.train.settings import read_settings
 
 app = typer.Typer(
     help="Certified training and certification by bound propagation.",
@@ -292,9 +292,8 @@ def certify_run(
     _threads(threads)
     names = ("report.json",) if sweep is None else ("sweep.json", "sweep.png")
     _check_free(out, names, overwrite)
-    settings = Settings.from_data(RunFolder(run).read_config()["settings"])
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_run(run, "cuda" if place == "auto" and torch.cuda.is_available() else place.replace("auto", "cpu"))
+    settings = read_settings(RunFolder(run))
+    model = load_run(run, find_device(device or "auto"))
     images = data.load(settings.dataset, data_dir or settings.data_dir).test.limit(limit)
     attack = Attack(pgd_steps, pgd_restarts) if pgd_steps else None
     radii = [settings.eps if eps is None else parse_radius(eps)] if sweep is None else _parse_radii(sweep)
@@ -378,7 +377,7 @@ def bench(
     keep_freed_memory()
     if out is not None and out.exists() and not overwrite:
         raise ValueError(f"out: {out} exists already; name another file, or replace it with --overwrite.")
-    place = torch.device(device if device not in (None, "auto") else "cuda" if torch.cuda.is_available() else "cpu")
+    place = find_device(device or "auto")
     timings, missing = benchmark.measure(
         network or benchmark.NETWORKS, variant or benchmark.STEPS, rounds=rounds, device=place
     )

@@ -43,7 +43,8 @@ def build(
         options: of the network, for example ``width`` of ``cnn7``.
 
     Raises:
-        ValueError: unknown network or option, or an input that is too small for the network (names those that fit).
+        ValueError: unknown network or option, an option of which no network can be made, or an input that is too small
+            for the network (names those that fit).
     """
     shape = tuple(int(size) for size in input_shape)
     _check_request(name, shape, num_classes, options)
@@ -54,6 +55,8 @@ def build(
             f"{name} does not fit inputs of shape {list(shape)}: {problem}. Networks that fit: "
             f"{', '.join(fitting(shape)) or 'none'}."
         ) from None
+    except (TypeError, RuntimeError, ZeroDivisionError) as problem:
+        raise ValueError(f"{name} cannot be built with the options {options}: {problem}.") from None
     return nn.Sequential(*_normalisation(mean, std), *layers)
 
 

@@ -120,6 +120,16 @@ def test_a_soundness_failure_ends_with_its_own_code(trained, monkeypatch, capsys
         (["--threads", "0"], "threads: wanted at least 1"),
         (["--limit", "0"], "limit: wanted at least 1"),
         (["--device", "abacus"], "device: wanted auto, cpu, cuda"),
+        (["--device", "meta"], "device: wanted auto, cpu, cuda"),
+        (["--device", "cuda:99"], "device: cuda:99 was asked for"),
+        (["--set", "lr=abc"], "lr: wanted float, got 'abc'"),
+        (["--set", "lr=true"], "lr: wanted float, got True"),
+        (["--set", "milestones=3"], "milestones: wanted tuple[float, ...], got 3"),
+        (["--set", 'milestones=["a"]'], "milestones: wanted epochs in increasing order"),
+        (["--set", "eps_factor=[1]"], "eps_factor: wanted float, got [1]"),
+        (["--set", "certify_with=magic"], "certify_with: wanted ibp, crown-ibp, crown"),
+        (["--model-option", "hidden=5"], "mlp cannot be built with the options {'hidden': 5}"),
+        (["--model", "cnn7", "--model-option", "width=-1"], "cnn7 cannot be built with the options"),
         (["--resume"], "no such run folder"),
     ],
 )
@@ -137,11 +147,25 @@ def test_bad_certify_options(trained, tmp_path, capsys):
         (["--sweep", ","], "sweep: wanted"),
         (["--limit", "0"], "limit: wanted"),
         (["--pgd-restarts", "0"], "restart"),
+        (["--device", "abacus"], "device: wanted auto, cpu, cuda"),
     ]:
         code, _, err = run("certify", trained, *arguments, capsys=capsys)
         assert code == 2 and message in err, arguments
     code, _, err = run("certify", tmp_path / "nowhere", capsys=capsys)
     assert code == 2 and "no such run folder" in err
+    code, _, err = run("bench", "--device", "abacus", capsys=capsys)
+    assert code == 2 and "device: wanted auto, cpu, cuda" in err
+
+
+@pytest.mark.parametrize("damage", [{"settings": None}, {"settings": {"novel": 1}}, {}])
+def test_damaged_settings_name_their_file(trained, tmp_path, capsys, damage):
+    config = {**json.loads((trained / "config.json").read_text()), **damage}
+    if not damage:
+        del config["settings"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for command in (["certify", tmp_path], ["train", "--resume", "--out", tmp_path]):
+        code, _, err = run(*command, capsys=capsys)
+        assert code == 2 and f"{tmp_path}/config.json: the settings of the run are damaged" in err
 
 
 @pytest.mark.parametrize("command", ["train", "certify", "bench", "info"])

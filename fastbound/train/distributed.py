@@ -57,11 +57,12 @@ def processes(device: str) -> Iterator[Processes]:
     """The processes of this run: those that torchrun started, or this one alone. `device`: "auto", "cpu", "cuda",
     "cuda:1"."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    place = _device(device, int(os.environ.get("LOCAL_RANK", "0")), world_size)
+    place = find_device(device)
     if world_size == 1:
         yield Processes(0, 1, place)
         return
     if place.type == "cuda":
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(place)
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     group = Processes(dist.get_rank(), world_size, place)
@@ -80,17 +81,21 @@ def processes(device: str) -> Iterator[Processes]:
             dist.destroy_process_group()
 
 
-def _device(name: str, local_rank: int, world_size: int) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of --device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1"; ValueError for others."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         place = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device: wanted auto, cpu, cuda or cuda:N, got {name!r}.") from None
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: cuda was asked for, but PyTorch sees no CUDA device; use --device cpu.")
-    if place.type == "cuda" and world_size > 1:
-        return torch.device("cuda", local_rank)
+        place = None
+    if place is None or place.type not in ("cpu", "cuda"):
+        raise ValueError(f"device: wanted auto, cpu, cuda or cuda:N, got {name!r}.")
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device: {name} was asked for, but PyTorch sees {torch.cuda.device_count()} CUDA devices; use --device "
+            "cpu."
+        )
     return place
 
 

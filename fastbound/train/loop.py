@@ -59,7 +59,7 @@ def train(
     overrides = overrides or {}
     folder = RunFolder(out)
     if resume:
-        chosen = Settings.from_data(folder.read_config()["settings"])
+        chosen = settings.read_settings(folder)
         settings.check_unchanged(chosen, given, overrides, str(folder.path))
         moved = {name: given[name] for name in ("data_dir", "device") if name in given}
         given = {"dataset": chosen.dataset, "data_dir": chosen.data_dir, "device": chosen.device, **moved}

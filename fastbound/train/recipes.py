@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastbound import losses
+from fastbound.bounds import METHODS as CERTIFICATION_METHODS
 from fastbound.bounds import bound
 from fastbound.domains.box import linf_box
 from fastbound.domains.interval import Interval
@@ -61,12 +62,16 @@ class Recipe:
     weight_decay: float = 0.0
     clip_norm: float | None = None
     init: str = "default"
-    flip: bool | None = field(default=None, metadata={"help": "None: as the data set's default"})
+    # None: as the data set has it.
+    flip: bool | None = None
     crop: int | None = None
     crop_mode: str | None = None
     certify_with: str = "ibp"
 
     def __post_init__(self) -> None:
+        _check_kinds(self)
+        if self.certify_with not in CERTIFICATION_METHODS:
+            raise ValueError(f"certify_with: wanted {', '.join(CERTIFICATION_METHODS)}, got {self.certify_with!r}.")
         for name in ("epochs", "batch_size", "lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: wanted a number greater than 0, got {getattr(self, name)}.")
@@ -76,7 +81,8 @@ class Recipe:
             raise ValueError(f"weight_decay: wanted 0 or more, got {self.weight_decay}.")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm: wanted a norm greater than 0 (or none), got {self.clip_norm}.")
-        if any(epoch < 0 for epoch in self.milestones) or list(self.milestones) != sorted(self.milestones):
+        numbers = all(isinstance(epoch, (int, float)) and epoch >= 0 for epoch in self.milestones)
+        if not numbers or list(self.milestones) != sorted(self.milestones):
             raise ValueError(f"milestones: wanted epochs in increasing order, got {list(self.milestones)}.")
         if self.milestones and self.milestones[-1] > self.epochs:
             raise ValueError(
@@ -278,6 +284,26 @@ def uses_batch_statistics(model: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in model.modules())
 
 
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "str": str,
+    "None": type(None),
+    "tuple[float, ...]": tuple,
+}
+
+
+def _check_kinds(recipe: Recipe) -> None:
+    """Raises ValueError for a field of another kind than it is declared with: --set and config.json take anything."""
+    for entry in dataclasses.fields(recipe):
+        value, wanted = getattr(recipe, entry.name), str(entry.type).split(" | ")
+        if not isinstance(value, tuple(_KINDS[kind] for kind in wanted)) or (
+            isinstance(value, bool) and "bool" not in wanted
+        ):
+            raise ValueError(f"{entry.name}: wanted {' or '.join(wanted)}, got {value!r}.")
+
+
 def _check_shares(recipe: Recipe, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(recipe, name) <= 1:
@@ -319,11 +345,13 @@ def resolve(recipe: Recipe, eps: float, overrides: Mapping[str, object]) -> Reci
         if not isinstance(epochs, int) or epochs < 1:
             raise ValueError(f"epochs: wanted a whole number of at least 1, got {epochs}.")
         recipe = recipe.scaled(epochs)
-    if "milestones" in rest:
-        rest["milestones"] = tuple(rest["milestones"])  # type: ignore[arg-type]
-    if isinstance(recipe, CertifiedRecipe) and rest.get("eps_train", recipe.eps_train) is None:
-        rest["eps_train"] = eps * float(rest.get("eps_factor", recipe.eps_factor))  # type: ignore[arg-type]
-    return dataclasses.replace(recipe, **rest)  # type: ignore[arg-type]
+    milestones = rest.get("milestones")
+    if isinstance(milestones, list):
+        rest["milestones"] = tuple(milestones)
+    recipe = dataclasses.replace(recipe, **rest)  # type: ignore[arg-type]
+    if isinstance(recipe, CertifiedRecipe) and recipe.eps_train is None:
+        recipe = dataclasses.replace(recipe, eps_train=eps * recipe.eps_factor)
+    return recipe
 
 
 def as_data(recipe: Recipe) -> dict[str, object]:

@@ -11,6 +11,7 @@ from fastbound.data import Augmentation, DataSet
 from fastbound.train import recipes
 from fastbound.train.configs import Config, find_config
 from fastbound.train.recipes import Recipe
+from fastbound.train.runs import RunError, RunFolder
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,17 @@ class Settings:
             "mean": data.mean,
             "std": data.std,
         }
+
+
+def read_settings(folder: RunFolder) -> Settings:
+    """The settings in the config.json of a run; raises RunError where they are damaged."""
+    content = folder.read_config()
+    try:
+        return Settings.from_data(content["settings"])
+    except (KeyError, TypeError, ValueError) as problem:
+        raise RunError(
+            f"{folder.config}: the settings of the run are damaged ({type(problem).__name__}: {problem})."
+        ) from None
 
 
 RUN_OPTIONS = ("data_dir", "seed", "device", "limit", "test_limit", "pgd_steps", "pgd_restarts")
