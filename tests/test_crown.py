@@ -141,7 +141,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         (1, 5, 4, 4),
     ),
     "sequence": (Sequence, (8, 9)),
-    "steep leaky relu": (lambda: nn.Sequential(nn.Linear(5, 9), nn.ReLU(), nn.Linear(9, 3)), (5,)),
+    "steep leaky relu": (lambda: nn.Sequential(nn.Linear(5, 9), nn.LeakyReLU(2.5), nn.Linear(9, 3)), (5,)),
 }  # fmt: skip
 every_network = pytest.mark.parametrize("name", NETWORKS)
 

@@ -75,7 +75,7 @@ class Norm(NamedTuple):
 
 
 class LeakyReLU(NamedTuple):
-    """``max(x, negative_slope * x)``; slope 0 is ReLU."""
+    """x, below 0 ``negative_slope * x`` with a slope >= 0; slope 0 is ReLU."""
 
     negative_slope: float
 

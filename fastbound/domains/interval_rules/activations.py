@@ -26,8 +26,9 @@ def relu(input: Interval) -> Interval:
 def leaky_relu(input: Interval, negative_slope: float = 0.01) -> Interval:
     if negative_slope < 0:
         return _valley(input, lambda x: F.leaky_relu(x, negative_slope), 0.0, F.leaky_relu)
-    if negative_slope > 1:  # concave, which neither the fused pass nor a backward walk knows
-        return _monotone(input, lambda x: F.leaky_relu(x, negative_slope), _opaque(F.leaky_relu))
+    if negative_slope > 1:  # concave, which the fused pass does not know
+        record = LeakyReLU(float(negative_slope))
+        return _monotone(input, lambda x: F.leaky_relu(x, negative_slope), record)
     node = input.node
     if isinstance(node, PendingNorm) and node.waits:
         streams = norm_relu(node.source.streams, node.record_as(Norm), negative_slope)
