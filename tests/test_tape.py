@@ -67,6 +67,18 @@ def test_a_norm_that_waits_refuses_too() -> None:
         F.relu(out)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_running_statistics_that_move_on_leave_recorded_bounds_alone(method: str) -> None:
+    """torch's BatchNorm writes them without a new version, so the tape cannot notice and must not depend on them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3), nn.BatchNorm1d(3)).eval()
+    box = box_of()
+    first, second = model(box), model(box)
+    wanted = fb.bound(first, method=method).lower
+    model.train()(torch.randn(8, 4) * 10)
+    assert torch.equal(fb.bound(second, method=method).lower, wanted)
+
+
 def test_an_optimizer_step_between_forward_and_bound() -> None:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)

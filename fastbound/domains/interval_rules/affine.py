@@ -160,7 +160,8 @@ def batch_norm(
             raise ValueError(
                 f"batch_norm{module_path()}: evaluation needs running statistics, and this layer has none."
             )
-        mean, var = running_mean, running_var
+        # Copies: torch's own BatchNorm writes the statistics without a trace in their version.
+        mean, var = running_mean.clone(), running_var.clone()
     record = Norm(mean, var, weight, bias, eps, training)
     return Interval(PendingNorm(record, node, node.shape, lambda: norm_relu(node.streams, record, 1.0)))
 
