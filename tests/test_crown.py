@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -283,6 +284,28 @@ def test_constants_and_layers_of_several_dtypes(method: str) -> None:
         value = model(x + 0.1 * (2 * torch.rand_like(x) - 1).sign())
         assert (b.lower <= value + 1e-5).all() and (value <= b.upper + 1e-5).all()
     assert (b.upper - b.lower <= 3 * (out.upper - out.lower)).all()
+
+
+class MixedSum(nn.Module):
+    """Adds a float64 map to a float32 one; in float64 as a whole after ``double()``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.head = nn.Linear(75, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        x = torch.relu(torch.relu(self.second(x)) + x.double() - 0.5)
+        return self.head(x.to(self.head.weight.dtype).flatten(1))
+
+
+def test_sparse_rows_meet_a_sum_of_several_dtypes() -> None:
+    model, x = MixedSum(), torch.rand(2, 2, 5, 5)
+    found = fb.bound(model, fb.linf_box(x, 0.05), method="crown")
+    wanted = fb.bound(copy.deepcopy(model).double(), fb.linf_box(x.double(), 0.05), method="crown")
+    torch.testing.assert_close(found.lower.double(), wanted.lower, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.upper.double(), wanted.upper, atol=1e-4, rtol=1e-4)
 
 
 def test_a_linear_function_of_a_network_in_float64() -> None:

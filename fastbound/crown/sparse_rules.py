@@ -66,7 +66,7 @@ def _reshape(walk: Walk, node: Node, rows: Units) -> None:
 
 @backward_rule(Shift, rows=Units)
 def _shift(walk: Walk, node: Node, rows: Units) -> None:
-    if node.inputs[0].shape != node.shape:
+    if not _keeps_kind(node):
         return walk.densely(node, rows)
     offset = node.radius.new_zeros(()) + node.record_as(Shift).offset
     walk.add(rows.value * rows.pick(offset.expand(node.shape)))
@@ -76,7 +76,12 @@ def _shift(walk: Walk, node: Node, rows: Units) -> None:
 @backward_rule(Sum, rows=Units)
 @backward_rule(Sum, rows=Patches)
 def _sum(walk: Walk, node: Node, rows: Units | Patches) -> None:
-    if any(parent.shape != node.shape for parent in node.inputs):
+    if not _keeps_kind(node):
         return walk.densely(node, rows)
     for sign, parent in zip(node.record_as(Sum).signs, node.inputs):
         walk.give(parent, rows if sign == 1 else rows * sign)
+
+
+def _keeps_kind(node: Node) -> bool:
+    """Whether what the node was made from has its shape and dtype, so that its rows are rows of that too."""
+    return all(parent.shape == node.shape and parent.dtype == node.dtype for parent in node.inputs)
