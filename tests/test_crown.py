@@ -16,6 +16,7 @@ import fastbound as fb
 from fastbound import crown
 from fastbound.crown import sparse
 from fastbound.errors import MissingRuleError, TapeError
+from fastbound.ops import interval_norm_relu_with_box
 
 METHODS = ("crown-ibp", "crown")
 RELAXATIONS = ("adaptive", "same-slope", "zero", "one")
@@ -595,3 +596,47 @@ def test_functions_that_mix_samples_are_refused(mix: Callable[[Tensor], Tensor])
     out = mix(nn.Linear(3, 3)(fb.linf_box(torch.rand(3, 3), 0.1)))
     with pytest.raises(MissingRuleError, match="samples"):
         fb.bound(out, method="crown-ibp").lower  # noqa: B018
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("slope", [0.0, 1.0])
+@pytest.mark.parametrize("reads", ["both", "box", "output"])
+def test_the_box_that_a_relu_hands_on_has_the_gradient_of_another_reader(
+    backend: str, slope: float, reads: str
+) -> None:
+    stack, radius = torch.randn(2, 3, 4, dtype=torch.float64), torch.rand(3, 4, dtype=torch.float64)
+    weights = torch.randn(4, 3, 4, dtype=torch.float64)
+    found = []
+    for handed in (True, False):
+        inputs = stack.clone().requires_grad_(), radius.clone().requires_grad_()
+        with fb.use_backend(backend):
+            *out, center, width = interval_norm_relu_with_box(*inputs, negative_slope=slope)
+        box = (center, width) if handed else (inputs[0][-1], inputs[1])
+        loss = inputs[1].sum()
+        if reads != "output":
+            loss = loss + (box[0] * weights[0]).sum() + (box[1] * weights[1]).sum()
+        if reads != "box":
+            loss = loss + (out[0] * weights[2]).sum() + (out[1] * weights[3]).sum()
+        found.append(torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True))
+    assert all(torch.allclose(ours, theirs) for ours, theirs in zip(*found))
+
+
+def test_a_flattened_map_with_two_readers_gets_the_rows_of_both() -> None:
+    class Two(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(2, 6, 3)
+            self.left, self.right = torch.nn.Linear(96, 4), torch.nn.Linear(96, 4)
+
+        def forward(self, x: Any) -> Any:
+            flat = self.conv(x).relu().flatten(1)
+            return self.left(flat) + self.right(flat)
+
+    model, box = Two().double(), fb.linf_box(torch.rand(12, 2, 6, 6, dtype=torch.float64), 0.1)
+    found = fb.bound(model, box, method="crown-ibp")
+    merged = torch.nn.Sequential(model.conv, torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(96, 4).double())
+    with torch.no_grad():
+        merged[3].weight.copy_(model.left.weight + model.right.weight)
+        merged[3].bias.copy_(model.left.bias + model.right.bias)
+    single = fb.bound(merged, box, method="crown-ibp")
+    assert torch.allclose(found.lower, single.lower) and torch.allclose(found.upper, single.upper)
