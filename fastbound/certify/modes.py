@@ -30,9 +30,8 @@ def refuse_batch_statistics(model: nn.Module) -> None:
         ):
             raise ValueError(
                 f"model: {name or type(module).__name__} ({type(module).__name__}) has track_running_stats=False, so "
-                "its output for one "
-                "sample depends on the other samples of the batch and nothing can be certified for a sample alone. "
-                "Train with track_running_stats=True, or set running_mean and running_var."
+                "its output for one sample depends on the other samples of the batch and nothing can be certified for "
+                "a sample alone. Train with track_running_stats=True."
             )
 
 
