@@ -13,7 +13,7 @@ from fastbound.domains.interval import NO_TAPE, Interval, require_tape
 from fastbound.domains.lazy import Bounds
 from fastbound.domains.tape import Linear, Node, Source, Tape, topological
 from fastbound.ops import interval_margin
-from fastbound.spec import check_spec, margin_labels
+from fastbound.spec import check_spec, margin_labels, other_classes
 
 METHODS = ("ibp", "crown-ibp", "crown")
 
@@ -94,16 +94,59 @@ def _like(spec: Tensor, out: Interval) -> Tensor:
 
 def _specified(out: Interval, spec: Tensor) -> Bounds:
     """Interval bounds on ``spec @ out``, with spec [B, S, K] merged into a last linear layer where there is one."""
+    labels = margin_labels(spec)
+    if labels is not None:
+        return margins(out, labels)
+
+    def elided(node: Node) -> tuple[Tensor, Tensor]:
+        layer = _last_linear(node)
+        if layer is None:
+            return _apply(node.center, spec), _apply(node.radius, spec.abs())
+        parent = node.inputs[0]
+        weight = spec @ layer.weight  # [B, S, D]
+        center = _apply(parent.center, weight)
+        if layer.bias is not None:
+            center = center + spec @ layer.bias
+        return center, _apply(parent.radius, weight.abs())
+
+    return _bounds(out, spec.shape[:2], elided, lambda clean: _apply(clean, spec))
+
+
+def margins(out: Interval, labels: Tensor) -> Bounds:
+    """Interval bounds on the margins z_y - z_j of logits [B, K], j != y in increasing order, without a specification.
+
+    ``labels`` [B] are int64 and in range; the margins are [B, K - 1].
+    """
+    batch, classes = out.shape
+    own, others = labels.unsqueeze(1), other_classes(labels, classes)
+
+    def elided(node: Node) -> tuple[Tensor, Tensor]:
+        layer, center = _last_linear(node), difference(node.center)
+        if layer is None:
+            return center, node.radius.gather(1, own) + node.radius.gather(1, others)
+        return center, interval_margin(node.inputs[0].radius, layer.weight, labels)
+
+    def difference(x: Tensor) -> Tensor:  # [B, K] -> [B, K - 1]
+        return x.gather(1, own) - x.gather(1, others)
+
+    return _bounds(out, torch.Size((batch, classes - 1)), elided, difference)
+
+
+def _bounds(
+    out: Interval,
+    shape: torch.Size,
+    elided: Callable[[Node], tuple[Tensor, Tensor]],  # center and radius, each of ``shape``
+    of_clean: Callable[[Tensor], Tensor],
+) -> Bounds:
     require_tape(out)
     node = out.node
     node.check()
-    labels = margin_labels(spec)
     cache: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def streams() -> tuple[Tensor, Tensor]:  # center, radius [B, S]
+    def streams() -> tuple[Tensor, Tensor]:
         node.check()
         if "streams" not in cache:
-            cache["streams"] = _elided(node, spec, labels)
+            cache["streams"] = elided(node)
         return cache["streams"]
 
     def lower() -> Tensor:
@@ -116,34 +159,16 @@ def _specified(out: Interval, spec: Tensor) -> Bounds:
 
     def nominal() -> Tensor | None:
         clean = node.nominal
-        return None if clean is None else _rows(clean, spec, labels)
+        return None if clean is None else of_clean(clean)
 
-    return Bounds(spec.shape[:2], lower, upper, nominal)
+    return Bounds(shape, lower, upper, nominal)
 
 
-def _elided(node: Node, spec: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+def _last_linear(node: Node) -> Linear | None:
+    """The layer that made a node, where a specification can be merged into it."""
     record = node.record
-    if not isinstance(record, Linear) or not node.inputs or node.inputs[0].radius.dim() != 2:
-        return _rows(node.center, spec, labels), _apply(node.radius, spec.abs())
-    parent = node.inputs[0]
-    if labels is not None:
-        return _rows(node.center, spec, labels), interval_margin(parent.radius, record.weight, labels)
-    weight = spec @ record.weight  # [B, S, D]
-    center = _apply(parent.center, weight)
-    if record.bias is not None:
-        center = center + spec @ record.bias
-    return center, _apply(parent.radius, weight.abs())
+    return record if isinstance(record, Linear) and node.inputs and node.inputs[0].radius.dim() == 2 else None
 
 
 def _apply(x: Tensor, weight: Tensor) -> Tensor:  # [B, D], [B, S, D] -> [B, S]
     return (weight @ x.unsqueeze(-1)).squeeze(-1)
-
-
-def _rows(x: Tensor, spec: Tensor, labels: Tensor | None) -> Tensor:
-    """``spec @ x`` for x [B, K]; margins as differences of logits, which need no product."""
-    if labels is None:
-        return _apply(x, spec)
-    batch, classes = x.shape
-    index = torch.arange(classes - 1, device=x.device).expand(batch, -1)
-    others = index + (index >= labels.unsqueeze(1)).long()
-    return x.gather(1, labels.unsqueeze(1)) - x.gather(1, others)

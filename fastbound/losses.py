@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastbound.bounds import bound
+from fastbound.bounds import bound, margins
 from fastbound.domains.interval import Interval
-from fastbound.spec import margin_spec
+from fastbound.spec import check_labels
 
 
 def robust_cross_entropy(margins: Interval) -> Tensor:
@@ -65,27 +65,31 @@ def fused_cross_entropy(out: Interval, labels: Tensor, beta: float) -> Tensor:  
         raise ValueError(f"out: wanted logits [B, K], got {tuple(out.shape)}.")
     if not 0 <= beta <= 1:
         raise ValueError(f"beta: wanted a number in [0, 1], got {beta}.")
-    margins = bound(out, method="ibp", spec=margin_spec(labels, out.shape[1]))
-    zero = out.center.new_zeros(out.shape[0], 1)
-    high = torch.cat((zero, -margins.lower), 1)  # the label's own difference is 0
-    shift = high.detach().amax(1)
-    total = (high - shift.unsqueeze(1)).exp().sum(1)
+    labels = check_labels(labels, out.shape[1]).to(out.device)
+    # The label's own difference is 0, so that the largest of all is at least 0.
+    found = margins(out, labels)
+    low, high = -found.upper, -found.lower
+    shift = high.detach().amax(1, keepdim=True).clamp(min=0)
+    # The label's own term; the shift cancels in value, and so has no gradient.
+    own = (-shift).exp()
+    at_high = (high - shift).exp()
+    total = at_high.sum(1, keepdim=True) + own
     if beta > 0:
-        total = beta * _chord_sum(out, labels, -margins.upper, high[:, 1:], shift) + (1 - beta) * total
-    # The shift cancels in value, and so has no gradient.
+        chords = _chord_sum(out, labels, low, high, at_high, shift) + own
+        # It bounds the sum from below, also where rounding has eaten the rest.
+        total = beta * torch.maximum(chords, own.clamp(min=torch.finfo(own.dtype).tiny)) + (1 - beta) * total
     return (total.log() + shift).mean()
 
 
-def _chord_sum(out: Interval, labels: Tensor, low: Tensor, high: Tensor, shift: Tensor) -> Tensor:
-    """An upper bound [B] of ``sum_k exp(z_k - z_y - shift)``; [low, high], each [B, K - 1], holds the differences."""
-    low, high = low - shift.unsqueeze(1), high - shift.unsqueeze(1)
-    width = high - low
-    at_low, at_high = low.exp(), high.exp()
+def _chord_sum(
+    out: Interval, labels: Tensor, low: Tensor, high: Tensor, at_high: Tensor, shift: Tensor
+) -> Tensor:  # [B, 1]
+    """An upper bound of ``sum_k exp(z_k - z_y - shift)`` over the differences in [low, high], each [B, K - 1]."""
+    width, at_low = high - low, (low - shift).exp()
     slope = torch.where(width > 0, (at_high - at_low) / torch.where(width > 0, width, 1.0), at_high)
-    offset = torch.maximum(at_low - slope * low, at_high - slope * high)
-    row = -(slope.unsqueeze(1) @ margin_spec(labels, out.shape[1]).to(slope))
-    own = (-shift).exp()
-    linear = bound(out, method="crown-ibp", spec=row).upper.squeeze(1)
-    constant = (offset - slope * shift.unsqueeze(1)).sum(1) + own
-    # The label's own term bounds the sum from below, also where rounding has eaten the rest.
-    return torch.maximum(linear + constant, own.clamp(min=torch.finfo(own.dtype).tiny))
+    offset = torch.maximum(torch.addcmul(at_low, slope, low, value=-1), torch.addcmul(at_high, slope, high, value=-1))
+    # The coefficient of z_k is its slope, that of z_y minus their sum; bounded from above as its negative from below.
+    classes = torch.arange(out.shape[1], device=labels.device)
+    place = (classes + (classes < labels.unsqueeze(1))).masked_fill(classes == labels.unsqueeze(1), 0)
+    row = torch.cat((slope.sum(1, keepdim=True), -slope), 1).gather(1, place)
+    return offset.sum(1, keepdim=True) - bound(out, method="crown-ibp", spec=row.unsqueeze(1)).lower

@@ -22,6 +22,16 @@ def margin_spec(labels: Tensor, num_classes: int) -> Tensor:
     Raises:
         TypeError: labels are no integers. ValueError: a shape other than [B], labels out of range, K < 2.
     """
+    labels = check_labels(labels, num_classes)
+    classes = torch.eye(num_classes, device=labels.device)
+    spec = classes[labels].unsqueeze(1) - classes[other_classes(labels, num_classes)]
+    if not torch.compiler.is_compiling():
+        spec._fastbound_labels = (labels.clone(), spec._version)  # type: ignore[attr-defined]
+    return spec
+
+
+def check_labels(labels: Tensor, num_classes: int) -> Tensor:
+    """The labels [B] as int64; raises as `margin_spec` says."""
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
         got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"labels: wanted an integer tensor [B], got {got}.")
@@ -33,13 +43,13 @@ def margin_spec(labels: Tensor, num_classes: int) -> Tensor:
     require(
         ((labels >= 0) & (labels < num_classes)).all(), f"labels: wanted classes in [0, {num_classes}), got others."
     )
-    index = torch.arange(num_classes - 1, device=labels.device).expand(labels.shape[0], -1)
-    others = index + (index >= labels.unsqueeze(1)).long()
-    classes = torch.eye(num_classes, device=labels.device)
-    spec = classes[labels].unsqueeze(1) - classes[others]
-    if not torch.compiler.is_compiling():
-        spec._fastbound_labels = (labels.clone(), spec._version)  # type: ignore[attr-defined]
-    return spec
+    return labels
+
+
+def other_classes(labels: Tensor, num_classes: int) -> Tensor:  # [B] -> [B, K - 1]
+    """The classes j != y in increasing order."""
+    index = torch.arange(num_classes - 1, device=labels.device)
+    return index + (index >= labels.unsqueeze(1))
 
 
 def margin_labels(spec: Tensor) -> Tensor | None:
