@@ -40,10 +40,17 @@ from fastbound.ops.layout import channels_last
 
 @backward_rule(Linear)
 def _linear(walk: Walk, node: Node, rows: Tensor) -> None:
-    record = node.record_as(Linear)
-    out, bias = crown_linear(rows, record.weight, None if id(node) in walk.paid else record.bias)
+    """Behind a flattened map that nothing else reads, rows reach through to the map, with the channels innermost."""
+    record, parent = node.record_as(Linear), node.inputs[0]
+    columns = record.columns if walk.alone(parent) else None
+    weight = record.weight if columns is None else columns
+    out, bias = crown_linear(rows, weight, None if id(node) in walk.paid else record.bias)
+    if columns is not None:
+        parent = parent.inputs[0]
+        channels, height, width = parent.shape[1:]
+        out = out.unflatten(2, (height, width, channels)).movedim(-1, 2)
     walk.add(bias)
-    walk.give(node.inputs[0], out)
+    walk.give(parent, out)
 
 
 @backward_rule(Convolution)

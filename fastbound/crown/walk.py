@@ -81,7 +81,7 @@ class Bounds:
 
     def of(self, node: Node) -> tuple[Tensor, Tensor]:
         """Center and radius [B, *] of a node."""
-        return self._tightened.get(id(node)) or (node.center, node.radius)
+        return self._tightened.get(id(node)) or node.box
 
     def lines(self, node: Node, relaxation: str) -> Lines:
         """The relaxation of an element-wise function, made once for all passes."""

@@ -32,6 +32,7 @@ class Linear(NamedTuple):
 
     weight: Tensor  # [O, I]
     bias: Tensor | None  # [O]
+    columns: Tensor | None = None  # [O, H W C]: the weight in the order of the flattened channels_last map that x is
 
 
 class Convolution(NamedTuple):
@@ -188,7 +189,7 @@ class Tape:
 class Node:
     """One value on the tape: ``stack`` [N, B, *S] (N = 2: nominal, center; N = 1: center), ``radius`` [B, *S]."""
 
-    __slots__ = ("__weakref__", "_streams", "inputs", "record", "tape", "versions")
+    __slots__ = ("__weakref__", "_box", "_streams", "inputs", "record", "tape", "versions")
 
     def __init__(
         self,
@@ -201,6 +202,7 @@ class Node:
         self.inputs = inputs
         self.tape = tape
         self._streams = streams
+        self._box: tuple[Tensor, Tensor] | None = None
         self.versions: tuple[tuple[Tensor, int], ...] = ()
         if torch.compiler.is_compiling():
             return
@@ -233,6 +235,15 @@ class Node:
     def nominal(self) -> Tensor | None:  # [B, *S]
         stack = self.stack
         return stream(stack, 0) if stack.shape[0] == 2 else None
+
+    @property
+    def box(self) -> tuple[Tensor, Tensor]:  # [B, *S], [B, *S]
+        """Center and radius, for a backward walk."""
+        return self._box or (self.center, self.radius)
+
+    def reads_box_from(self, center: Tensor, radius: Tensor) -> None:
+        """Take ``box`` from a function that handed its input on, whose gradient joins that function's own."""
+        self._box = (center, radius)
 
     @property
     def shape(self) -> torch.Size:

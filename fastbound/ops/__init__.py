@@ -7,7 +7,11 @@ from fastbound.ops.crown_relu import crown_relu
 from fastbound.ops.interval_conv2d import interval_conv2d
 from fastbound.ops.interval_linear import interval_linear
 from fastbound.ops.interval_margin import interval_margin
-from fastbound.ops.interval_norm_relu import interval_norm_relu, interval_norm_relu_statistics
+from fastbound.ops.interval_norm_relu import (
+    interval_norm_relu,
+    interval_norm_relu_statistics,
+    interval_norm_relu_with_box,
+)
 
 __all__ = [
     "crown_concretize",
@@ -19,4 +23,5 @@ __all__ = [
     "interval_margin",
     "interval_norm_relu",
     "interval_norm_relu_statistics",
+    "interval_norm_relu_with_box",
 ]

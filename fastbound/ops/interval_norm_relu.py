@@ -41,6 +41,25 @@ def interval_norm_relu(
     Soundness: rounded to nearest; with batch statistics, for the statistics frozen at the nominal batch.
     Source: Gowal et al., 2018, arXiv 1810.12715 (ReLU); Shi et al., 2021, arXiv 2103.17268 (BatchNorm).
     """
+    args = (stack, radius, mean, var, weight, bias, eps, negative_slope, batch_statistics)
+    return interval_norm_relu_with_box(*args)[:2]
+
+
+def interval_norm_relu_with_box(
+    stack: Tensor,
+    radius: Tensor,
+    mean: Tensor | None = None,
+    var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 0.0,
+    negative_slope: float = 0.0,
+    batch_statistics: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # [N, B, C, *] and three times [B, C, *]
+    """`interval_norm_relu`, and the center and radius of x handed on for whoever relaxes the function.
+
+    Their gradient joins the function's own in place; from another reader of x it would take passes over whole stacks.
+    """
     if not 0 <= negative_slope <= 1:
         raise ValueError(f"negative_slope: wanted a number in [0, 1], got {negative_slope}.")
     if mean is not None and (radius.dim() < 2 or mean.shape != radius.shape[1:2]):
@@ -54,7 +73,8 @@ def interval_norm_relu(
     elif backends.needs_grad(stack, radius, weight, bias):
         settings = (eps, negative_slope, batch_statistics)
         return _IntervalNormRelu.apply(code, stack, radius, weight, bias, mean, var, settings)
-    return code.interval_norm_relu_fwd(stack, radius, mean, var, weight, bias, eps, negative_slope)
+    out = code.interval_norm_relu_fwd(stack, radius, mean, var, weight, bias, eps, negative_slope)
+    return *out, stack[-1], radius
 
 
 class _IntervalNormRelu(torch.autograd.Function):
@@ -69,18 +89,40 @@ class _IntervalNormRelu(torch.autograd.Function):
         mean: Tensor | None,
         var: Tensor | None,
         settings: tuple[float, float, bool],
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         ctx.code = code
         ctx.settings = settings
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(stack, radius, mean, var, weight, bias)
-        return code.interval_norm_relu_fwd(stack, radius, mean, var, weight, bias, *settings[:2])
+        out = code.interval_norm_relu_fwd(stack, radius, mean, var, weight, bias, *settings[:2])
+        return *out, stack.detach()[-1], radius.detach()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_stack: Tensor | None, grad_radius: Tensor | None) -> tuple[Tensor | None, ...]:
-        if grad_stack is None and grad_radius is None:
-            return (None,) * 8
-        needs = ctx.needs_input_grad[1:5]
-        grads = ctx.code.interval_norm_relu_bwd(grad_stack, grad_radius, *ctx.saved_tensors, *ctx.settings, needs)
-        return None, *grads, None, None, None
+    def backward(
+        ctx: Any,
+        grad_stack: Tensor | None,
+        grad_radius: Tensor | None,
+        grad_center_before: Tensor | None,
+        grad_radius_before: Tensor | None,
+    ) -> tuple[Tensor | None, ...]:
+        d_stack = d_radius = d_weight = d_bias = None
+        saved = ctx.saved_tensors  # once: a checkpoint gives them one time
+        stack, radius = saved[:2]
+        if grad_stack is not None or grad_radius is not None:
+            d_stack, d_radius, d_weight, d_bias = ctx.code.interval_norm_relu_bwd(
+                grad_stack, grad_radius, *saved, *ctx.settings, ctx.needs_input_grad[1:5]
+            )
+        if grad_center_before is not None:
+            d_stack = _own(d_stack, grad_stack, stack)
+            d_stack[-1].add_(grad_center_before)
+        if grad_radius_before is not None:
+            d_radius = _own(d_radius, grad_radius, radius).add_(grad_radius_before)
+        return None, d_stack, d_radius, d_weight, d_bias, None, None, None
+
+
+def _own(gradient: Tensor | None, given: Tensor | None, like: Tensor) -> Tensor:
+    """A gradient that may be written to: not the one that was given, which an identity passes through."""
+    if gradient is None:
+        return torch.zeros_like(like)
+    return gradient.clone() if gradient is given else gradient

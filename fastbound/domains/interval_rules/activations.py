@@ -31,9 +31,9 @@ def leaky_relu(input: Interval, negative_slope: float = 0.01) -> Interval:
         return _monotone(input, lambda x: F.leaky_relu(x, negative_slope), record)
     node = input.node
     if isinstance(node, PendingNorm) and node.waits:
-        streams = norm_relu(node.source.streams, node.record_as(Norm), negative_slope)
+        streams = norm_relu(node.source, node.record_as(Norm), negative_slope)
     else:
-        streams = norm_relu(node.streams, None, negative_slope)
+        streams = norm_relu(node, None, negative_slope)
     return emit(LeakyReLU(float(negative_slope)), (input,), *streams)
 
 

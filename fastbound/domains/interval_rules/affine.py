@@ -13,7 +13,7 @@ from fastbound.domains.interval import Interval, emit
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
 from fastbound.domains.tape import Convolution, Linear, Node, Norm, PendingFlatten, PendingNorm
-from fastbound.ops import interval_conv2d, interval_linear, interval_norm_relu, interval_norm_relu_statistics
+from fastbound.ops import interval_conv2d, interval_linear, interval_norm_relu_statistics, interval_norm_relu_with_box
 from fastbound.ops.layout import channels_last
 
 
@@ -24,14 +24,14 @@ def linear(input: Interval, weight: Tensor, bias: Tensor | None = None) -> Inter
     if isinstance(node, PendingFlatten) and node.waits:
         parent = node.source
         if weight.shape[1] == parent.radius[:1].numel() and weight.numel() <= parent.stack.numel():
-            return emit(Linear(weight, bias), (input,), *_linear_of_map(parent, weight, bias))
+            columns = channels_last(weight.unflatten(1, parent.shape[1:])).permute(0, 2, 3, 1).flatten(1)
+            return emit(Linear(weight, bias, columns), (input,), *_linear_of_map(parent, columns, bias))
     return emit(Linear(weight, bias), (input,), *interval_linear(*node.streams, weight, bias))
 
 
-def _linear_of_map(parent: Node, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A linear layer on a flattened channels_last map: cheaper to reorder the weight [O, C H W] than the map."""
+def _linear_of_map(parent: Node, columns: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A linear layer [O, H W C] on a flattened channels_last map: cheaper to reorder its weight than the map."""
     stack, radius = parent.streams
-    columns = channels_last(weight.unflatten(1, radius.shape[1:])).permute(0, 2, 3, 1).flatten(1)
     rows = radius.permute(0, 2, 3, 1).flatten(1)
     return interval_linear(stack.permute(0, 1, 3, 4, 2).flatten(2), rows, columns, bias)
 
@@ -163,16 +163,18 @@ def batch_norm(
         # Copies: torch's own BatchNorm writes the statistics without a trace in their version.
         mean, var = running_mean.clone(), running_var.clone()
     record = Norm(mean, var, weight, bias, eps, training)
-    return Interval(PendingNorm(record, node, node.shape, lambda: norm_relu(node.streams, record, 1.0)))
+    return Interval(PendingNorm(record, node, node.shape, lambda: norm_relu(node, record, 1.0)))
 
 
-def norm_relu(streams: tuple[Tensor, Tensor], norm: Norm | None, slope: float) -> tuple[Tensor, Tensor]:
-    """Streams [N, B, C, *], [B, C, *] through an optional BatchNorm and a leaky ReLU, in one pass."""
-    if norm is None:
-        return interval_norm_relu(*streams, negative_slope=slope)
-    return interval_norm_relu(
-        *streams, norm.mean, norm.var, norm.weight, norm.bias, norm.eps, slope, norm.batch_statistics
-    )
+def norm_relu(node: Node, norm: Norm | None, slope: float) -> tuple[Tensor, Tensor]:
+    """The streams of a node [B, C, *] through an optional BatchNorm and a leaky ReLU, in one pass."""
+    settings: tuple[Any, ...] = (None,) * 4 + (0.0, slope)
+    if norm is not None:
+        settings = (norm.mean, norm.var, norm.weight, norm.bias, norm.eps, slope, norm.batch_statistics)
+    stack, radius, *box = interval_norm_relu_with_box(*node.streams, *settings)
+    if radius.requires_grad:
+        node.reads_box_from(*box)
+    return stack, radius
 
 
 @torch.no_grad()
