@@ -50,8 +50,14 @@ def use_backend(name: str) -> Iterator[None]:
         _requested.reset(token)
 
 
-def find(stem: str, tensor: torch.Tensor) -> ModuleType:
-    """The module that serves the primitive ``stem`` for tensors like ``tensor`` (its device and dtype)."""
+def find(stem: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> ModuleType:
+    """The module that serves the primitive ``stem`` for tensors like ``tensor`` (its device and dtype).
+
+    Compiled code reads all tensors of a call by the dtype of one, so ``others`` must share it: TypeError.
+    """
+    for other in others:
+        if other is not None and other.dtype != tensor.dtype:
+            raise TypeError(f"{stem}: wanted one dtype, got {tensor.dtype} and {other.dtype}; convert one of them.")
     if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than it calls a kernel
         _require_compilable(stem, _requested_of_compiler[-1] if _requested_of_compiler else None)
         return _references[stem]

@@ -25,7 +25,7 @@ def margin_spec(labels: Tensor, num_classes: int) -> Tensor:
     labels = check_labels(labels, num_classes)
     classes = torch.eye(num_classes, device=labels.device)
     spec = classes[labels].unsqueeze(1) - classes[other_classes(labels, num_classes)]
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and not spec.is_inference():  # inference tensors count no versions
         spec._fastbound_labels = (labels.clone(), spec._version)  # type: ignore[attr-defined]
     return spec
 
@@ -54,7 +54,7 @@ def other_classes(labels: Tensor, num_classes: int) -> Tensor:  # [B] -> [B, K -
 
 def margin_labels(spec: Tensor) -> Tensor | None:
     """The labels [B] that `margin_spec` made ``spec`` from, or None for any other specification."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or spec.is_inference() or spec.requires_grad:
         return None
     labels, version = getattr(spec, "_fastbound_labels", (None, -1))
     return labels if version == spec._version else None

@@ -180,3 +180,34 @@ def test_what_can_go_wrong_says_so(name: str) -> None:
     call, kind, message = WRONG[name]
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_bounds_in_inference_mode_are_those_without_gradients() -> None:
+    model, x, labels = torch.nn.Linear(5, 4), torch.randn(3, 5), torch.tensor([0, 1, 3])
+    for method in ("ibp", "crown-ibp", "crown"):
+        with torch.no_grad():
+            wanted = fb.bound(model, fb.linf_box(x, 0.1), method=method, spec=fb.margin_spec(labels, 4)).lower
+        with torch.inference_mode():
+            found = fb.bound(model, fb.linf_box(x, 0.1), method=method, spec=fb.margin_spec(labels, 4)).lower
+        torch.testing.assert_close(found, wanted)
+
+
+def test_a_specification_that_wants_a_gradient_gets_one() -> None:
+    spec = fb.margin_spec(torch.tensor([0, 1]), 4).requires_grad_()
+    fb.bound(torch.nn.Linear(5, 4), fb.linf_box(torch.randn(2, 5), 0.1), spec=spec).lower.sum().backward()
+    assert spec.grad is not None and spec.grad.abs().sum() > 0
+
+
+def test_an_expanded_map_gives_its_gradient() -> None:
+    net = torch.nn.Conv2d(2, 3, 3)
+    out = net(fb.linf_box(torch.rand(2, 2, 6, 6), 0.1))
+    wide = out.mean((2, 3), keepdim=True).expand_as(out)
+    wide.lower.sum().backward()
+    assert net.weight.grad is not None and torch.isfinite(net.weight.grad).all()
+
+
+def test_tensors_of_two_dtypes_never_reach_compiled_code() -> None:
+    from fastbound.ops import interval_margin
+
+    with pytest.raises(TypeError, match=r"interval_margin.*one dtype.*float32.*float64"):
+        interval_margin(torch.rand(2, 3), torch.rand(4, 3).double(), torch.tensor([0, 1]))

@@ -98,6 +98,8 @@ class _Problem:
         if method not in ("crown-ibp", "crown"):
             raise ValueError(f"method: wanted 'crown-ibp' or 'crown', got {method!r}.")
         require_tape(out)
+        if out.dim() < 2:
+            raise ValueError(f"out: wanted outputs [B, ...], got shape {tuple(out.shape)}; unsqueeze it to [B, 1].")
         if spec is not None:
             check_spec(spec, out.shape)
             spec = spec.to(out.radius)

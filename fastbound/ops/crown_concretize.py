@@ -24,7 +24,7 @@ def crown_concretize(
     """
     if rows.dim() < 2 or rows.shape[:1] + rows.shape[2:] != center.shape or center.shape != radius.shape:
         raise ValueError(f"crown_concretize: rows {tuple(rows.shape)} do not belong to a box {tuple(center.shape)}.")
-    code = backends.find("crown_concretize", rows)
+    code = backends.find("crown_concretize", rows, center, radius)
     if backends.needs_grad(rows, center, radius) and not torch.compiler.is_compiling():
         return _CrownConcretize.apply(code, rows, center, radius)
     return code.crown_concretize_fwd(rows, center, radius)

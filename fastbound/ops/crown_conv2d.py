@@ -37,7 +37,7 @@ def crown_conv2d(
             f"crown_conv2d: weight {tuple(weight.shape)} does not take rows {tuple(rows.shape)}; wanted "
             f"[B, S, {weight.shape[0]}, H, W]."
         )
-    code = backends.find("crown_conv2d", rows)
+    code = backends.find("crown_conv2d", rows, weight, bias)
     geometry = (size, stride, padding, dilation, groups)
     if backends.needs_grad(rows, weight, bias) and not torch.compiler.is_compiling():
         return _CrownConv2d.apply(code, rows, weight, bias, geometry)

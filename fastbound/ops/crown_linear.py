@@ -24,7 +24,7 @@ def crown_linear(
     """
     if weight.dim() != 2 or rows.dim() < 3 or rows.shape[-1] != weight.shape[0]:
         raise ValueError(f"crown_linear: weight {tuple(weight.shape)} does not take rows {tuple(rows.shape)}.")
-    code = backends.find("crown_linear", rows)
+    code = backends.find("crown_linear", rows, weight, bias)
     if backends.needs_grad(rows, weight, bias) and not torch.compiler.is_compiling():
         return _CrownLinear.apply(code, rows, weight, bias)
     return code.crown_linear_fwd(rows, weight, bias)

@@ -50,7 +50,7 @@ def crown_relu(
             f"crown_relu: rows {tuple(rows.shape)} do not belong to bounds {tuple(center.shape)}, {tuple(radius.shape)}"
             "; wanted [B, S, *] and twice [B, *]."
         )
-    code = backends.find("crown_relu", rows)
+    code = backends.find("crown_relu", rows, center, radius, scale, shift, offset)
     settings = (negative_slope, relaxation)
     tensors = (rows, center, radius, scale, shift, offset)
     if backends.needs_grad(*tensors) and not torch.compiler.is_compiling():

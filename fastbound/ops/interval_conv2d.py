@@ -37,7 +37,7 @@ def interval_conv2d(
             f"interval_conv2d: weight {tuple(weight.shape)} with groups={groups} does not take a map of shape "
             f"{tuple(radius.shape)}; wanted [B, {weight.shape[1] * groups if weight.dim() > 1 else '?'}, H, W]."
         )
-    code = backends.find("interval_conv2d", radius)
+    code = backends.find("interval_conv2d", radius, stack, weight, bias)
     if backends.needs_grad(stack, radius, weight, bias) and not torch.compiler.is_compiling():
         return _IntervalConv2d.apply(code, stack, radius, weight, bias, stride, padding, dilation, groups)
     return code.interval_conv2d_fwd(stack, radius, weight, bias, stride, padding, dilation, groups)

@@ -30,7 +30,7 @@ def interval_linear(
         raise ValueError(
             f"interval_linear: weight {tuple(weight.shape)} does not take features of size {radius.shape[-1]}."
         )
-    code = backends.find("interval_linear", radius)
+    code = backends.find("interval_linear", radius, stack, weight, bias)
     if backends.needs_grad(stack, radius, weight, bias) and not torch.compiler.is_compiling():
         return _IntervalLinear.apply(code, stack, radius, weight, bias)
     return code.interval_linear_fwd(stack, radius, weight, bias)

@@ -30,7 +30,7 @@ def interval_margin(
             f"interval_margin: wanted radius [B, D], weight [K, D] and labels [B], got {tuple(radius.shape)}, "
             f"{tuple(weight.shape)} and {tuple(labels.shape)}."
         )
-    code = backends.find("interval_margin", radius)
+    code = backends.find("interval_margin", radius, weight)
     if backends.needs_grad(radius, weight) and not torch.compiler.is_compiling():
         return _IntervalMargin.apply(code, radius, weight, labels)
     return code.interval_margin_fwd(radius, weight, labels)

@@ -66,7 +66,7 @@ def interval_norm_relu_with_box(
         raise ValueError(
             f"mean: wanted shape {tuple(radius.shape[1:2])} for a map {tuple(radius.shape)}, got {tuple(mean.shape)}."
         )
-    code = backends.find("interval_norm_relu", radius)
+    code = backends.find("interval_norm_relu", radius, stack, mean, var, weight, bias)
     if torch.compiler.is_compiling():
         if batch_statistics:
             var, mean = torch.var_mean(stack[0], [d for d in range(radius.dim()) if d != 1], correction=0)

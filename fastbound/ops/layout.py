@@ -27,7 +27,8 @@ def channels_last(x: Tensor) -> Tensor:  # [B, C, H, W]
 
 def stream(stack: Tensor, index: int) -> Tensor:  # [N, B, *S] -> [B, *S]
     """One stream of a stack; its gradient keeps the stack's memory order, where torch's own would be row-major."""
-    if stack.dim() < 5 or torch.compiler.is_compiling() or not backends.needs_grad(stack):
+    expanded = any(step == 0 and size > 1 for step, size in zip(stack.stride(), stack.shape, strict=True))
+    if stack.dim() < 5 or expanded or torch.compiler.is_compiling() or not backends.needs_grad(stack):
         return stack[index]
     return _Stream.apply(stack, index)
 
