@@ -13,7 +13,8 @@ from fastbound.domains.interval import NO_TAPE, Interval, require_tape
 from fastbound.domains.lazy import Bounds
 from fastbound.domains.tape import Linear, Node, Source, Tape, topological
 from fastbound.ops import interval_margin
-from fastbound.spec import check_spec, margin_labels, other_classes
+from fastbound.reference.interval_margin import other_classes
+from fastbound.spec import check_spec, margin_labels
 
 METHODS = ("ibp", "crown-ibp", "crown")
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastbound.domains.checks import require
+from fastbound.reference.interval_margin import other_classes
 
 
 def margin_spec(labels: Tensor, num_classes: int) -> Tensor:
@@ -44,12 +45,6 @@ def check_labels(labels: Tensor, num_classes: int) -> Tensor:
         ((labels >= 0) & (labels < num_classes)).all(), f"labels: wanted classes in [0, {num_classes}), got others."
     )
     return labels
-
-
-def other_classes(labels: Tensor, num_classes: int) -> Tensor:  # [B] -> [B, K - 1]
-    """The classes j != y in increasing order."""
-    index = torch.arange(num_classes - 1, device=labels.device)
-    return index + (index >= labels.unsqueeze(1))
 
 
 def margin_labels(spec: Tensor) -> Tensor | None:

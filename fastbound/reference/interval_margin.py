@@ -15,7 +15,7 @@ from torch import Tensor
 Gradients = tuple[Tensor | None, Tensor | None]
 
 
-def others(labels: Tensor, classes: int) -> Tensor:
+def other_classes(labels: Tensor, classes: int) -> Tensor:
     """The classes other than the label, in increasing order: [B, K - 1] for labels [B]."""
     index = torch.arange(classes - 1, device=labels.device).expand(labels.shape[0], -1)
     return index + (index >= labels.unsqueeze(1)).long()
@@ -28,7 +28,7 @@ def interval_margin_fwd(
 ) -> Tensor:  # [B, K - 1], radius of the margins
     own = weight[labels]
     widths = torch.stack([((own - row).abs() * radius).sum(1) for row in weight], 1)
-    return widths.gather(1, others(labels, weight.shape[0]))
+    return widths.gather(1, other_classes(labels, weight.shape[0]))
 
 
 def interval_margin_bwd(
@@ -40,7 +40,7 @@ def interval_margin_bwd(
 ) -> Gradients:
     own = weight[labels]
     full = torch.zeros(grad.shape[0], weight.shape[0], dtype=grad.dtype, device=grad.device)
-    full.scatter_(1, others(labels, weight.shape[0]), grad)
+    full.scatter_(1, other_classes(labels, weight.shape[0]), grad)
     d_radius = torch.zeros_like(radius)
     d_own = torch.zeros_like(radius)
     rows = []
@@ -57,14 +57,14 @@ def interval_margin_bwd(
 def rounding(radius: Tensor, weight: Tensor, labels: Tensor) -> tuple[int, tuple[Tensor]]:
     """Rounded operations behind an output, and the magnitudes of its terms: both weights of a difference count."""
     widths = (weight.abs()[labels] * radius).sum(1, keepdim=True) + radius @ weight.abs().T
-    return 4 + radius.shape[1], (widths.gather(1, others(labels, weight.shape[0])),)
+    return 4 + radius.shape[1], (widths.gather(1, other_classes(labels, weight.shape[0])),)
 
 
 def rounding_bwd(grads: tuple[Tensor], args: tuple[Any, ...]) -> tuple[int, tuple[Tensor, Tensor]]:
     """The same for the gradients; sign(w_y - w_j) itself is exact."""
     radius, weight, labels = args
     (batch, _), classes = radius.shape, weight.shape[0]
-    full = grads[0].new_zeros(batch, classes).scatter_(1, others(labels, classes), grads[0].abs())
+    full = grads[0].new_zeros(batch, classes).scatter_(1, other_classes(labels, classes), grads[0].abs())
     total = full.sum(1, keepdim=True)
     d_radius = total * weight.abs()[labels] + full @ weight.abs()
     d_weight = (full.T @ radius).index_add(0, labels, total * radius)

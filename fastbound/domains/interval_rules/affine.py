@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbound.domains.interval import Interval, emit
+from fastbound.domains.interval_rules.geometry import per_dimension
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
 from fastbound.domains.tape import Convolution, Linear, Node, Norm, PendingFlatten, PendingNorm
@@ -55,7 +56,7 @@ def conv2d(
 ) -> Interval:
     _require_layer("conv2d", input, weight, bias)
     _require_dim("conv2d", input, 4)
-    stride, dilation = _tuple(stride, 2), _tuple(dilation, 2)
+    stride, dilation = per_dimension(stride, 2), per_dimension(dilation, 2)
     input, padding = _numeric_padding(input, weight, padding, dilation)
     record = Convolution(weight, bias, stride, padding, dilation, groups)
     stack, radius = input.node.streams
@@ -86,7 +87,7 @@ def _conv_nd(
     name = f"conv{spatial}d"
     _require_layer(name, input, weight, bias)
     _require_dim(name, input, spatial + 2)
-    stride, dilation = _tuple(stride, spatial), _tuple(dilation, spatial)
+    stride, dilation = per_dimension(stride, spatial), per_dimension(dilation, spatial)
     input, padding = _numeric_padding(input, weight, padding, dilation)
     stack, radius = input.node.streams
     values = function(stack.flatten(0, 1), weight, bias, stride, padding, dilation, groups)
@@ -110,7 +111,7 @@ def _transposed(function: Callable[..., Tensor], spatial: int) -> Callable[..., 
         _require_layer(name, input, weight, bias)
         _require_dim(name, input, spatial + 2)
         stride, padding, output_padding, dilation = (
-            _tuple(v, spatial) for v in (stride, padding, output_padding, dilation)
+            per_dimension(v, spatial) for v in (stride, padding, output_padding, dilation)
         )
         stack, radius = input.node.streams
         values = function(stack.flatten(0, 1), weight, bias, stride, padding, output_padding, groups, dilation)
@@ -199,20 +200,13 @@ def _require_dim(name: str, input: Interval, dim: int) -> None:
         raise ValueError(f"{name}{module_path()}: wanted a batch of {dim} dimensions, got shape {tuple(input.shape)}.")
 
 
-def _tuple(value: int | Sequence[int], length: int) -> tuple[int, ...]:
-    values = (value,) if isinstance(value, int) else tuple(value)
-    if len(values) not in (1, length):
-        raise ValueError(f"convolution{module_path()}: wanted one number or {length}, got {values}.")
-    return values * length if len(values) == 1 else values
-
-
 def _numeric_padding(
     input: Interval, weight: Tensor, padding: int | Sequence[int] | str, dilation: tuple[int, ...]
 ) -> tuple[Interval, tuple[int, ...]]:
     """Padding as numbers; a 'same' padding that is not symmetric is done first by `F.pad`."""
     spatial = weight.dim() - 2
     if not isinstance(padding, str):
-        return input, _tuple(padding, spatial)
+        return input, per_dimension(padding, spatial)
     if padding == "valid":
         return input, (0,) * spatial
     totals = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]

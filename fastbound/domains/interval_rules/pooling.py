@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbound.domains.interval import Interval, emit, streams_of
+from fastbound.domains.interval_rules.geometry import per_dimension
 from fastbound.domains.interval_rules.shapes import _each
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import function_name, rule
@@ -39,8 +40,8 @@ def _max_pool(function: Callable[..., Tensor], spatial: int) -> Callable[..., In
         return_indices: bool = False,
     ) -> Interval:
         _refuse_indices(return_indices)
-        kernel, padding, dilation = (_tuple(v, spatial) for v in (kernel_size, padding, dilation))
-        stride = kernel if stride is None or stride == [] else _tuple(stride, spatial)
+        kernel, padding, dilation = (per_dimension(v, spatial) for v in (kernel_size, padding, dilation))
+        stride = kernel if stride is None or stride == [] else per_dimension(stride, spatial)
         record = MaxPool(kernel, stride, padding, dilation, bool(ceil_mode))
         return _max(input, lambda x: function(x, kernel, stride, padding, dilation, ceil_mode), record)
 
@@ -83,11 +84,6 @@ for _average in (
     *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
 ):
     rule(Interval, _average)(_avg_pool(_average))
-
-
-def _tuple(value: Size, length: int) -> tuple[int, ...]:
-    values = (value,) if isinstance(value, int) else tuple(value)
-    return values * length if len(values) == 1 else values
 
 
 def _adaptive_size(output_size: Any, sizes: Sequence[int]) -> tuple[int, ...]:
