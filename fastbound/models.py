@@ -2,7 +2,7 @@
 
 Sources: DM-small, DM-medium, DM-large: Gowal et al., 2018, arXiv 1810.12715. CNN-7 with BatchNorm, Wide-ResNet and
 ResNeXt: Shi et al., 2021, arXiv 2103.17268. Every convolution keeps its bias, also in front of a BatchNorm. ``mlp`` is
-from no paper.
+from no paper. ``norm=True`` gives the DM networks the BatchNorm of CNN-7, behind every layer but the classifier.
 """
 
 from __future__ import annotations
@@ -89,10 +89,13 @@ def _check_request(name: str, shape: tuple[int, ...], num_classes: int, options:
         raise ValueError(f"input_shape: wanted positive sizes without the batch, (C, H, W), got {list(shape)}.")
     if num_classes < 2:
         raise ValueError(f"num_classes: wanted at least 2, got {num_classes}.")
-    known = list(inspect.signature(_BUILDERS[name]).parameters)[2:]
+    known = dict(list(inspect.signature(_BUILDERS[name]).parameters.items())[2:])
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}.")
+    for option, value in options.items():
+        if isinstance(known[option].default, bool) and not isinstance(value, bool):
+            raise ValueError(f"{option} of {name}: wanted true or false, got {value!r}.")
 
 
 def _fits(name: str, shape: tuple[int, ...]) -> bool:
@@ -161,6 +164,17 @@ def _convs(channels: int, plan: Sequence[tuple[int, int, int, int]], norm: bool 
     return layers
 
 
+def _plain(
+    shape: tuple[int, ...],
+    num_classes: int,
+    plan: Sequence[tuple[int, int, int, int]],
+    hidden: Sequence[int],
+    norm: bool,
+) -> list[nn.Module]:
+    """Convolutions, then fully connected layers; `norm`: BatchNorm behind every one of them but the classifier."""
+    return _head(_convs(shape[0], plan, norm), shape, hidden, num_classes, norm)
+
+
 @_network("mlp")
 def _mlp(shape: tuple[int, ...], num_classes: int, hidden: Sequence[int] = (256, 256, 256)) -> list[nn.Module]:
     layers: list[nn.Module] = [nn.Flatten()]
@@ -172,14 +186,14 @@ def _mlp(shape: tuple[int, ...], num_classes: int, hidden: Sequence[int] = (256,
 
 
 @_network("dm-small")
-def _dm_small(shape: tuple[int, ...], num_classes: int) -> list[nn.Module]:
-    return _head(_convs(shape[0], [(16, 4, 2, 0), (32, 4, 1, 0)]), shape, [100], num_classes)
+def _dm_small(shape: tuple[int, ...], num_classes: int, norm: bool = False) -> list[nn.Module]:
+    return _plain(shape, num_classes, [(16, 4, 2, 0), (32, 4, 1, 0)], [100], norm)
 
 
 @_network("dm-medium")
-def _dm_medium(shape: tuple[int, ...], num_classes: int) -> list[nn.Module]:
+def _dm_medium(shape: tuple[int, ...], num_classes: int, norm: bool = False) -> list[nn.Module]:
     plan = [(32, 3, 1, 0), (32, 4, 2, 0), (64, 3, 1, 0), (64, 4, 2, 0)]
-    return _head(_convs(shape[0], plan), shape, [512, 512], num_classes)
+    return _plain(shape, num_classes, plan, [512, 512], norm)
 
 
 def _seven_layer_plan(width: int) -> list[tuple[int, int, int, int]]:
@@ -187,8 +201,8 @@ def _seven_layer_plan(width: int) -> list[tuple[int, int, int, int]]:
 
 
 @_network("dm-large")
-def _dm_large(shape: tuple[int, ...], num_classes: int, width: int = 64) -> list[nn.Module]:
-    return _head(_convs(shape[0], _seven_layer_plan(width)), shape, [512], num_classes)
+def _dm_large(shape: tuple[int, ...], num_classes: int, width: int = 64, norm: bool = False) -> list[nn.Module]:
+    return _plain(shape, num_classes, _seven_layer_plan(width), [512], norm)
 
 
 @_network("cnn7")
@@ -197,7 +211,7 @@ def _cnn7(shape: tuple[int, ...], num_classes: int, width: int = 64, last_stride
     (Tiny-ImageNet)."""
     plan = _seven_layer_plan(width)
     plan[-1] = (2 * width, 3, last_stride, 1)
-    return _head(_convs(shape[0], plan, norm=True), shape, [512], num_classes, norm=True)
+    return _plain(shape, num_classes, plan, [512], norm=True)
 
 
 @_network("wide-resnet")

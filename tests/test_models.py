@@ -47,6 +47,14 @@ def test_layers_are_those_of_the_papers(name):
     assert all(layer.bias is not None for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
 
 
+@pytest.mark.parametrize("name", ["dm-small", "dm-medium", "dm-large"])
+def test_norm_puts_batchnorm_behind_every_layer_but_the_classifier(name):
+    with torch.device("meta"):
+        model = models.build(name, CIFAR, 10, norm=True)
+    assert " ".join(described(model)) == PLANS[name].replace(" r", " b r")
+    assert model(torch.rand(2, *CIFAR, device="meta")).shape == (2, 10)
+
+
 @pytest.mark.parametrize(
     ("name", "shape"), [(name, shape) for shape in (CIFAR, MNIST, DIGITS) for name in models.fitting(shape)], ids=str
 )
@@ -101,7 +109,8 @@ def test_a_network_that_does_not_fit_names_those_that_do():
     [
         (("resnet", MNIST, 10), {}, "no network 'resnet'; known: cnn7, dm-large"),
         (("cnn7", MNIST, 10), {"depth": 3}, "cnn7 has no option depth; its options: width, last_stride"),
-        (("dm-small", MNIST, 10), {"width": 3}, "dm-small has no option width; its options: none"),
+        (("dm-small", MNIST, 10), {"width": 3}, "dm-small has no option width; its options: norm"),
+        (("dm-small", MNIST, 10), {"norm": "no"}, "norm of dm-small: wanted true or false, got 'no'"),
         (("mlp", (), 10), {}, "input_shape"),
         (("mlp", MNIST, 1), {}, "num_classes: wanted at least 2, got 1"),
         (("mlp", MNIST, 10), {"mean": (0.5,)}, "belong together"),
