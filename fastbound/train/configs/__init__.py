@@ -1,0 +1,16 @@
+"""Published configurations by name (``--config``): data, network, radius and recipe as their authors released them.
+
+One file a family of methods, and the one place that lists them: `CONFIGS`.
+"""
+
+from fastbound.train.configs import crown_ibp, ibp
+from fastbound.train.configs.config import Config as Config
+
+CONFIGS: dict[str, Config] = {**crown_ibp.CONFIGS, **ibp.CONFIGS}
+
+
+def find_config(name: str) -> Config:
+    """The published configuration `name`; ValueError lists the known ones."""
+    if name not in CONFIGS:
+        raise ValueError(f"config: there is no published configuration {name!r}; known: {', '.join(CONFIGS)}.")
+    return CONFIGS[name]

@@ -1,0 +1,57 @@
+"""The training methods by name, the recipe of one run, and recipes as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from fastbound.train.recipes.certified import CertifiedRecipe
+from fastbound.train.recipes.checks import with_tuples
+from fastbound.train.recipes.crown_ibp import CrownIBP
+from fastbound.train.recipes.ibp import IBP
+from fastbound.train.recipes.natural import Natural
+from fastbound.train.recipes.recipe import Recipe
+
+# The one place that lists them.
+METHODS: dict[str, type[Recipe]] = {recipe.method: recipe for recipe in (Natural, IBP, CrownIBP)}
+
+
+def find_method(name: str) -> type[Recipe]:
+    if name not in METHODS:
+        raise ValueError(f"method: there is no training method {name!r}; known: {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
+def resolve(recipe: Recipe, eps: float, overrides: Mapping[str, object]) -> Recipe:
+    """The recipe of one run: stretched to its number of epochs, then with the explicit `overrides`, and eps_train as a
+    number.
+
+    Raises ValueError for an override that the method does not have, or an explicit time that the run is too short for.
+    """
+    known = {entry.name for entry in dataclasses.fields(recipe)}
+    unknown = sorted(set(overrides) - known)
+    if unknown:
+        raise ValueError(
+            f"{recipe.method} has no option {', '.join(unknown)}; its options: {', '.join(sorted(known))}."
+        )
+    rest = dict(overrides)
+    epochs = rest.pop("epochs", None)
+    if epochs is not None:
+        if not isinstance(epochs, int) or epochs < 1:
+            raise ValueError(f"epochs: wanted a whole number of at least 1, got {epochs}.")
+        recipe = recipe.scaled(epochs)
+    recipe = dataclasses.replace(recipe, **with_tuples(type(recipe), rest))  # type: ignore[arg-type]
+    if isinstance(recipe, CertifiedRecipe) and recipe.eps_train is None:
+        recipe = dataclasses.replace(recipe, eps_train=eps * recipe.eps_factor)
+    return recipe
+
+
+def as_data(recipe: Recipe) -> dict[str, object]:
+    """The recipe as JSON takes it; `from_data` reads it back."""
+    return {"method": recipe.method, **dataclasses.asdict(recipe)}
+
+
+def from_data(content: Mapping[str, object]) -> Recipe:
+    values = dict(content)
+    recipe = find_method(str(values.pop("method")))
+    return recipe(**with_tuples(recipe, values))  # type: ignore[arg-type]

@@ -1,0 +1,61 @@
+"""Training by CROWN-IBP bounds, with or without loss fusion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from fastbound import losses
+from fastbound.bounds import bound
+from fastbound.domains.interval import Interval
+from fastbound.domains.lazy import Bounds
+from fastbound.train.recipes.certified import CertifiedRecipe
+from fastbound.train.recipes.checks import check_shares
+from fastbound.train.recipes.step import Losses, Step, mixed
+from fastbound.train.schedules import linear_in_eps
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrownIBP(CertifiedRecipe):
+    """Margins beta CROWN-IBP + (1 - beta) IBP, or one fused row a sample; kappa and beta linear in eps."""
+
+    method: ClassVar[str] = "crown-ibp"
+    summary: ClassVar[str] = "interval bounds inside, one backward pass for the margins"
+    source: ClassVar[str] = "Zhang et al., 2019, arXiv 1906.06316; loss fusion: Xu et al., 2020, arXiv 2002.12920"
+
+    kappa_start: float = 1.0
+    kappa_end: float = 0.5
+    beta_end: float = 0.0
+    fuse_loss: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_shares(self, "kappa_start", "kappa_end", "beta_end")
+
+    def certified_loss(self, step: Step) -> Losses:
+        kappa = linear_in_eps(step.eps, step.eps_max, self.kappa_start, self.kappa_end)
+        beta = linear_in_eps(step.eps, step.eps_max, 1.0, self.beta_end)
+        out = self.bounded_output(step, kappa)
+        if self.fuse_loss:
+            robust = losses.fused_cross_entropy(out, step.labels, beta)
+        else:
+            robust = losses.robust_cross_entropy(_blended(out, step.spec(), beta))
+        return mixed(out, step.labels, robust, kappa)
+
+
+def _blended(out: Interval, spec: Tensor, beta: float) -> Interval:  # [B, K-1]
+    """Margins beta CROWN-IBP + (1 - beta) IBP: a convex combination of two bounds is a bound."""
+    if beta < 1e-5:
+        return bound(out, method="ibp", spec=spec)
+    crown = bound(out, method="crown-ibp", spec=spec)
+    if beta == 1:
+        return crown
+    ibp = bound(out, method="ibp", spec=spec)
+    return Bounds(
+        crown.shape,
+        lower=lambda: beta * crown.lower + (1 - beta) * ibp.lower,
+        upper=lambda: beta * crown.upper + (1 - beta) * ibp.upper,
+        nominal=lambda: ibp.nominal,
+    )

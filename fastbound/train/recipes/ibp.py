@@ -1,0 +1,35 @@
+"""Training by interval bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastbound import losses
+from fastbound.bounds import bound
+from fastbound.train.recipes.certified import CertifiedRecipe
+from fastbound.train.recipes.checks import check_shares
+from fastbound.train.recipes.step import Losses, Step, mixed
+from fastbound.train.schedules import linear_in_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class IBP(CertifiedRecipe):
+    """kappa CE(clean) + (1 - kappa) CE(worst case by interval bounds); kappa linear in step over the ramp."""
+
+    method: ClassVar[str] = "ibp"
+    summary: ClassVar[str] = "interval bound propagation, margins elided into the last layer"
+    source: ClassVar[str] = "Gowal et al., 2018, arXiv 1810.12715"
+
+    kappa_start: float = 1.0
+    kappa_end: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_shares(self, "kappa_start", "kappa_end")
+
+    def certified_loss(self, step: Step) -> Losses:
+        kappa = linear_in_step(step.progress, self.kappa_start, self.kappa_end)
+        out = self.bounded_output(step, kappa)
+        robust = losses.robust_cross_entropy(bound(out, method="ibp", spec=step.spec()))
+        return mixed(out, step.labels, robust, kappa)

@@ -1,0 +1,21 @@
+"""Training without a certificate in mind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastbound.train.recipes.recipe import Recipe
+from fastbound.train.recipes.step import Losses, Step, natural_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Natural(Recipe):
+    """Cross-entropy on clean inputs: the uncertified baseline."""
+
+    method: ClassVar[str] = "natural"
+    summary: ClassVar[str] = "cross-entropy on clean inputs; no certificate to expect"
+    source: ClassVar[str] = "-"
+
+    def loss(self, step: Step) -> Losses:
+        return natural_loss(step)

@@ -1,0 +1,80 @@
+"""What every training method has."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastbound.bounds import METHODS as CERTIFICATION_METHODS
+from fastbound.train.recipes.checks import check_kinds, check_length, check_positive
+from fastbound.train.recipes.step import Losses, Step
+from fastbound.train.schedules import milestone_lr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The numbers that every run has. Times are epochs of a run of `epochs` epochs (fractions allowed); `scaled`
+    stretches them."""
+
+    method: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    # The fields that are times and grow with the run, besides milestones.
+    times: ClassVar[tuple[str, ...]] = ()
+
+    epochs: int = 100
+    batch_size: int = 128
+    lr: float = 1e-3
+    lr_decay: float = 0.2
+    milestones: tuple[float, ...] = (70.0, 90.0)
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    init: str = "default"
+    # None: as the data set has it.
+    flip: bool | None = None
+    crop: int | None = None
+    crop_mode: str | None = None
+    certify_with: str = "ibp"
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
+        if self.certify_with not in CERTIFICATION_METHODS:
+            raise ValueError(f"certify_with: wanted {', '.join(CERTIFICATION_METHODS)}, got {self.certify_with!r}.")
+        check_positive(self, "epochs", "batch_size", "lr")
+        if not 0 < self.lr_decay <= 1:
+            raise ValueError(f"lr_decay: wanted a factor in (0, 1], got {self.lr_decay}.")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay: wanted 0 or more, got {self.weight_decay}.")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm: wanted a norm greater than 0 (or none), got {self.clip_norm}.")
+        numbers = all(isinstance(epoch, (int, float)) and epoch >= 0 for epoch in self.milestones)
+        if not numbers or list(self.milestones) != sorted(self.milestones):
+            raise ValueError(f"milestones: wanted epochs in increasing order, got {list(self.milestones)}.")
+        if self.milestones:
+            last = self.milestones[-1]
+            check_length(f"the last learning-rate milestone is epoch {last:g}", last, self.epochs)
+
+    def loss(self, step: Step) -> Losses:
+        """The losses of one step: "loss" is minimised, the others are recorded."""
+        raise NotImplementedError(f"{type(self).__name__} has no loss.")
+
+    def eps(self, step: float, steps_per_epoch: int) -> float:
+        """The training radius at this step."""
+        return 0.0
+
+    def eps_max(self) -> float:
+        return 0.0
+
+    def progress(self, step: float, steps_per_epoch: int) -> float:
+        """The share of the eps ramp that is done at this step."""
+        return 0.0
+
+    def lr_at(self, step: float, steps_per_epoch: int) -> float:
+        return milestone_lr(step, self.lr, self.lr_decay, [epoch * steps_per_epoch for epoch in self.milestones])
+
+    def scaled(self, epochs: int) -> Recipe:
+        """The same recipe over another number of epochs: every time shrinks or grows with it."""
+        factor = epochs / self.epochs
+        times = {name: getattr(self, name) * factor for name in self.times}
+        return dataclasses.replace(self, epochs=epochs, milestones=tuple(m * factor for m in self.milestones), **times)
