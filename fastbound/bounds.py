@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from fastbound import crown
-from fastbound.domains.interval import NO_TAPE, Interval, require_tape
+from fastbound.domains.interval import Interval
 from fastbound.domains.lazy import Bounds
-from fastbound.domains.tape import Linear, Node, Source, Tape, topological
+from fastbound.domains.streams import require_tape
+from fastbound.domains.tape import NO_TAPE, Linear, Node, Source, Tape, topological
 from fastbound.ops import interval_margin
 from fastbound.reference.interval_margin import other_classes
 from fastbound.spec import check_spec, margin_labels

@@ -12,8 +12,9 @@ from fastbound.crown import rules, sparse_rules  # noqa: F401  (registers the ba
 from fastbound.crown.options import Options
 from fastbound.crown.tighten import tightened
 from fastbound.crown.walk import Bounds, Path
-from fastbound.domains.interval import Interval, require_tape
+from fastbound.domains.interval import Interval
 from fastbound.domains.lazy import Bounds as LazyBounds
+from fastbound.domains.streams import require_tape
 from fastbound.domains.tape import Linear, Node
 from fastbound.ops import crown_concretize, crown_linear
 from fastbound.spec import check_spec

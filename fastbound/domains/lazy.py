@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastbound.domains.interval import NO_TAPE, Interval, streams_of
-from fastbound.domains.tape import Node, Opaque
+from fastbound.domains.interval import Interval, streams_of
+from fastbound.domains.tape import NO_TAPE, Node, Opaque
 
 
 class Bounds(Interval):
@@ -27,6 +27,9 @@ class Bounds(Interval):
         self._makers: dict[str, Callable[[], Tensor | None]] = {"lower": lower, "upper": upper, "nominal": nominal}
         self._made: dict[str, Tensor | None] = {}
         self._viewed = False
+
+    def handle(self, node: Node) -> Interval:  # type: ignore[override]
+        return Interval(node)
 
     def _make(self, name: str) -> Any:
         if name not in self._made:

@@ -130,14 +130,19 @@ def rule(domain: type, *functions: Callable[..., Any]) -> Callable[[RuleFunction
 
 
 def find_rule(domain: type, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The rule of ``domain`` for a torch function; raises `MissingRuleError` naming both and the module path."""
-    found = _table.get(domain, {}).get(canonical(function))
-    if found is None:
-        raise MissingRuleError(
-            f"{function_name(function)} has no rule for {domain.__name__}{module_path()}; add one with "
-            f"@fastbound.rule(fastbound.{domain.__name__}, {function_name(function)}), see fastbound.rule."
-        )
-    return found
+    """The rule of ``domain``, or of the class it derives from, for a torch function.
+
+    Raises `MissingRuleError` naming both and the module path.
+    """
+    function = canonical(function)
+    for kind in domain.__mro__:
+        found = _table.get(kind, {}).get(function)
+        if found is not None:
+            return found
+    raise MissingRuleError(
+        f"{function_name(function)} has no rule for {domain.__name__}{module_path()}; add one with "
+        f"@fastbound.rule(fastbound.{domain.__name__}, {function_name(function)}), see fastbound.rule."
+    )
 
 
 @cache

@@ -388,3 +388,11 @@ def topological(node: Node) -> list[Node]:
             stack.append((current, True))
             stack.extend((parent, False) for parent in current.inputs)
     return order[::-1]
+
+
+NO_TAPE = Tape(keeps=False)
+
+
+def detached_node(stack: Tensor, radius: Tensor) -> Node:
+    """A node with the streams alone: nothing is known of how they were made."""
+    return Node(Opaque("a value without a tape", ""), (), (stack, radius), NO_TAPE)

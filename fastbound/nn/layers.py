@@ -10,7 +10,7 @@ from torch import nn
 
 from fastbound.domains.interval import Interval
 from fastbound.domains.interval_rules.activations import relu
-from fastbound.domains.interval_rules.affine import batch_norm, conv2d, linear
+from fastbound.domains.linear_rules.affine import batch_norm, conv2d, linear
 
 
 class Linear(nn.Linear):

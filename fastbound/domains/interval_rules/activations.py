@@ -1,4 +1,4 @@
-"""Element-wise functions: ReLU and its kin, smooth functions by their exact range on the interval, dropout."""
+"""Element-wise functions: ReLU and its kin, smooth functions by their exact range on the interval."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.interval import Interval, emit, streams_of
-from fastbound.domains.interval_rules.affine import norm_relu
+from fastbound.domains.interval import Interval, streams_of
+from fastbound.domains.linear_rules.affine import norm_relu
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import function_name, rule
-from fastbound.domains.tape import Clamp, LeakyReLU, Norm, Opaque, PendingNorm, Record, Scale, Smooth
+from fastbound.domains.streams import emit
+from fastbound.domains.tape import Clamp, LeakyReLU, Norm, Opaque, PendingNorm, Record, Smooth
 
 
 @rule(Interval, torch.relu)
@@ -167,22 +168,6 @@ def absolute(input: Interval) -> Interval:
 @rule(Interval, torch.square)
 def square(input: Interval) -> Interval:
     return _valley(input, torch.square, 0.0, torch.square)
-
-
-def _dropout(function: Callable[..., Tensor]) -> Callable[..., Interval]:
-    def dropout(input: Interval, p: float = 0.5, training: bool = True) -> Interval:
-        """The identity in evaluation, one mask for all streams in training."""
-        if not training or p == 0:
-            return input
-        mask = function(torch.ones_like(input.radius.detach()), p, True)
-        stack, radius = input.node.streams
-        return emit(Scale(mask), (input,), stack * mask, radius * mask)
-
-    return dropout
-
-
-for _function in (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d):
-    rule(Interval, _function)(_dropout(_function))
 
 
 def _opaque(function: Callable[..., Any]) -> Opaque:

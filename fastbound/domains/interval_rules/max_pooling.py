@@ -1,4 +1,4 @@
-"""Pooling: averages are linear with coefficients >= 0, maxima are monotone."""
+"""Max-pooling: monotone, so its values at both ends."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.interval import Interval, emit, streams_of
-from fastbound.domains.interval_rules.geometry import per_dimension
-from fastbound.domains.interval_rules.shapes import _each
+from fastbound.domains.interval import Interval, streams_of
+from fastbound.domains.linear_rules.geometry import per_dimension
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import function_name, rule
+from fastbound.domains.streams import emit
 from fastbound.domains.tape import MaxPool, Opaque, Record
 
 Size = int | Sequence[int]
@@ -67,23 +67,6 @@ def _adaptive_max_pool(function: Callable[..., Tensor], spatial: int) -> Callabl
 
 for _spatial, _adaptive in ((1, F.adaptive_max_pool1d), (2, F.adaptive_max_pool2d), (3, F.adaptive_max_pool3d)):
     rule(Interval, _adaptive)(_adaptive_max_pool(_adaptive, _spatial))
-
-
-def _avg_pool(function: Callable[..., Tensor]) -> Callable[..., Interval]:
-    def avg_pool(input: Interval, *args: Any, **kwargs: Any) -> Interval:
-        divisor = kwargs.get("divisor_override", args[5] if len(args) > 5 else None)
-        if divisor is not None and divisor < 0:
-            raise NotImplementedError(f"average pooling{module_path()}: wanted a positive divisor, got {divisor}.")
-        return _each(input, lambda x: function(x, *args, **kwargs), function.__name__)
-
-    return avg_pool
-
-
-for _average in (
-    *(F.avg_pool1d, F.avg_pool2d, F.avg_pool3d),
-    *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
-):
-    rule(Interval, _average)(_avg_pool(_average))
 
 
 def _adaptive_size(output_size: Any, sizes: Sequence[int]) -> tuple[int, ...]:

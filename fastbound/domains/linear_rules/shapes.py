@@ -13,23 +13,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.interval import Interval, emit
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
+from fastbound.domains.streams import Streams, emit
 from fastbound.domains.tape import LinearMap, Node, PendingFlatten, Record, Reshape, Shift
 from fastbound.ops.layout import contiguous
 
 
 def apply(
-    input: Interval, function: Callable[[Tensor], Tensor], on_stack: Callable[[Tensor], Tensor] | None, name: str
-) -> Interval:
-    """An Interval through a linear ``function`` of [B, *S], coefficients >= 0; ``on_stack``: its twin on [N, B, *S]."""
+    input: Streams, function: Callable[[Tensor], Tensor], on_stack: Callable[[Tensor], Tensor] | None, name: str
+) -> Streams:
+    """A linear ``function`` of [B, *S], coefficients >= 0, on every stream; ``on_stack``: its twin on [N, B, *S]."""
     stack, radius = input.node.streams
     values = torch.stack([function(stream) for stream in stack]) if on_stack is None else on_stack(stack)
     return emit(LinearMap(function, name), (input,), values, function(radius))
 
 
-def _view(result: Interval, *inputs: Interval) -> Interval:
+def _view(result: Streams, *inputs: Streams) -> Streams:
     """Mark handles whose tensors, in the plain program, would share memory."""
     for handle in (result, *inputs):
         handle._viewed = True
@@ -40,7 +40,7 @@ def _dims(dim: int | Sequence[int], ndim: int) -> tuple[int, ...]:
     dims = (dim,) if isinstance(dim, int) else tuple(dim)
     for d in dims:
         if not -ndim <= d < ndim:
-            raise IndexError(f"dimension {d} is out of range for an Interval of {ndim} dimensions{module_path()}.")
+            raise IndexError(f"dimension {d} is out of range for {ndim} dimensions{module_path()}.")
     return tuple(d % ndim for d in dims)
 
 
@@ -51,15 +51,15 @@ def _sizes(size: tuple[Any, ...]) -> tuple[int, ...]:
 # ---- shape ---------------------------------------------------------------------------------------------------------
 
 
-@rule(Interval, torch.reshape, Tensor.reshape)
-def reshape(input: Interval, *shape: Any, **kwargs: Any) -> Interval:
+@rule(Streams, torch.reshape, Tensor.reshape)
+def reshape(input: Streams, *shape: Any, **kwargs: Any) -> Streams:
     sizes = _sizes(shape or (kwargs["shape"],))
     if len(sizes) == 1 and isinstance(sizes[0], torch.dtype):
-        raise NotImplementedError(f"view(dtype){module_path()} has no meaning for an Interval.")
+        raise NotImplementedError(f"view(dtype){module_path()} has no meaning for an abstract value.")
     node = input.node
     if len(sizes) == 2 and _is_flatten(node, sizes):
         flat = torch.Size((node.shape[0], node.shape[1:].numel()))
-        return _view(Interval(PendingFlatten(Reshape(), node, flat, lambda: _flattened(node))), input)
+        return _view(input.handle(PendingFlatten(Reshape(), node, flat, lambda: _flattened(node))), input)
     stack, radius = (contiguous(x) for x in node.streams)
     radius = radius.reshape(sizes)
     batched = radius.dim() > 0 and input.dim() > 0 and radius.shape[0] == input.shape[0]
@@ -79,58 +79,58 @@ def _flattened(node: Node) -> tuple[Tensor, Tensor]:
     return contiguous(node.stack).flatten(2), contiguous(node.radius).flatten(1)
 
 
-@rule(Interval, torch.flatten)
-def flatten(input: Interval, start_dim: int = 0, end_dim: int = -1) -> Interval:
+@rule(Streams, torch.flatten)
+def flatten(input: Streams, start_dim: int = 0, end_dim: int = -1) -> Streams:
     start, end = _dims((start_dim, end_dim), input.dim())
     return reshape(input, *input.shape[:start], input.shape[start : end + 1].numel(), *input.shape[end + 1 :])
 
 
-@rule(Interval, torch.unflatten, Tensor.unflatten)
-def unflatten(input: Interval, dim: int, sizes: Sequence[int]) -> Interval:
+@rule(Streams, torch.unflatten, Tensor.unflatten)
+def unflatten(input: Streams, dim: int, sizes: Sequence[int]) -> Streams:
     (dim,) = _dims(dim, input.dim())
     known = input.radius.detach().unflatten(dim, tuple(sizes))
     return reshape(input, *known.shape)
 
 
-@rule(Interval, torch.squeeze)
-def squeeze(input: Interval, dim: int | Sequence[int] | None = None) -> Interval:
+@rule(Streams, torch.squeeze)
+def squeeze(input: Streams, dim: int | Sequence[int] | None = None) -> Streams:
     dims = range(input.dim()) if dim is None else _dims(dim, input.dim())
     return reshape(input, [s for d, s in enumerate(input.shape) if d not in dims or s != 1])
 
 
-@rule(Interval, torch.unsqueeze)
-def unsqueeze(input: Interval, dim: int) -> Interval:
+@rule(Streams, torch.unsqueeze)
+def unsqueeze(input: Streams, dim: int) -> Streams:
     dim = dim if dim >= 0 else dim + input.dim() + 1
     return reshape(input, *input.shape[:dim], 1, *input.shape[dim:])
 
 
-@rule(Interval, Tensor.view_as, Tensor.reshape_as)
-def view_as(input: Interval, other: Any) -> Interval:
+@rule(Streams, Tensor.view_as, Tensor.reshape_as)
+def view_as(input: Streams, other: Any) -> Streams:
     return reshape(input, *other.shape)
 
 
-@rule(Interval, torch.permute)
-def permute(input: Interval, *dims: Any, **kwargs: Any) -> Interval:
+@rule(Streams, torch.permute)
+def permute(input: Streams, *dims: Any, **kwargs: Any) -> Streams:
     order = _dims(_sizes(dims or (kwargs["dims"],)), input.dim())
     shifted = (0, *(d + 1 for d in order))
     return _view(apply(input, lambda x: x.permute(order), lambda x: x.permute(shifted), "permute"), input)
 
 
-@rule(Interval, torch.transpose)
-def transpose(input: Interval, dim0: int, dim1: int) -> Interval:
+@rule(Streams, torch.transpose)
+def transpose(input: Streams, dim0: int, dim1: int) -> Streams:
     a, b = _dims((dim0, dim1), input.dim())
     order = list(range(input.dim()))
     order[a], order[b] = b, a
     return permute(input, order)
 
 
-@rule(Interval, torch.movedim)
-def movedim(input: Interval, source: Any, destination: Any) -> Interval:
+@rule(Streams, torch.movedim)
+def movedim(input: Streams, source: Any, destination: Any) -> Streams:
     return _view(apply(input, lambda x: x.movedim(source, destination), None, "movedim"), input)
 
 
-@rule(Interval, Tensor.expand)
-def expand(input: Interval, *sizes: Any) -> Interval:
+@rule(Streams, Tensor.expand)
+def expand(input: Streams, *sizes: Any) -> Streams:
     shape = _sizes(sizes)
     target = input.radius.detach().expand(shape).shape
 
@@ -140,33 +140,33 @@ def expand(input: Interval, *sizes: Any) -> Interval:
     return _view(apply(input, lambda x: x.expand(target), on_stack, "expand"), input)
 
 
-@rule(Interval, Tensor.expand_as)
-def expand_as(input: Interval, other: Any) -> Interval:
+@rule(Streams, Tensor.expand_as)
+def expand_as(input: Streams, other: Any) -> Streams:
     return expand(input, *other.shape)
 
 
-@rule(Interval, Tensor.repeat)
-def repeat(input: Interval, *sizes: Any) -> Interval:
+@rule(Streams, Tensor.repeat)
+def repeat(input: Streams, *sizes: Any) -> Streams:
     repeats = _sizes(sizes)
     return apply(input, lambda x: x.repeat(repeats), None, "repeat")
 
 
-@rule(Interval, F.pixel_shuffle)
-def pixel_shuffle(input: Interval, upscale_factor: int) -> Interval:
-    return _each(input, lambda x: F.pixel_shuffle(x, upscale_factor), "pixel_shuffle")
+@rule(Streams, F.pixel_shuffle)
+def pixel_shuffle(input: Streams, upscale_factor: int) -> Streams:
+    return each(input, lambda x: F.pixel_shuffle(x, upscale_factor), "pixel_shuffle")
 
 
-@rule(Interval, F.pixel_unshuffle)
-def pixel_unshuffle(input: Interval, downscale_factor: int) -> Interval:
-    return _each(input, lambda x: F.pixel_unshuffle(x, downscale_factor), "pixel_unshuffle")
+@rule(Streams, F.pixel_unshuffle)
+def pixel_unshuffle(input: Streams, downscale_factor: int) -> Streams:
+    return each(input, lambda x: F.pixel_unshuffle(x, downscale_factor), "pixel_unshuffle")
 
 
-@rule(Interval, F.channel_shuffle)
-def channel_shuffle(input: Interval, groups: int) -> Interval:
-    return _each(input, lambda x: F.channel_shuffle(x, groups), "channel_shuffle")
+@rule(Streams, F.channel_shuffle)
+def channel_shuffle(input: Streams, groups: int) -> Streams:
+    return each(input, lambda x: F.channel_shuffle(x, groups), "channel_shuffle")
 
 
-def _each(input: Interval, function: Callable[[Tensor], Tensor], name: str) -> Interval:
+def each(input: Streams, function: Callable[[Tensor], Tensor], name: str) -> Streams:
     """A function of batches: all streams as one batch."""
     return apply(input, function, lambda x: function(x.flatten(0, 1)).unflatten(0, x.shape[:2]), name)
 
@@ -174,12 +174,12 @@ def _each(input: Interval, function: Callable[[Tensor], Tensor], name: str) -> I
 # ---- selection -----------------------------------------------------------------------------------------------------
 
 
-@rule(Interval, Tensor.__getitem__)
-def getitem(input: Interval, index: Any) -> Interval:
+@rule(Streams, Tensor.__getitem__)
+def getitem(input: Streams, index: Any) -> Streams:
     parts = index if isinstance(index, tuple) else (index,)
-    if any(isinstance(p, Interval) for p in parts):
+    if any(isinstance(p, Streams) for p in parts):
         raise NotImplementedError(
-            f"indexing with an Interval{module_path()}: the model's control flow depends on data."
+            f"indexing with an abstract value{module_path()}: the model's control flow depends on data."
         )
     # None and Ellipsis shift with the stream dimension; tensor indices keep their place behind it.
     simple = all(p is None or p is Ellipsis or isinstance(p, (int, slice)) for p in parts)
@@ -188,37 +188,37 @@ def getitem(input: Interval, index: Any) -> Interval:
     return _view(result, input) if simple else result
 
 
-@rule(Interval, torch.select)
-def select(input: Interval, dim: int, index: int) -> Interval:
+@rule(Streams, torch.select)
+def select(input: Streams, dim: int, index: int) -> Streams:
     (dim,) = _dims(dim, input.dim())
     return getitem(input, (slice(None),) * dim + (index,))
 
 
-@rule(Interval, torch.narrow)
-def narrow(input: Interval, dim: int, start: int, length: int) -> Interval:
+@rule(Streams, torch.narrow)
+def narrow(input: Streams, dim: int, start: int, length: int) -> Streams:
     (dim,) = _dims(dim, input.dim())
     return getitem(input, (slice(None),) * dim + (slice(start, start + length),))
 
 
-@rule(Interval, torch.index_select)
-def index_select(input: Interval, dim: int, index: Tensor) -> Interval:
+@rule(Streams, torch.index_select)
+def index_select(input: Streams, dim: int, index: Tensor) -> Streams:
     (dim,) = _dims(dim, input.dim())
     return apply(input, lambda x: x.index_select(dim, index), lambda x: x.index_select(dim + 1, index), "index_select")
 
 
-@rule(Interval, torch.flip)
-def flip(input: Interval, *dims: Any) -> Interval:
+@rule(Streams, torch.flip)
+def flip(input: Streams, *dims: Any) -> Streams:
     which = _dims(_sizes(dims), input.dim())
     return apply(input, lambda x: x.flip(which), lambda x: x.flip([d + 1 for d in which]), "flip")
 
 
-@rule(Interval, torch.roll)
-def roll(input: Interval, shifts: Any, dims: Any = None) -> Interval:
+@rule(Streams, torch.roll)
+def roll(input: Streams, shifts: Any, dims: Any = None) -> Streams:
     return apply(input, lambda x: x.roll(shifts, dims), None, "roll")
 
 
-@rule(Interval, torch.split)
-def split(input: Interval, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Interval, ...]:
+@rule(Streams, torch.split)
+def split(input: Streams, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Streams, ...]:
     (dim,) = _dims(dim, input.dim())
     total = input.shape[dim]
     size = split_size_or_sections
@@ -227,14 +227,14 @@ def split(input: Interval, split_size_or_sections: int | Sequence[int], dim: int
     return tuple(narrow(input, dim, start, length) for start, length in zip(starts, sections, strict=True))
 
 
-@rule(Interval, torch.chunk)
-def chunk(input: Interval, chunks: int, dim: int = 0) -> tuple[Interval, ...]:
+@rule(Streams, torch.chunk)
+def chunk(input: Streams, chunks: int, dim: int = 0) -> tuple[Streams, ...]:
     (dim,) = _dims(dim, input.dim())
     return split(input, max(1, -(-input.shape[dim] // chunks)), dim)
 
 
-@rule(Interval, torch.unbind)
-def unbind(input: Interval, dim: int = 0) -> tuple[Interval, ...]:
+@rule(Streams, torch.unbind)
+def unbind(input: Streams, dim: int = 0) -> tuple[Streams, ...]:
     (dim,) = _dims(dim, input.dim())
     return tuple(select(input, dim, i) for i in range(input.shape[dim]))
 
@@ -242,30 +242,30 @@ def unbind(input: Interval, dim: int = 0) -> tuple[Interval, ...]:
 # ---- joining -------------------------------------------------------------------------------------------------------
 
 
-@rule(Interval, torch.cat)
-def cat(tensors: Sequence[Any], dim: int = 0) -> Interval:
+@rule(Streams, torch.cat)
+def cat(tensors: Sequence[Any], dim: int = 0) -> Streams:
     return _join("cat", tensors, _dims(dim, tensors[0].dim())[0])
 
 
-@rule(Interval, torch.stack)
-def stack(tensors: Sequence[Any], dim: int = 0) -> Interval:
+@rule(Streams, torch.stack)
+def stack(tensors: Sequence[Any], dim: int = 0) -> Streams:
     return _join("stack", tensors, _dims(dim, tensors[0].dim() + 1)[0])
 
 
-def _join(name: str, tensors: Sequence[Any], dim: int) -> Interval:
+def _join(name: str, tensors: Sequence[Any], dim: int) -> Streams:
     """Constants among the tensors become degenerate intervals."""
     join: Callable[..., Tensor] = getattr(torch, name)
-    intervals = [t for t in tensors if isinstance(t, Interval)]
+    intervals = [t for t in tensors if isinstance(t, Streams)]
     streams = min(t.node.stack.shape[0] for t in intervals)
     stacks, radii = [], []
     for t in tensors:
-        if isinstance(t, Interval):
+        if isinstance(t, Streams):
             stacks.append(t.node.stack[-streams:])
             radii.append(t.radius)
         else:
             stacks.append(t.expand(streams, *t.shape))
             radii.append(torch.zeros_like(t))
-    constants = tuple(None if isinstance(t, Interval) else torch.zeros_like(t) for t in tensors)
+    constants = tuple(None if isinstance(t, Streams) else torch.zeros_like(t) for t in tensors)
 
     def function(*inputs: Tensor) -> Tensor:
         """The linear part, with zeros in the place of constants."""
@@ -276,18 +276,18 @@ def _join(name: str, tensors: Sequence[Any], dim: int) -> Interval:
     linear = emit(LinearMap(function, name), tuple(intervals), values, radius)
     if len(intervals) == len(tensors):
         return linear
-    offset = join([torch.zeros_like(t.radius) if isinstance(t, Interval) else t for t in tensors], dim)
+    offset = join([torch.zeros_like(t.radius) if isinstance(t, Streams) else t for t in tensors], dim)
     return emit(Shift(offset), (linear,), values, radius)
 
 
 # ---- padding, sums, resampling -------------------------------------------------------------------------------------
 
 
-@rule(Interval, F.pad)
-def pad(input: Interval, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Interval:
+@rule(Streams, F.pad)
+def pad(input: Streams, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Streams:
     ends = list(pad)
     if mode != "constant":
-        return _each(input, lambda x: F.pad(x, ends, mode=mode), "pad")
+        return each(input, lambda x: F.pad(x, ends, mode=mode), "pad")
     linear = apply(input, lambda x: F.pad(x, ends), lambda x: F.pad(x, ends), "pad")
     if not value:
         return linear
@@ -295,21 +295,19 @@ def pad(input: Interval, pad: Sequence[int], mode: str = "constant", value: floa
     return linear + offset
 
 
-@rule(Interval, torch.sum)
-def sum_(input: Interval, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Interval:
+@rule(Streams, torch.sum)
+def sum_(input: Streams, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Streams:
     return _reduce(input, torch.sum, dim, keepdim, dtype)
 
 
-@rule(Interval, torch.mean)
-def mean(input: Interval, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Interval:
+@rule(Streams, torch.mean)
+def mean(input: Streams, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Streams:
     return _reduce(input, torch.mean, dim, keepdim, dtype)
 
 
-def _reduce(input: Interval, function: Callable[..., Tensor], dim: Any, keepdim: bool, dtype: Any) -> Interval:
+def _reduce(input: Streams, function: Callable[..., Tensor], dim: Any, keepdim: bool, dtype: Any) -> Streams:
     if dtype not in (None, input.dtype):
-        raise NotImplementedError(
-            f"{function.__name__}(dtype=...){module_path()}: convert the Interval with .to first."
-        )
+        raise NotImplementedError(f"{function.__name__}(dtype=...){module_path()}: convert it with .to first.")
     dims = tuple(range(input.dim())) if dim is None or dim == () else _dims(dim, input.dim())
     shifted = tuple(d + 1 for d in dims)
     return apply(
@@ -317,16 +315,16 @@ def _reduce(input: Interval, function: Callable[..., Tensor], dim: Any, keepdim:
     )
 
 
-@rule(Interval, F.interpolate, F.upsample)
+@rule(Streams, F.interpolate, F.upsample)
 def interpolate(
-    input: Interval,
+    input: Streams,
     size: Any = None,
     scale_factor: Any = None,
     mode: str = "nearest",
     align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
-) -> Interval:
+) -> Streams:
     if mode not in ("nearest", "nearest-exact", "linear", "bilinear", "trilinear", "area") or antialias:
         raise NotImplementedError(
             f"interpolate{module_path()}: mode {mode!r} (antialias={antialias}) has negative weights; use 'nearest', "
@@ -336,50 +334,50 @@ def interpolate(
     def resample(x: Tensor) -> Tensor:
         return F.interpolate(x, size, scale_factor, mode, align_corners, recompute_scale_factor)
 
-    return _each(input, resample, "interpolate")
+    return each(input, resample, "interpolate")
 
 
 # ---- the same value ------------------------------------------------------------------------------------------------
 
 
-@rule(Interval, Tensor.contiguous)
-def contiguous_(input: Interval, memory_format: Any = None) -> Interval:
-    return _view(Interval(input.node), input)
+@rule(Streams, Tensor.contiguous)
+def contiguous_(input: Streams, memory_format: Any = None) -> Streams:
+    return _view(input.handle(input.node), input)
 
 
-@rule(Interval, torch.clone)
-def clone(input: Interval, *, memory_format: Any = None) -> Interval:
-    return Interval(input.node)
+@rule(Streams, torch.clone)
+def clone(input: Streams, *, memory_format: Any = None) -> Streams:
+    return input.handle(input.node)
 
 
-@rule(Interval, torch.detach)
-def detach(input: Interval) -> Interval:
+@rule(Streams, torch.detach)
+def detach(input: Streams) -> Streams:
     stack, radius = input.node.streams
     return _view(emit(LinearMap(lambda x: x.detach(), "detach"), (input,), stack.detach(), radius.detach()), input)
 
 
-@rule(Interval, Tensor.to)
-def to(input: Interval, *args: Any, **kwargs: Any) -> Interval:
+@rule(Streams, Tensor.to)
+def to(input: Streams, *args: Any, **kwargs: Any) -> Streams:
     if kwargs.pop("memory_format", None) is not None:  # whether the plain tensor is copied depends on its layout
-        return _view(_converted(Interval(input.node), lambda x: x.to(*args, **kwargs)), input)
+        return _view(_converted(input.handle(input.node), lambda x: x.to(*args, **kwargs)), input)
     return _converted(input, lambda x: x.to(*args, **kwargs))
 
 
-@rule(Interval, Tensor.float)
-def float_(input: Interval) -> Interval:
+@rule(Streams, Tensor.float)
+def float_(input: Streams) -> Streams:
     return _converted(input, Tensor.float)
 
 
-@rule(Interval, Tensor.double)
-def double(input: Interval) -> Interval:
+@rule(Streams, Tensor.double)
+def double(input: Streams) -> Streams:
     return _converted(input, Tensor.double)
 
 
-def _converted(input: Interval, function: Callable[[Tensor], Tensor]) -> Interval:
+def _converted(input: Streams, function: Callable[[Tensor], Tensor]) -> Streams:
     probe = torch.empty(0, dtype=input.dtype, device=input.device)
     converted = function(probe)
     if not converted.is_floating_point():
-        raise TypeError(f"to{module_path()}: an Interval cannot become integers.")
+        raise TypeError(f"to{module_path()}: an abstract value cannot become integers.")
     if (
         converted is probe
     ):  # nothing to convert: torch returns the tensor itself, and writing into one reaches the other

@@ -9,17 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.interval import Interval, emit
-from fastbound.domains.interval_rules.geometry import per_dimension
+from fastbound.domains.linear_rules.geometry import per_dimension
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
+from fastbound.domains.streams import Streams, emit
 from fastbound.domains.tape import Convolution, Linear, Node, Norm, PendingFlatten, PendingNorm
 from fastbound.ops import interval_conv2d, interval_linear, interval_norm_relu_statistics, interval_norm_relu_with_box
 from fastbound.ops.layout import channels_last
 
 
-@rule(Interval, F.linear)
-def linear(input: Interval, weight: Tensor, bias: Tensor | None = None) -> Interval:
+@rule(Streams, F.linear)
+def linear(input: Streams, weight: Tensor, bias: Tensor | None = None) -> Streams:
     _require_layer("linear", input, weight, bias)
     node = input.node
     if isinstance(node, PendingFlatten) and node.waits:
@@ -37,23 +37,23 @@ def _linear_of_map(parent: Node, columns: Tensor, bias: Tensor | None) -> tuple[
     return interval_linear(stack.permute(0, 1, 3, 4, 2).flatten(2), rows, columns, bias)
 
 
-@rule(Interval, torch.matmul)
-def matmul(input: Interval, other: Tensor) -> Interval:
-    if not isinstance(input, Interval) or not isinstance(other, Tensor) or other.dim() != 2:
-        raise NotImplementedError(f"matmul: wanted an Interval times a constant matrix [I, O]{module_path()}.")
+@rule(Streams, torch.matmul)
+def matmul(input: Streams, other: Tensor) -> Streams:
+    if not isinstance(input, Streams) or not isinstance(other, Tensor) or other.dim() != 2:
+        raise NotImplementedError(f"matmul: wanted an abstract value times a constant matrix [I, O]{module_path()}.")
     return linear(input, other.T)
 
 
-@rule(Interval, F.conv2d)
+@rule(Streams, F.conv2d)
 def conv2d(
-    input: Interval,
+    input: Streams,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
     padding: int | Sequence[int] | str = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
-) -> Interval:
+) -> Streams:
     _require_layer("conv2d", input, weight, bias)
     _require_dim("conv2d", input, 4)
     stride, dilation = per_dimension(stride, 2), per_dimension(dilation, 2)
@@ -63,27 +63,27 @@ def conv2d(
     return emit(record, (input,), *interval_conv2d(stack, radius, weight, bias, *record.geometry()))
 
 
-@rule(Interval, F.conv1d)
-def conv1d(input: Interval, weight: Tensor, *args: Any, **kwargs: Any) -> Interval:
+@rule(Streams, F.conv1d)
+def conv1d(input: Streams, weight: Tensor, *args: Any, **kwargs: Any) -> Streams:
     return _conv_nd(F.conv1d, 1, input, weight, *args, **kwargs)
 
 
-@rule(Interval, F.conv3d)
-def conv3d(input: Interval, weight: Tensor, *args: Any, **kwargs: Any) -> Interval:
+@rule(Streams, F.conv3d)
+def conv3d(input: Streams, weight: Tensor, *args: Any, **kwargs: Any) -> Streams:
     return _conv_nd(F.conv3d, 3, input, weight, *args, **kwargs)
 
 
 def _conv_nd(
     function: Callable[..., Tensor],
     spatial: int,
-    input: Interval,
+    input: Streams,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
     padding: int | Sequence[int] | str = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
-) -> Interval:
+) -> Streams:
     name = f"conv{spatial}d"
     _require_layer(name, input, weight, bias)
     _require_dim(name, input, spatial + 2)
@@ -96,9 +96,9 @@ def _conv_nd(
     return emit(record, (input,), values.unflatten(0, stack.shape[:2]), widths)
 
 
-def _transposed(function: Callable[..., Tensor], spatial: int) -> Callable[..., Interval]:
+def _transposed(function: Callable[..., Tensor], spatial: int) -> Callable[..., Streams]:
     def conv_transpose(
-        input: Interval,
+        input: Streams,
         weight: Tensor,
         bias: Tensor | None = None,
         stride: int | Sequence[int] = 1,
@@ -106,7 +106,7 @@ def _transposed(function: Callable[..., Tensor], spatial: int) -> Callable[..., 
         output_padding: int | Sequence[int] = 0,
         groups: int = 1,
         dilation: int | Sequence[int] = 1,
-    ) -> Interval:
+    ) -> Streams:
         name = f"conv_transpose{spatial}d"
         _require_layer(name, input, weight, bias)
         _require_dim(name, input, spatial + 2)
@@ -123,12 +123,12 @@ def _transposed(function: Callable[..., Tensor], spatial: int) -> Callable[..., 
 
 
 for _spatial, _function in ((1, F.conv_transpose1d), (2, F.conv_transpose2d), (3, F.conv_transpose3d)):
-    rule(Interval, _function)(_transposed(_function, _spatial))
+    rule(Streams, _function)(_transposed(_function, _spatial))
 
 
-@rule(Interval, F.batch_norm)
+@rule(Streams, F.batch_norm)
 def batch_norm(
-    input: Interval,
+    input: Streams,
     running_mean: Tensor | None,
     running_var: Tensor | None,
     weight: Tensor | None = None,
@@ -136,7 +136,7 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> Interval:
+) -> Streams:
     """Batch statistics are those of the nominal stream; the map waits for a ReLU to share one pass with it."""
     node = input.node
     for tensor in (running_mean, running_var, weight, bias):
@@ -145,7 +145,7 @@ def batch_norm(
                 f"batch_norm{module_path()}: the box is {input.dtype}, the layer {tensor.dtype}; convert one."
             )
     if training:
-        nominal = node.nominal
+        nominal = input.nominal
         if nominal is None:
             raise ValueError(
                 f"batch_norm{module_path()}: batch statistics are those of the clean activations, which this box "
@@ -164,7 +164,7 @@ def batch_norm(
         # Copies: torch's own BatchNorm writes the statistics without a trace in their version.
         mean, var = running_mean.clone(), running_var.clone()
     record = Norm(mean, var, weight, bias, eps, training)
-    return Interval(PendingNorm(record, node, node.shape, lambda: norm_relu(node, record, 1.0)))
+    return input.handle(PendingNorm(record, node, node.shape, lambda: norm_relu(node, record, 1.0)))
 
 
 def norm_relu(node: Node, norm: Norm | None, slope: float) -> tuple[Tensor, Tensor]:
@@ -189,20 +189,20 @@ def _update_running(
 
 
 def _require_layer(name: str, input: Any, weight: Any, bias: Any) -> None:
-    if not isinstance(input, Interval) or isinstance(weight, Interval) or isinstance(bias, Interval):
-        raise NotImplementedError(f"{name}{module_path()}: wanted an Interval as input and constant weight and bias.")
+    if not isinstance(input, Streams) or isinstance(weight, Streams) or isinstance(bias, Streams):
+        raise NotImplementedError(f"{name}{module_path()}: wanted an abstract input, constant weight and bias.")
     if weight.dtype != input.dtype:
         raise TypeError(f"{name}{module_path()}: the box is {input.dtype}, the weight {weight.dtype}; convert one.")
 
 
-def _require_dim(name: str, input: Interval, dim: int) -> None:
+def _require_dim(name: str, input: Streams, dim: int) -> None:
     if input.dim() != dim:
         raise ValueError(f"{name}{module_path()}: wanted a batch of {dim} dimensions, got shape {tuple(input.shape)}.")
 
 
 def _numeric_padding(
-    input: Interval, weight: Tensor, padding: int | Sequence[int] | str, dilation: tuple[int, ...]
-) -> tuple[Interval, tuple[int, ...]]:
+    input: Streams, weight: Tensor, padding: int | Sequence[int] | str, dilation: tuple[int, ...]
+) -> tuple[Streams, tuple[int, ...]]:
     """Padding as numbers; a 'same' padding that is not symmetric is done first by `F.pad`."""
     spatial = weight.dim() - 2
     if not isinstance(padding, str):

@@ -7,55 +7,57 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastbound.domains.interval import Interval, emit, streams_of
 from fastbound.domains.location import module_path
-from fastbound.domains.rules import function_name, rule
-from fastbound.domains.tape import Opaque, Scale, Shift, Sum
+from fastbound.domains.rules import rule
+from fastbound.domains.streams import Streams, emit
+from fastbound.domains.tape import Scale, Shift, Sum
 
 Constant = Tensor | float | int
 
 
-@rule(Interval, torch.add)
-def add(input: Any, other: Any, *, alpha: float = 1) -> Interval:
+@rule(Streams, torch.add)
+def add(input: Any, other: Any, *, alpha: float = 1) -> Streams:
     return _combine(input, other, 1.0, float(alpha))
 
 
-@rule(Interval, torch.sub)
-def sub(input: Any, other: Any, *, alpha: float = 1) -> Interval:
+@rule(Streams, torch.sub)
+def sub(input: Any, other: Any, *, alpha: float = 1) -> Streams:
     return _combine(input, other, 1.0, -float(alpha))
 
 
-@rule(Interval, torch.rsub)
-def rsub(input: Any, other: Any, *, alpha: float = 1) -> Interval:
+@rule(Streams, torch.rsub)
+def rsub(input: Any, other: Any, *, alpha: float = 1) -> Streams:
     return _combine(other, input, 1.0, -float(alpha))
 
 
-@rule(Interval, torch.neg)
-def neg(input: Interval) -> Interval:
+@rule(Streams, torch.neg)
+def neg(input: Streams) -> Streams:
     return _scaled(input, -1.0)
 
 
-@rule(Interval, torch.mul)
-def mul(input: Any, other: Any) -> Interval:
-    if isinstance(input, Interval) and isinstance(other, Interval):
-        return _product(input, other)
-    return _scaled(input, other) if isinstance(input, Interval) else _scaled(other, input)
-
-
-@rule(Interval, torch.div)
-def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Interval:
-    if rounding_mode is not None or not isinstance(input, Interval) or isinstance(other, Interval):
+@rule(Streams, torch.mul)
+def mul(input: Any, other: Any) -> Streams:
+    if isinstance(input, Streams) and isinstance(other, Streams):
         raise NotImplementedError(
-            f"div{module_path()}: wanted an Interval divided by a constant, without rounding_mode."
+            f"mul{module_path()}: the product of two abstract values has no rule for {type(input).__name__}."
+        )
+    return _scaled(input, other) if isinstance(input, Streams) else _scaled(other, input)
+
+
+@rule(Streams, torch.div)
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Streams:
+    if rounding_mode is not None or not isinstance(input, Streams) or isinstance(other, Streams):
+        raise NotImplementedError(
+            f"div{module_path()}: wanted an abstract value divided by a constant, without rounding_mode."
         )
     if isinstance(other, Tensor):  # 1 / 3 of a float32 or integer tensor is no third in float64
         other = other.to(torch.promote_types(other.dtype, input.dtype))
     return _scaled(input, 1 / other)
 
 
-def _combine(left: Any, right: Any, left_factor: float, right_factor: float) -> Interval:
-    """``left_factor * left + right_factor * right`` where at least one is an Interval."""
-    if isinstance(left, Interval) and isinstance(right, Interval):
+def _combine(left: Any, right: Any, left_factor: float, right_factor: float) -> Streams:
+    """``left_factor * left + right_factor * right`` where at least one is abstract."""
+    if isinstance(left, Streams) and isinstance(right, Streams):
         left, right = _scaled(left, left_factor), _scaled(right, right_factor)
         streams = _same_streams(left, right)
         dim = max(left.dim(), right.dim())
@@ -64,7 +66,7 @@ def _combine(left: Any, right: Any, left_factor: float, right_factor: float) -> 
         return emit(Sum((1.0, 1.0)), (left, right), stack, radius)
     interval, factor, constant, other = (
         (left, left_factor, right, right_factor)
-        if isinstance(left, Interval)
+        if isinstance(left, Streams)
         else (right, right_factor, left, left_factor)
     )
     interval = _scaled(interval, factor)
@@ -74,26 +76,15 @@ def _combine(left: Any, right: Any, left_factor: float, right_factor: float) -> 
     return emit(Shift(offset), (interval,), stack, radius.expand(stack.shape[1:]).to(stack.dtype))
 
 
-def _scaled(input: Interval, factor: Constant) -> Interval:
+def _scaled(input: Streams, factor: Constant) -> Streams:
     if isinstance(factor, (int, float)) and factor == 1:
-        return Interval(input.node)  # a handle of its own: writing into the product must not reach the factor
+        return input.handle(input.node)  # a handle of its own: writing into the product must not reach the factor
     stack, radius = input.node.streams
     width = factor.abs() if isinstance(factor, Tensor) else abs(factor)
     return emit(Scale(factor), (input,), _align(stack, _dim(factor)) * factor, radius * width)
 
 
-def _product(left: Interval, right: Interval) -> Interval:
-    """Exact range of the product of two independent values: extreme at a corner."""
-    ends = [a * b for a in (left.lower, left.upper) for b in (right.lower, right.upper)]
-    lower = torch.minimum(torch.minimum(ends[0], ends[1]), torch.minimum(ends[2], ends[3]))
-    upper = torch.maximum(torch.maximum(ends[0], ends[1]), torch.maximum(ends[2], ends[3]))
-    clean = (left.nominal, right.nominal)
-    nominal = None if clean[0] is None or clean[1] is None else clean[0] * clean[1]
-    record = Opaque(f"{function_name(torch.mul)} of two Intervals", module_path())
-    return emit(record, (left, right), *streams_of(lower, upper, nominal))
-
-
-def _same_streams(left: Interval, right: Interval) -> tuple[Tensor, Tensor]:  # [N, B, *], [N, B, *]
+def _same_streams(left: Streams, right: Streams) -> tuple[Tensor, Tensor]:  # [N, B, *], [N, B, *]
     """Both stacks with as many streams as the poorer has."""
     streams = min(left.node.stack.shape[0], right.node.stack.shape[0])
     return left.node.stack[-streams:], right.node.stack[-streams:]

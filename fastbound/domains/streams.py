@@ -1,0 +1,84 @@
+"""`Streams`: the values of the domains that linear functions map stream by stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from fastbound.domains.location import module_path, warn_of_reentrant_checkpoint
+from fastbound.domains.rules import function_name
+from fastbound.domains.tape import NO_TAPE, Node, Opaque, Record, detached_node, enter
+from fastbound.domains.value import Value
+from fastbound.errors import TapeError
+
+S = TypeVar("S", bound="Streams")
+
+
+class Streams(Value):
+    """A stack of streams [N, B, *S] and a radius [B, *S], >= 0, on a node of the tape.
+
+    A linear function with weight W maps every stream of the stack by W and the radius by |W|; `linear_rules` holds
+    those rules for all domains of this shape. What the streams mean, and what a nonlinear function does to them, is
+    the domain's own.
+    """
+
+    @property
+    def node(self) -> Node:
+        return self._node
+
+    @property
+    def nominal(self) -> Tensor | None:
+        """Clean activations [B, ...], or None."""
+        return self.node.nominal
+
+    @property
+    def radius(self) -> Tensor:
+        """Half-width [B, ...], >= 0."""
+        return self.node.radius
+
+    def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
+        return self.handle(detached_node(*(t.detach().clone() for t in self.node.streams)))
+
+    def __reduce__(self) -> tuple[Callable[..., Streams], tuple[type[Streams], Tensor, Tensor]]:
+        stack, radius = (t.detach() for t in self.node.streams)
+        return _rebuild, (type(self.handle(self.node)), stack, radius)
+
+    @classmethod
+    def _finish(cls, function: Callable[..., Any], result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Puts the result of a rule that made a bare value on the tape of its inputs."""
+        if not isinstance(result, Streams) or result._node.tape is not NO_TAPE:
+            return result
+        inputs = tuple(a for a in (*args, *kwargs.values()) if isinstance(a, Streams) and a._node.tape is not NO_TAPE)
+        return emit(_opaque(function), inputs, *result._node.streams) if inputs else result
+
+
+def emit(record: Record, inputs: tuple[S, ...], stack: Tensor, radius: Tensor) -> S:
+    """A new value, ``stack`` [N, B, *S] and ``radius`` [B, *S], made from ``inputs`` as ``record`` says."""
+    tape = inputs[0]._node.tape
+    if not torch.compiler.is_compiling():
+        if tape.grad_enabled and not torch.is_grad_enabled():
+            warn_of_reentrant_checkpoint()
+        entering = torch.is_grad_enabled() and (stack.requires_grad or radius.requires_grad)
+        if entering and tape.keeps and not any(x.requires_grad for x in inputs):
+            stack, radius = enter(tape, stack, radius)
+    return inputs[0].handle(Node(record, tuple(x._node for x in inputs), (stack, radius), tape))
+
+
+def require_tape(out: Streams) -> None:
+    """Raise unless ``out`` still knows how it was made."""
+    if out.node.tape is NO_TAPE:
+        raise TapeError(
+            f"this {type(out).__name__} has no tape (it was copied, unpickled, or made by fastbound.bound); bound the "
+            "output of the model itself."
+        )
+
+
+def _opaque(function: Callable[..., Any]) -> Opaque:
+    return Opaque(function_name(function), module_path())
+
+
+def _rebuild(domain: type[S], stack: Tensor, radius: Tensor) -> S:
+    return domain(detached_node(stack, radius))

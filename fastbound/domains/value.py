@@ -1,0 +1,225 @@
+"""`Value`: what every domain's value shares: it stands where a tensor stands, and its domain's rules answer torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, TypeVar
+
+import torch
+from torch import Tensor
+
+from fastbound.domains.location import module_path
+from fastbound.domains.rules import canonical, find_rule, function_name, out_of_place
+from fastbound.errors import MissingRuleError
+
+V = TypeVar("V", bound="Value")
+
+
+def _method(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of Value that goes through `__torch_function__`, as one of a torch.Tensor does."""
+    function = canonical(function) if out_of_place(function) is None else function
+
+    def call(self: Value, *args: Any, **kwargs: Any) -> Any:
+        types = tuple(type(value) for value in (self, *args) if isinstance(value, Value))
+        return self.__torch_function__(function, types, (self, *args), kwargs)
+
+    return call
+
+
+def _comparison(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Values are compared by a rule, if somebody writes one; handles, and None, by identity."""
+
+    def call(self: Value, other: Any) -> Any:
+        if not isinstance(other, (Tensor, int, float)):
+            return NotImplemented
+        return self.__torch_function__(function, (type(self),), (self, other))
+
+    return call
+
+
+class Value:
+    """An abstract value: a handle on an immutable node that any torch function with a rule of its domain accepts.
+
+    In-place functions rebind the handle, so all its aliases see the result. A domain derives a class, gives its nodes
+    ``shape``, ``dtype``, ``device`` and ``requires_grad``, and registers rules with `rule`; a rule of a base class
+    serves the classes derived from it.
+
+    Raises:
+        MissingRuleError: for a function or attribute without a rule, naming it and the module.
+        TypeError: where values of two domains meet in one function.
+    """
+
+    __array_ufunc__ = None  # numpy's numbers leave `number * value` to this class
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._viewed = False  # shares storage, in the plain program, with another handle
+
+    def handle(self: V, node: Any) -> V:
+        """A value of this domain on another node."""
+        return type(self)(node)
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    @property
+    def node(self) -> Any:
+        return self._node
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.node.shape
+
+    def size(self, dim: int | None = None) -> Any:
+        return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        return len(self.shape)
+
+    ndim = property(dim)
+
+    def ndimension(self) -> int:
+        return self.dim()
+
+    def numel(self) -> int:
+        return self.shape.numel()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.node.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.node.device
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.node.requires_grad
+
+    @property
+    def is_nested(self) -> bool:
+        return False
+
+    def is_floating_point(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self: V) -> Iterator[V]:
+        return iter(self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(shape={tuple(self.shape)}, dtype={self.dtype}, device={self.device})"
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(
+            f"the truth value of a {type(self).__name__} is undefined: the control flow of the model depends on data."
+        )
+
+    # ---- dispatch --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = {} if kwargs is None else dict(kwargs)
+        for other in types:
+            if other is not cls and issubclass(other, Value) and not _related(cls, other):
+                raise TypeError(
+                    f"{function_name(function)}{module_path()} meets {_a(cls)} and {_a(other)}; pass "
+                    "values of one domain through a model."
+                )
+        twin = out_of_place(function)
+        in_place = twin is not None or bool(kwargs.pop("inplace", False))
+        if kwargs.get("out") is not None:
+            raise MissingRuleError(f"{function_name(function)}(out=...) cannot write {_a(cls)}{module_path()}.")
+        result = cls._finish(function, find_rule(cls, twin or function)(*args, **kwargs), args, kwargs)
+        return _rebind(function, args, kwargs, result) if in_place else result
+
+    @classmethod
+    def _finish(cls, function: Callable[..., Any], result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a domain does to the result of a rule before the model sees it."""
+        return result
+
+    __getitem__ = _method(Tensor.__getitem__)
+    __neg__ = _method(Tensor.neg)
+    __abs__ = _method(Tensor.abs)
+    __add__ = __radd__ = _method(Tensor.add)
+    __sub__, __rsub__ = _method(Tensor.sub), _method(torch.rsub)
+    __mul__ = __rmul__ = _method(Tensor.mul)
+    __truediv__ = _method(Tensor.div)
+    __matmul__ = _method(Tensor.matmul)
+    __pow__ = _method(Tensor.pow)
+    __iadd__ = _method(Tensor.add_)
+    __isub__ = _method(Tensor.sub_)
+    __imul__ = _method(Tensor.mul_)
+    __itruediv__ = _method(Tensor.div_)
+    __lt__ = _method(Tensor.lt)
+    __le__ = _method(Tensor.le)
+    __gt__ = _method(Tensor.gt)
+    __ge__ = _method(Tensor.ge)
+    __eq__ = _comparison(Tensor.eq)
+    __ne__ = _comparison(Tensor.ne)
+    __hash__ = object.__hash__
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return self.__torch_function__(torch.div, (type(self),), (other, self))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        where, domain = module_path(), type(self).__name__
+        if "SyncBatchNorm" in where:
+            raise MissingRuleError(f"an active SyncBatchNorm{where} does not dispatch; call fastbound.convert(model).")
+        raise MissingRuleError(
+            f"{domain} has no attribute {name!r}{where}; the model reads or calls torch.Tensor.{name}, which has no "
+            "rule. Write that step of the model with functions that have one (see fastbound.rule)."
+        )
+
+
+def _related(one: type, other: type) -> bool:
+    return issubclass(one, other) or issubclass(other, one)
+
+
+def _a(domain: type) -> str:
+    return f"{'an' if domain.__name__[0] in 'AEIOU' else 'a'} {domain.__name__}"
+
+
+def _rebind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Value) -> Value:
+    """Let the handle written to by an in-place function, and so all its aliases, see the result."""
+    target = args[0] if args else kwargs["input"]
+    if not isinstance(target, Value):
+        # No TypeError: Python would turn that of `tensor += value` into a sum that aliases of the tensor do not see.
+        raise NotImplementedError(
+            f"{function_name(function)} cannot write {_a(type(result))} into a plain tensor{module_path()}; use the "
+            "out-of-place form, e.g. x = x + y."
+        )
+    if target._viewed:
+        raise NotImplementedError(
+            f"{function_name(function)} writes in place into a view or into a value that was viewed{module_path()}; "
+            "use the out-of-place form (e.g. ReLU(inplace=False))."
+        )
+    if result.shape != target.shape:
+        raise ValueError(
+            f"{function_name(function)} in place changes the shape {tuple(target.shape)} to {tuple(result.shape)}"
+            f"{module_path()}."
+        )
+    target._node = result._node
+    return target
+
+
+# The methods of torch.Tensor that have a functional form.
+for _name in (
+    *("abs", "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "neg", "neg_", "exp", "exp_", "square"),
+    *("relu", "relu_", "sigmoid", "sigmoid_", "tanh", "tanh_", "clamp", "clamp_", "clamp_min", "clamp_max", "clip"),
+    *("clamp_min_", "clamp_max_", "abs_", "sum", "mean", "flatten", "unflatten", "view", "reshape", "permute"),
+    *("transpose", "movedim", "squeeze", "unsqueeze", "chunk", "split", "unbind", "select", "narrow", "expand"),
+    *("expand_as", "view_as", "reshape_as", "index_select", "roll", "flip", "contiguous", "clone", "detach", "to"),
+    *("float", "double", "matmul", "repeat", "prelu", "swapaxes", "multiply", "divide"),
+    *("subtract", "absolute", "negative", "true_divide", "square_"),
+):
+    setattr(Value, _name, _method(getattr(Tensor, _name)))
