@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastbound.bounds import bound, margins
+from fastbound.domains.checks import require
 from fastbound.domains.interval import Interval
 from fastbound.spec import check_labels
 
@@ -36,7 +37,7 @@ def robust_cross_entropy(margins: Interval) -> Tensor:
     return torch.logsumexp(torch.nn.functional.pad(-lower, (1, 0)), 1).mean()
 
 
-def fused_cross_entropy(out: Interval, labels: Tensor, beta: float) -> Tensor:  # labels [B]
+def fused_cross_entropy(out: Interval, labels: Tensor, beta: float | Tensor) -> Tensor:  # labels [B]
     """Robust cross-entropy with CROWN-IBP bounds from one backward row a sample, whatever the number of classes.
 
     Bounds ``sum_k exp(z_k - z_y)`` itself: by intervals p <= z_k - z_y <= q as ``sum exp(q)``, and by replacing each
@@ -46,7 +47,8 @@ def fused_cross_entropy(out: Interval, labels: Tensor, beta: float) -> Tensor:  
     Args:
         out: logits [B, K] as an `Interval` with its tape.
         labels: [B], integers in [0, K).
-        beta: share of CROWN in [0, 1]; at 0 the backward pass is skipped and the loss is IBP's robust cross-entropy.
+        beta: share of CROWN in [0, 1], a number or a tensor []; at the number 0 the backward pass is skipped and the
+            loss is IBP's robust cross-entropy.
 
     Returns:
         Scalar tensor.
@@ -63,7 +65,9 @@ def fused_cross_entropy(out: Interval, labels: Tensor, beta: float) -> Tensor:  
         raise TypeError(f"out: wanted the Interval that the model returned, got {type(out).__name__}.")
     if out.dim() != 2:
         raise ValueError(f"out: wanted logits [B, K], got {tuple(out.shape)}.")
-    if not 0 <= beta <= 1:
+    if isinstance(beta, Tensor):
+        require((beta >= 0) & (beta <= 1), "beta: wanted a share in [0, 1], got another (or NaN).")
+    elif not 0 <= beta <= 1:
         raise ValueError(f"beta: wanted a number in [0, 1], got {beta}.")
     labels = check_labels(labels, out.shape[1]).to(out.device)
     # The label's own difference is 0, so that the largest of all is at least 0.
@@ -74,7 +78,7 @@ def fused_cross_entropy(out: Interval, labels: Tensor, beta: float) -> Tensor:  
     own = (-shift).exp()
     at_high = (high - shift).exp()
     total = at_high.sum(1, keepdim=True) + own
-    if beta > 0:
+    if isinstance(beta, Tensor) or beta > 0:
         chords = _chord_sum(out, labels, low, high, at_high, shift) + own
         # It bounds the sum from below, also where rounding has eaten the rest.
         total = beta * torch.maximum(chords, own.clamp(min=torch.finfo(own.dtype).tiny)) + (1 - beta) * total

@@ -48,10 +48,10 @@ def weights(folder):
 # recipes
 
 
-def mlp_step(eps=0.1, progress=0.5, eps_max=0.2) -> Step:
+def mlp_step(eps=0.1, **weights) -> Step:
     torch.manual_seed(0)
     model = models.build("mlp", (1, 8, 8), 10, hidden=(16, 16))
-    return Step(model, torch.rand(6, 1, 8, 8), torch.arange(6), 10, eps, eps_max, progress)
+    return Step(model, torch.rand(6, 1, 8, 8), torch.arange(6), 10, eps, 0.2, weights)
 
 
 def worst_case_loss(step: Step) -> torch.Tensor:
@@ -70,10 +70,9 @@ def worst_case_loss(step: Step) -> torch.Tensor:
 
 
 def test_ibp_loss_mixes_clean_and_worst_case():
-    step = mlp_step()
+    step = mlp_step(kappa=0.75)
     losses = IBP(eps_train=0.2).loss(step)
     clean, robust = F.cross_entropy(step.model(step.x), step.labels), worst_case_loss(step)
-    # progress 0.5: kappa is half way from 1 to 0.5
     torch.testing.assert_close(losses["loss"].double(), 0.75 * clean.double() + 0.25 * robust, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(losses["robust_loss"].double(), robust, rtol=1e-5, atol=1e-6)
     losses["loss"].backward()
@@ -82,24 +81,32 @@ def test_ibp_loss_mixes_clean_and_worst_case():
 
 def test_ibp_loss_at_its_ends():
     for kappa, expected in ((1.0, "natural_loss"), (0.0, "robust_loss")):
-        losses = IBP(eps_train=0.2, kappa_start=kappa, kappa_end=kappa).loss(mlp_step())
+        losses = IBP(eps_train=0.2).loss(mlp_step(kappa=kappa))
         torch.testing.assert_close(losses["loss"], losses[expected])
-    step = mlp_step(eps=0.0, progress=0.0)
+    step = mlp_step(eps=0.0)
     for recipe in (IBP(eps_train=0.2), CrownIBP(eps_train=0.2), Natural()):
         torch.testing.assert_close(recipe.loss(step)["loss"], F.cross_entropy(step.model(step.x), step.labels))
 
 
-def test_crown_ibp_weights_follow_eps():
-    # beta_end 0 at eps_max: pure IBP; kappa 0.5.
-    step = mlp_step(eps=0.2, progress=1.0)
+def test_weights_follow_the_ramp():
+    ramp = {"warmup": 1.0, "ramp": 2.0, "eps_schedule": "linear", "eps_train": 0.2}
+    ibp = [IBP(**ramp).weights(step, 10)["kappa"] for step in (0, 10, 20, 30, 99)]
+    assert ibp == pytest.approx([1.0, 1.0, 0.75, 0.5, 0.5])
+    crown = [CrownIBP(**ramp, kappa_end=0.0).weights(step, 10) for step in (0, 20, 30, 99)]
+    assert [w["kappa"] for w in crown] == [w["beta"] for w in crown] == [1.0, 0.5, 0.0, 0.0]
+    assert Natural().weights(5, 10) == {}
+
+
+def test_crown_ibp_at_beta_0():
+    step = mlp_step(eps=0.2, kappa=0.5, beta=0.0)
     losses = CrownIBP(eps_train=0.2).loss(step)
     torch.testing.assert_close(losses["robust_loss"].double(), worst_case_loss(step), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(losses["loss"], 0.5 * losses["natural_loss"] + 0.5 * losses["robust_loss"])
 
 
 def test_crown_ibp_mixes_margins():
-    step = mlp_step(eps=0.1)
-    robust = CrownIBP(eps_train=0.2, kappa_start=0.0, kappa_end=0.0).loss(step)["loss"]
+    step = mlp_step(eps=0.1, kappa=0.0, beta=0.5)
+    robust = CrownIBP(eps_train=0.2).loss(step)["loss"]
     out = step.model(fb.linf_box(step.x, 0.1, 0.0, 1.0))
     ibp, crown = (fb.bound(out, method=method, spec=step.spec()).lower for method in ("ibp", "crown-ibp"))
     margins = 0.5 * ibp + 0.5 * crown
@@ -107,7 +114,7 @@ def test_crown_ibp_mixes_margins():
 
 
 def test_fused_loss_is_used_when_asked():
-    step = mlp_step(eps=0.1)
+    step = mlp_step(eps=0.1, kappa=0.5, beta=0.5)
     losses = CrownIBP(eps_train=0.2, fuse_loss=True).loss(step)
     out = step.model(fb.linf_box(step.x, 0.1, 0.0, 1.0))
     torch.testing.assert_close(losses["robust_loss"], fb.losses.fused_cross_entropy(out, step.labels, 0.5))
@@ -115,8 +122,8 @@ def test_fused_loss_is_used_when_asked():
 
 def test_a_model_with_batch_norm_keeps_its_clean_stream_at_kappa_0():
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
-    step = Step(model, torch.rand(8, 1, 8, 8), torch.arange(8), 10, 0.05, 0.1, 1.0)
-    IBP(eps_train=0.1, kappa_start=0.0, kappa_end=0.0).loss(step)["loss"].backward()
+    step = Step(model, torch.rand(8, 1, 8, 8), torch.arange(8), 10, 0.05, 0.1, {"kappa": 0.0})
+    IBP(eps_train=0.1).loss(step)["loss"].backward()
     torch.testing.assert_close(model[2].running_mean, 0.1 * model[1](step.x.flatten(1)).mean(0))
 
 

@@ -168,7 +168,7 @@ class Trainer:
             num_classes=self.num_classes,
             eps=self.recipe.eps(self.at.step, batches),
             eps_max=self.recipe.eps_max(),
-            progress=self.recipe.progress(self.at.step, batches),
+            weights=self.recipe.weights(self.at.step, batches),
         )
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr_at(self.at.step, batches)

@@ -8,6 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from torch import Tensor
+
+# A number of this step; or a tensor [] that another value is written into before each replay of a captured step.
+Scheduled = float | Tensor
+
+
+def is_exactly(value: Scheduled, number: float) -> bool:
+    """Whether a scheduled value is `number`, 0 or 1: what a step may be written differently for. A tensor never is."""
+    return not isinstance(value, Tensor) and value == number
+
 
 def ramp(step: float, start: float, end: float) -> float:
     """Progress from 0 at `start` to 1 at `end`; a jump at `start` where the two are equal."""

@@ -10,7 +10,7 @@ from fastbound.domains.interval import Interval
 from fastbound.train.recipes.checks import check_length
 from fastbound.train.recipes.recipe import Recipe
 from fastbound.train.recipes.step import Losses, Step, natural_loss, uses_batch_statistics
-from fastbound.train.schedules import EPS_SCHEDULES, ramp
+from fastbound.train.schedules import EPS_SCHEDULES, Scheduled, is_exactly, ramp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,20 +59,21 @@ class CertifiedRecipe(Recipe):
         return self.eps_train
 
     def progress(self, step: float, steps_per_epoch: int) -> float:
+        """The share of the eps ramp that is done at this step."""
         return ramp(step, *self._ramp(steps_per_epoch))
 
     def _ramp(self, steps_per_epoch: int) -> tuple[int, int]:
         return round(self.warmup * steps_per_epoch), round((self.warmup + self.ramp) * steps_per_epoch)
 
     def loss(self, step: Step) -> Losses:
-        return natural_loss(step) if step.eps == 0 else self.certified_loss(step)
+        return natural_loss(step) if is_exactly(step.eps, 0) else self.certified_loss(step)
 
     def certified_loss(self, step: Step) -> Losses:
         """The loss at a radius greater than 0."""
         raise NotImplementedError(f"{type(self).__name__} has no certified_loss.")
 
-    def bounded_output(self, step: Step, kappa: float) -> Interval:  # [B, K]
+    def bounded_output(self, step: Step, kappa: Scheduled) -> Interval:  # [B, K]
         """The model's output on the box of the step; with a nominal stream only where something reads it."""
         lower, upper = (0.0, 1.0) if self.clip_box else (None, None)
-        nominal = kappa > 0 or uses_batch_statistics(step.model)
+        nominal = not is_exactly(kappa, 0) or uses_batch_statistics(step.model)
         return step.model(linf_box(step.x, step.eps, lower, upper, nominal=nominal))

@@ -14,7 +14,7 @@ from fastbound.domains.lazy import Bounds
 from fastbound.train.recipes.certified import CertifiedRecipe
 from fastbound.train.recipes.checks import check_shares
 from fastbound.train.recipes.step import Losses, Step, mixed
-from fastbound.train.schedules import linear_in_eps
+from fastbound.train.schedules import Scheduled, is_exactly, linear_in_eps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,17 @@ class CrownIBP(CertifiedRecipe):
         super().__post_init__()
         check_shares(self, "kappa_start", "kappa_end", "beta_end")
 
+    def weights(self, step: float, steps_per_epoch: int) -> dict[str, float]:
+        eps, eps_max = self.eps(step, steps_per_epoch), self.eps_max()
+        beta = linear_in_eps(eps, eps_max, 1.0, self.beta_end)
+        return {
+            "kappa": linear_in_eps(eps, eps_max, self.kappa_start, self.kappa_end),
+            # A share that float32 cannot tell from 0 does not pay for a backward pass.
+            "beta": beta if beta >= 1e-5 else 0.0,
+        }
+
     def certified_loss(self, step: Step) -> Losses:
-        kappa = linear_in_eps(step.eps, step.eps_max, self.kappa_start, self.kappa_end)
-        beta = linear_in_eps(step.eps, step.eps_max, 1.0, self.beta_end)
+        kappa, beta = step.weights["kappa"], step.weights["beta"]
         out = self.bounded_output(step, kappa)
         if self.fuse_loss:
             robust = losses.fused_cross_entropy(out, step.labels, beta)
@@ -45,12 +53,12 @@ class CrownIBP(CertifiedRecipe):
         return mixed(out, step.labels, robust, kappa)
 
 
-def _blended(out: Interval, spec: Tensor, beta: float) -> Interval:  # [B, K-1]
+def _blended(out: Interval, spec: Tensor, beta: Scheduled) -> Interval:  # [B, K-1]
     """Margins beta CROWN-IBP + (1 - beta) IBP: a convex combination of two bounds is a bound."""
-    if beta < 1e-5:
+    if is_exactly(beta, 0):
         return bound(out, method="ibp", spec=spec)
     crown = bound(out, method="crown-ibp", spec=spec)
-    if beta == 1:
+    if is_exactly(beta, 1):
         return crown
     ibp = bound(out, method="ibp", spec=spec)
     return Bounds(

@@ -66,9 +66,9 @@ class Recipe:
     def eps_max(self) -> float:
         return 0.0
 
-    def progress(self, step: float, steps_per_epoch: int) -> float:
-        """The share of the eps ramp that is done at this step."""
-        return 0.0
+    def weights(self, step: float, steps_per_epoch: int) -> dict[str, float]:
+        """What else changes during the run: the numbers that `loss` reads as ``step.weights[name]``."""
+        return {}
 
     def lr_at(self, step: float, steps_per_epoch: int) -> float:
         return milestone_lr(step, self.lr, self.lr_decay, [epoch * steps_per_epoch for epoch in self.milestones])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastbound.domains.interval import Interval
 from fastbound.spec import margin_spec
+from fastbound.train.schedules import Scheduled, is_exactly
 
 # "loss" is minimised, the others are recorded.
 Losses = dict[str, Tensor]
@@ -18,16 +20,18 @@ Losses = dict[str, Tensor]
 class Step:
     """What a recipe sees of one training step.
 
-    `eps` is the radius now, `eps_max` the one that the ramp ends with, `progress` the share of the ramp that is done.
+    `eps` is the radius now, `eps_max` the one that the ramp ends with, `weights` what `Recipe.weights` says of this
+    moment. Each is a number, or a tensor [] on the device where one program serves many steps; what a loss does about
+    a limit (no radius, no clean part) it asks of `is_exactly`.
     """
 
     model: nn.Module
     x: Tensor  # [B, ...] in [0, 1]
     labels: Tensor  # [B]
     num_classes: int
-    eps: float
+    eps: Scheduled
     eps_max: float
-    progress: float
+    weights: Mapping[str, Scheduled] = field(default_factory=dict)
 
     def spec(self) -> Tensor:  # [B, K-1, K]
         return margin_spec(self.labels, self.num_classes)
@@ -39,11 +43,11 @@ def natural_loss(step: Step) -> Losses:
     return {"loss": loss, "natural_loss": loss.detach()}
 
 
-def mixed(out: Interval, labels: Tensor, robust: Tensor, kappa: float) -> Losses:
+def mixed(out: Interval, labels: Tensor, robust: Tensor, kappa: Scheduled) -> Losses:
     """kappa CE(clean logits) + (1 - kappa) robust; the clean part is left out where kappa is 0."""
-    if kappa == 0:
+    if is_exactly(kappa, 0):
         return {"loss": robust, "robust_loss": robust.detach()}
-    assert out.nominal is not None  # bounded_output carries the clean stream wherever kappa > 0
+    assert out.nominal is not None  # bounded_output carries the clean stream wherever kappa is not 0
     natural = F.cross_entropy(out.nominal, labels)
     return {
         "loss": kappa * natural + (1 - kappa) * robust,
