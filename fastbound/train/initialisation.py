@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from torch import nn
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fastbound.certify.modes import evaluation_mode
+from fastbound.domains.box import linf_box
+from fastbound.domains.tape import Convolution, LeakyReLU, Linear, Node, Reshape, Sum, topological
 
 
-def orthogonal(model: nn.Module) -> None:
+def default(model: nn.Module, x: Tensor) -> None:
+    """What PyTorch gave the layers."""
+
+
+def orthogonal(model: nn.Module, x: Tensor) -> None:
     """Orthogonal weights and zero biases in every convolution and linear layer (Gowal et al., 2018, arXiv
     1810.12715)."""
     for module in model.modules():
@@ -15,11 +26,62 @@ def orthogonal(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-INITIALISATIONS = {"default": lambda model: None, "orthogonal": orthogonal}
+def ibp(model: nn.Module, x: Tensor) -> None:  # x [B, ...]
+    """Weights from N(0, 2 pi / n^2), n the fan-in: interval widths keep their size from layer to layer.
+
+    A layer behind a ReLU multiplies the mean width by (n / 2) E|W|, which such weights make exactly 1 (Xavier's:
+    sqrt(n) / 4). The classification layer, biases and BatchNorm stay as they are. A layer that reads relu(a + b), also
+    flattened, gets half the weights: two branches add their widths there.
+
+    Raises ValueError for a weight that is computed from other parameters. Source: Shi et al., 2021, arXiv 2103.17268.
+    """
+    layers = [
+        (node.record, _reads_relu_of_sum(node))
+        for node in _computation(model, x)
+        if isinstance(node.record, Linear | Convolution)
+    ]
+    halved = {id(record.weight): record.weight for record, reads_sum in layers if reads_sum}
+    with torch.no_grad():
+        for record, _ in layers[1:]:  # the walk meets the classification layer first
+            _require_parameter(record.weight)
+            record.weight.normal_(std=math.sqrt(2 * math.pi) / _fan_in(record))
+        for weight in halved.values():
+            weight.mul_(0.5)
 
 
-def initialise(model: nn.Module, name: str) -> None:
-    """Initialises `model` in place; "default" leaves what PyTorch gave it."""
+def _computation(model: nn.Module, x: Tensor) -> list[Node]:
+    """What the model does to `x`, from its output back to its input; BatchNorm statistics stay as they are."""
+    with evaluation_mode(model), torch.no_grad():
+        return topological(model(linf_box(x, 0.0, nominal=False)).node)
+
+
+def _fan_in(record: Linear | Convolution) -> float:
+    """The number of inputs that an output adds up."""
+    if isinstance(record, Convolution) and record.transposed:
+        return record.weight.shape[0] / record.groups * record.weight[0, 0].numel() / math.prod(record.stride)
+    return record.weight[0].numel()
+
+
+def _require_parameter(weight: Tensor) -> None:
+    if not isinstance(weight, nn.Parameter) and not isinstance(weight._base, nn.Parameter):
+        raise ValueError(
+            f"init: ibp sets weights, and the one of shape {list(weight.shape)} is computed from other parameters "
+            "(weight_norm, a parametrization); use another initialisation."
+        )
+
+
+def _reads_relu_of_sum(node: Node) -> bool:
+    (source,) = node.inputs
+    while isinstance(source.record, Reshape):
+        (source,) = source.inputs
+    return isinstance(source.record, LeakyReLU) and isinstance(source.inputs[0].record, Sum)
+
+
+INITIALISATIONS = {"default": default, "orthogonal": orthogonal, "ibp": ibp}
+
+
+def initialise(model: nn.Module, name: str, x: Tensor) -> None:
+    """Initialises `model` in place, for inputs like `x` [B, ...]; "default" leaves what PyTorch gave it."""
     if name not in INITIALISATIONS:
         raise ValueError(f"init: there is no initialisation {name!r}; known: {', '.join(INITIALISATIONS)}.")
-    INITIALISATIONS[name](model)
+    INITIALISATIONS[name](model, x)
