@@ -33,8 +33,15 @@ def robust_cross_entropy(margins: Interval) -> Tensor:
         raise ValueError(
             f"margins: wanted shape [B, K - 1], got {tuple(margins.shape)}; pass spec= to fastbound.bound."
         )
-    lower = margins.lower
-    return torch.logsumexp(torch.nn.functional.pad(-lower, (1, 0)), 1).mean()
+    return margin_cross_entropy(margins.lower)
+
+
+def margin_cross_entropy(margins: Tensor) -> Tensor:  # [B, K - 1]
+    """Cross-entropy of logits whose margins z_y - z_j, j != y, are given: ``mean_b log(1 + sum_j exp(-margin_bj))``.
+
+    Soundness: of margins that are lower bounds an upper bound on the mean worst-case cross-entropy, rounded to nearest.
+    """
+    return torch.logsumexp(torch.nn.functional.pad(-margins, (1, 0)), 1).mean()
 
 
 def fused_cross_entropy(out: Interval, labels: Tensor, beta: float | Tensor) -> Tensor:  # labels [B]

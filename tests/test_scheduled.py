@@ -64,8 +64,10 @@ def test_tensors_and_numbers_give_one_step(name: str) -> None:
         for key in expected:
             torch.testing.assert_close(found[key], expected[key], rtol=1e-6, atol=1e-7, msg=f"step {step}, {key}")
         assert len(gradients) == len(found_gradients) > 10
+        # A tensor eps times a share is rounded once more than a number is; a bias before BatchNorm has noise alone.
+        scale = max(float(gradient.abs().max()) for gradient in gradients)
         for one, other in zip(found_gradients, gradients):
-            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6 + 3e-6 * scale)
 
 
 def test_the_phases_of_a_run_are_met() -> None:

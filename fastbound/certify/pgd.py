@@ -48,6 +48,26 @@ def worst_margin(logits: Tensor, labels: Tensor) -> Tensor:  # [B, K], [B] -> [B
     return others.amax(1) - own
 
 
+def random_point(
+    low: Tensor,  # [B, ...]
+    high: Tensor,  # [B, ...]
+    generator: torch.Generator | None = None,
+) -> Tensor:  # [B, ...]
+    """A uniform point of the box, up to rounding."""
+    return torch.lerp(low, high, torch.rand(low.shape, generator=generator, device=low.device, dtype=low.dtype))
+
+
+def signed_step(
+    point: Tensor,  # [B, ...]
+    gradient: Tensor,  # [B, ...]
+    size: float | Tensor,
+    low: Tensor,  # [B, ...]
+    high: Tensor,  # [B, ...]
+) -> Tensor:  # [B, ...]
+    """A step uphill that ends inside the box: the start and the step round, so the projection comes after them."""
+    return torch.minimum(torch.maximum(point + size * gradient.sign(), low), high)
+
+
 def pgd_attack(
     model: Callable[[Tensor], Tensor],
     x: Tensor,  # [B, ...]
@@ -74,14 +94,13 @@ def pgd_attack(
     mode = evaluation_mode(model) if isinstance(model, nn.Module) else nullcontext()
     with mode:
         for _ in range(attack.restarts):
-            point = torch.lerp(low, high, torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype))
+            point = random_point(low, high, generator)
             for step in range(attack.steps + 1):
                 margin, wrong, gradient = _margin_and_gradient(model, point, labels)
                 broken |= wrong
                 points = torch.where(_per_sample(margin > best, x), point, points)
                 best = torch.maximum(best, margin)
-                # The start (lerp) and the step round, so the projection comes after them.
-                point = torch.minimum(torch.maximum(point + attack.size(step) * eps * gradient.sign(), low), high)
+                point = signed_step(point, gradient, attack.size(step) * eps, low, high)
     return points, broken
 
 

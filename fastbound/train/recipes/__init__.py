@@ -4,6 +4,7 @@ A new method is one file with one frozen dataclass, and one entry in `catalogue.
 one entry in a file of `fastbound.train.configs`. The trainer asks the recipe and never its name.
 """
 
+from fastbound.train.recipes.adversarial import AdversarialRecipe as AdversarialRecipe
 from fastbound.train.recipes.catalogue import METHODS as METHODS
 from fastbound.train.recipes.catalogue import as_data as as_data
 from fastbound.train.recipes.catalogue import find_method as find_method
@@ -11,8 +12,13 @@ from fastbound.train.recipes.catalogue import from_data as from_data
 from fastbound.train.recipes.catalogue import resolve as resolve
 from fastbound.train.recipes.certified import CertifiedRecipe as CertifiedRecipe
 from fastbound.train.recipes.crown_ibp import CrownIBP as CrownIBP
+from fastbound.train.recipes.expressive import CCIBP as CCIBP
+from fastbound.train.recipes.expressive import MTLIBP as MTLIBP
+from fastbound.train.recipes.expressive import ExpIBP as ExpIBP
 from fastbound.train.recipes.ibp import IBP as IBP
 from fastbound.train.recipes.natural import Natural as Natural
+from fastbound.train.recipes.pgd import PGD as PGD
 from fastbound.train.recipes.recipe import Recipe as Recipe
+from fastbound.train.recipes.sabr import SABR as SABR
 from fastbound.train.recipes.step import Losses as Losses
 from fastbound.train.recipes.step import Step as Step

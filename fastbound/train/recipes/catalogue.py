@@ -8,12 +8,17 @@ from collections.abc import Mapping
 from fastbound.train.recipes.certified import CertifiedRecipe
 from fastbound.train.recipes.checks import with_tuples
 from fastbound.train.recipes.crown_ibp import CrownIBP
+from fastbound.train.recipes.expressive import CCIBP, MTLIBP, ExpIBP
 from fastbound.train.recipes.ibp import IBP
 from fastbound.train.recipes.natural import Natural
+from fastbound.train.recipes.pgd import PGD
 from fastbound.train.recipes.recipe import Recipe
+from fastbound.train.recipes.sabr import SABR
 
 # The one place that lists them.
-METHODS: dict[str, type[Recipe]] = {recipe.method: recipe for recipe in (Natural, IBP, CrownIBP)}
+METHODS: dict[str, type[Recipe]] = {
+    recipe.method: recipe for recipe in (Natural, IBP, CrownIBP, SABR, MTLIBP, CCIBP, ExpIBP, PGD)
+}
 
 
 def find_method(name: str) -> type[Recipe]:

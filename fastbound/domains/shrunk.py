@@ -1,0 +1,58 @@
+"""`ShrunkInterval`: intervals whose unstable ReLUs are made smaller than they are. A training surrogate, not a bound.
+
+Source: Mueller et al., 2023, arXiv 2210.04871 (SABR), the variant for CIFAR-10 at 2/255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastbound.domains.interval import Interval
+from fastbound.domains.interval_rules.activations import leaky_relu
+from fastbound.domains.location import module_path
+from fastbound.domains.rules import rule
+from fastbound.domains.streams import emit
+from fastbound.domains.tape import Node, Opaque
+
+
+class ShrunkInterval(Interval):
+    """Not a bound: an `Interval` that takes the upper end u of a ReLU input to (1 - shrink / 2) u where it is unstable.
+
+    Args:
+        box: the box to start from.
+        shrink: in [0, 1]; 0 is the interval domain itself.
+
+    Every torch function but ReLU follows the rules of `Interval`; backward bounds refuse to pass a shrunk ReLU.
+
+    Soundness: none. Certify with an `Interval`.
+    """
+
+    def __init__(self, box: Interval | Node, shrink: float) -> None:
+        super().__init__(box.node if isinstance(box, Interval) else box)
+        self.shrink = shrink
+
+    def handle(self, node: Node) -> ShrunkInterval:
+        return ShrunkInterval(node, self.shrink)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        rebuild, (_, *streams) = super().__reduce__()
+        return _rebuild, (self.shrink, rebuild, *streams)
+
+
+def _rebuild(shrink: float, rebuild: Callable[..., Interval], *streams: Tensor) -> ShrunkInterval:
+    return ShrunkInterval(rebuild(Interval, *streams), shrink)
+
+
+@rule(ShrunkInterval, torch.relu)
+def relu(input: ShrunkInterval) -> Interval:
+    out = leaky_relu(input, 0.0)
+    node = out.node
+    # Behind a ReLU, the units whose lower end is 0 are the unstable ones and the dead ones, whose upper end is 0 too.
+    factor = torch.ones_like(node.radius).masked_fill(node.center <= node.radius, 1 - input.shrink / 2)
+    clean = [] if node.nominal is None else [node.nominal]
+    stack = torch.stack((*clean, node.center * factor))
+    return emit(Opaque("the shrunk ReLU", module_path()), (out,), stack, node.radius * factor)
