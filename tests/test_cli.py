@@ -1,12 +1,15 @@
 """The command line: what it writes, prints, refuses, and with which exit code."""
 
 import json
+import re
 
 import pytest
 import torch
 
 from fastbound import benchmark, cli
 from fastbound.certify import SoundnessError
+from fastbound.train.configs import CONFIGS
+from fastbound.train.recipes import METHODS
 
 SMALL = ["--model-option", "hidden=[16]", "--limit", "200", "--test-limit", "40", "--epochs", "2"]
 SMALL += ["--batch-size", "100", "--pgd-steps", "3", "--quiet"]
@@ -90,7 +93,7 @@ def test_a_soundness_failure_ends_with_its_own_code(trained, monkeypatch, capsys
     def unsound(*arguments, **options):
         raise SoundnessError(17, 0.25, "ibp", 0.02)
 
-    monkeypatch.setattr(cli, "certify", unsound)
+    monkeypatch.setattr(cli.certify, "certify", unsound)
     code, _, err = run("certify", trained, capsys=capsys)
     assert code == 3 and "sample 17" in err
 
@@ -184,8 +187,18 @@ def test_help_names_what_is_known(capsys):
     assert code == 0
     for name in ("cnn7", "resnext", "fashion-mnist", "crown-ibp", "orthogonal", "smoothed"):
         assert name in out
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_the_list_is_whole_in_every_terminal_and_pipe(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
     code, out, _ = run("train", "--list", capsys=capsys)
-    assert code == 0 and "cifar10-dm-large-8-255" in out and "1810.12715" in out
+    assert code == 0 and "\u2026" not in out
+    for method in METHODS.values():
+        assert re.search(rf"^{method.method} +{re.escape(method.summary)}\n +{re.escape(method.source)}$", out, re.M)
+    for name, config in CONFIGS.items():
+        (line,) = [line.split() for line in out.splitlines() if line.startswith(f"  {name} ")]
+        assert line[1:4] == [config.dataset, config.model, config.recipe.method] and config.source in out
 
 
 def test_info(capsys):

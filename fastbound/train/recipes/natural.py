@@ -15,7 +15,7 @@ class Natural(Recipe):
 
     method: ClassVar[str] = "natural"
     summary: ClassVar[str] = "cross-entropy on clean inputs; no certificate to expect"
-    source: ClassVar[str] = "-"
+    source: ClassVar[str] = "ordinary training"
 
     def loss(self, step: Step) -> Losses:
         return natural_loss(step)

@@ -1,0 +1,90 @@
+"""fastbound certify."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from fastbound import data
+from fastbound.certify import METHODS, Attack, Report, certify, plot_sweep
+from fastbound.certify.report import write_json
+from fastbound.cli.reports import print_reports
+from fastbound.cli.values import DataDir, Device, Threads, parse_radius, set_threads
+from fastbound.train.distributed import find_device
+from fastbound.train.runs import RunFolder, load_run
+from fastbound.train.settings import read_settings
+
+
+def certify_run(
+    run: Annotated[Path, typer.Argument(help="Run folder of fastbound train.")],
+    eps: Annotated[str | None, typer.Option(help="Radius; by default the one that the run was trained for.")] = None,
+    method: Annotated[str, typer.Option(help=f"Bounds: {', '.join(METHODS)}.")] = "ibp",
+    sweep: Annotated[
+        str | None, typer.Option(help="Several radii, for example 0,0.05,0.1: a table and a picture.")
+    ] = None,
+    data_dir: DataDir = None,
+    limit: Annotated[int | None, typer.Option(help="The first test images only.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 256,
+    pgd_steps: Annotated[int, typer.Option(help="Steps of the attack; 0 for none.")] = 20,
+    pgd_restarts: Annotated[int, typer.Option(help="Random starts of the attack.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the attack.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for report.json (and sweep.json, sweep.png).")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace reports that are in --out.")] = False,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Certify the model of a run folder on its test set, and attack it. Exit code 3: an attack broke a certificate."""
+    set_threads(threads)
+    names = ("report.json",) if sweep is None else ("sweep.json", "sweep.png")
+    _check_free(out, names, overwrite)
+    settings = read_settings(RunFolder(run))
+    model = load_run(run, find_device(device or "auto"))
+    images = data.load(settings.dataset, data_dir or settings.data_dir).test.limit(limit)
+    attack = Attack(pgd_steps, pgd_restarts) if pgd_steps else None
+    radii = [settings.eps if eps is None else parse_radius(eps)] if sweep is None else _parse_radii(sweep)
+    reports = [_with_progress(model, data.Loader(images, batch_size), radius, method, attack, seed) for radius in radii]
+    print_reports([report.as_dict() for report in reports], str(run))
+    if out is not None:
+        _write_reports(
+            out, reports, sweep is not None, f"{settings.dataset}, {settings.model}, {settings.recipe.method}"
+        )
+
+
+def _with_progress(
+    model: torch.nn.Module, loader: data.Loader, eps: float, method: str, attack: Attack | None, seed: int
+) -> Report:
+    console = Console(stderr=True)
+    shown = Progress(console=console, transient=True, disable=not console.is_terminal)
+    with shown:
+        task = shown.add_task(f"{method} at eps {eps:.4g}", total=len(loader))
+        return certify(model, loader, eps, method, attack=attack, seed=seed, on_batch=lambda _: shown.advance(task))
+
+
+def _parse_radii(text: str) -> list[float]:
+    radii = [parse_radius(part.strip()) for part in text.split(",") if part.strip()]
+    if not radii:
+        raise ValueError(f"sweep: wanted radii such as 0,0.05,0.1, got {text!r}.")
+    return radii
+
+
+def _check_free(out: Path | None, names: Sequence[str], overwrite: bool) -> None:
+    taken = [str(out / name) for name in names if out is not None and (out / name).exists()]
+    if taken and not overwrite:
+        raise ValueError(
+            f"out: {', '.join(taken)} exists already; name another folder, or replace it with --overwrite."
+        )
+
+
+def _write_reports(out: Path, reports: list[Report], sweep: bool, title: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    if sweep:
+        write_json(out / "sweep.json", [report.as_dict() for report in reports])
+        plot_sweep(reports, out / "sweep.png", title)
+    else:
+        reports[0].save(out / "report.json")

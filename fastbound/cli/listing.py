@@ -1,0 +1,31 @@
+"""fastbound train --list: what can be named, in lines that no terminal and no pipe cuts."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from fastbound.train.configs import CONFIGS, Config
+from fastbound.train.recipes import METHODS
+
+
+def print_listing() -> None:
+    """Prints the training methods and the published configurations, with their sources."""
+    print("training methods (--method):\n")
+    for name, method in METHODS.items():
+        print(f"{name:15}{method.summary}\n{'':15}{method.source}")
+    print(f"{'FILE.py:CLASS':15}a recipe of your own, see docs/methods/README.md")
+    print("\npublished configurations (--config):")
+    for source, entries in groupby(CONFIGS.items(), lambda entry: entry[1].source):
+        print(f"\n{source}")
+        _print_columns([_columns(name, config) for name, config in entries])
+
+
+def _columns(name: str, config: Config) -> tuple[str, ...]:
+    recipe = config.recipe
+    return name, config.dataset, config.model, recipe.method, f"eps {config.eps:.4g}", f"{recipe.epochs} epochs"
+
+
+def _print_columns(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  " + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip())

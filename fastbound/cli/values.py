@@ -1,0 +1,66 @@
+"""Options that several commands take, and the values in which they come."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+Threads = Annotated[int | None, typer.Option(help="Threads of PyTorch and of the native code; PyTorch's default.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder with the files of the data set (digits needs none).")]
+
+
+def parse_radius(text: str) -> float:
+    """A number or a fraction such as 8/255."""
+    parts = text.split("/")
+    try:
+        value = float(parts[0]) / float(parts[1]) if len(parts) == 2 else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"eps: wanted a number or a fraction such as 8/255, got {text!r}.") from None
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"eps: wanted a finite radius of at least 0, got {text!r}.")
+    return value
+
+
+def parse_epochs(text: str | None) -> tuple[float, ...] | None:
+    """Epochs such as 50,60; None for None."""
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ValueError(f"milestones: wanted epochs such as 50,60, got {text!r}.") from None
+
+
+def _parse_value(text: str) -> object:
+    """The value of name=value: JSON where it is some, else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def assignments(texts: Sequence[str] | None, option: str) -> dict[str, object]:
+    """What the name=value texts of `option` say."""
+    pairs = [text.partition("=") for text in texts or ()]
+    for name, sign, _ in pairs:
+        if not name or not sign:
+            raise ValueError(f"{option}: wanted name=value, got {name!r}.")
+    return {name: _parse_value(value) for name, _, value in pairs}
+
+
+def given(**options: object) -> dict[str, object]:
+    """The options that the user gave."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def set_threads(count: int | None) -> None:
+    """Gives PyTorch, and with it the native code, this many threads; None leaves them as they are."""
+    if count is not None:
+        if count < 1:
+            raise ValueError(f"threads: wanted at least 1, got {count}.")
+        torch.set_num_threads(count)
