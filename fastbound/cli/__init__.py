@@ -14,6 +14,7 @@ from fastbound.cli.bench import bench
 from fastbound.cli.certify import certify_run
 from fastbound.cli.info import info
 from fastbound.cli.train import train
+from fastbound.train.capture import CaptureError
 from fastbound.train.distributed import ProcessLost
 from fastbound.train.interrupts import Interrupted
 from fastbound.train.loop import Diverged
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(f"{problem}. The checkpoint is usable: start again with --resume.", EXIT_LOST)
     except Interrupted as problem:
         _fail(problem, EXIT_INTERRUPTED)
-    except (Diverged, ValueError, NotImplementedError, OSError) as problem:
+    except (Diverged, CaptureError, ValueError, NotImplementedError, OSError) as problem:
         _fail(problem, EXIT_ERROR, once=True)
     sys.exit(0)
 

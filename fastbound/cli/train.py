@@ -17,6 +17,7 @@ from fastbound.train import train as train_run
 from fastbound.train.initialisation import INITIALISATIONS
 from fastbound.train.recipes import METHODS
 from fastbound.train.schedules import EPS_SCHEDULES
+from fastbound.train.steps import MODES
 
 
 def _list(wanted: bool) -> None:
@@ -80,6 +81,10 @@ def train(
     pgd_steps: Annotated[int | None, typer.Option(help="Steps of the final attack; 20 by default, 0 for none.")] = None,
     pgd_restarts: Annotated[int | None, typer.Option(help="Restarts of the final attack; 1 by default.")] = None,
     device: Device = None,
+    cuda_graph: Annotated[
+        str | None,
+        typer.Option(help=f"Steps as CUDA graphs: {', '.join(MODES)}; auto, the default, where there is one GPU."),
+    ] = None,
     threads: Threads = None,
     checkpoint_seconds: Annotated[
         float, typer.Option(help="Checkpoints at ends of epochs, at least this far apart.")
@@ -112,6 +117,7 @@ def train(
         pgd_steps=pgd_steps,
         pgd_restarts=pgd_restarts,
         device=device,
+        cuda_graph=cuda_graph,
     )
     overrides = given(
         epochs=epochs,

@@ -7,7 +7,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from fastbound.domains.checks import require, require_finite, require_floating
+from fastbound.domains.checks import recording, require, require_finite, require_floating
 from fastbound.domains.interval import Interval, streams_of
 from fastbound.domains.tape import Node, Source, Tape, enter
 
@@ -40,13 +40,12 @@ def linf_box(
     require_floating("x", x)
     _require_batch(x)
     given, eps = eps, _broadcast("eps", eps, x)
-    require(
-        ((eps.detach() >= 0) & eps.detach().isfinite()).all(), "eps: wanted finite numbers >= 0, got others (or NaN)."
-    )
     limits = [
         None if limit is None else _broadcast(name, limit, x) for name, limit in (("lower", lower), ("upper", upper))
     ]
-    _require_inside(x.detach(), *limits)
+    if not recording(x):
+        _require_radius(eps.detach())
+        _require_inside(x.detach(), *limits)
     if lower is None and upper is None:
         # Copies: x and eps may be buffers that their owner reuses.
         radius = (eps.clone() if eps is given else eps).expand_as(x)
@@ -82,7 +81,8 @@ def box(lower: Tensor, upper: Tensor, nominal: Tensor | None = None) -> Interval
         require_finite(name, tensor)
     _require_batch(lower)
     require_finite("lower", lower)
-    require((lower.detach() <= upper.detach()).all(), "lower: exceeds `upper` somewhere; swap or clip the ends.")
+    if not recording(lower):
+        require((lower.detach() <= upper.detach()).all(), "lower: exceeds `upper` somewhere; swap or clip the ends.")
     return _source(*streams_of(lower, upper, nominal))
 
 
@@ -96,6 +96,10 @@ def _source(stack: Tensor, radius: Tensor) -> Interval:
 def _require_batch(x: Tensor) -> None:
     if x.dim() < 1 or x.shape[0] == 0:
         raise ValueError(f"x: wanted a non-empty batch [B, ...], got shape {tuple(x.shape)}.")
+
+
+def _require_radius(eps: Tensor) -> None:
+    require(((eps >= 0) & eps.isfinite()).all(), "eps: wanted finite numbers >= 0, got others (or NaN).")
 
 
 def _require_inside(x: Tensor, lower: Tensor | None, upper: Tensor | None) -> None:

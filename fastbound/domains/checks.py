@@ -6,6 +6,11 @@ import torch
 from torch import Tensor
 
 
+def recording(x: Tensor) -> bool:
+    """Whether a CUDA graph is being recorded on the device of ``x``: what only a check reads is not computed then."""
+    return x.device.type == "cuda" and not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing()
+
+
 def require(condition: Tensor, message: str) -> None:
     """Raise ValueError(message) unless the boolean scalar ``condition`` holds."""
     if torch.compiler.is_compiling():
@@ -13,7 +18,7 @@ def require(condition: Tensor, message: str) -> None:
     elif condition.device.type == "cpu":
         if not condition:
             raise ValueError(message)
-    elif not torch.cuda.is_current_stream_capturing():
+    elif not recording(condition):
         torch._assert_async(condition, message)
 
 
@@ -32,4 +37,5 @@ def require_floating(name: str, tensor: Tensor) -> None:
 
 def require_finite(name: str, tensor: Tensor) -> None:
     """Raise if ``tensor`` holds NaN or infinity."""
-    require(torch.isfinite(tensor.detach()).all(), f"{name}: contains NaN or infinity.")
+    if not recording(tensor):
+        require(torch.isfinite(tensor.detach()).all(), f"{name}: contains NaN or infinity.")

@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file with the whole state of a run, written so that a reader never meets half of one.
 
 The file holds the weights ("model."), the optimiser's tensors ("optimizer."), the sums of the running epoch ("sums.")
-and the states of the random generators ("rng."); counters and the optimiser's groups are JSON in its header. Nothing is
-pickled.
+and the states of the random generators ("rng."); counters are JSON in its header. The optimiser's groups follow from
+the recipe and the device, so they are not saved. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, positio
     tensors |= {f"sums.{name}": value for name, value in position.sums.items()}
     tensors |= {f"rng.{name}": value for name, value in _generator_states().items()}
     counters = {name: value for name, value in asdict(position).items() if name != "sums"}
-    header = {"format": FORMAT, "position": counters, "groups": state["param_groups"]}
+    header = {"format": FORMAT, "position": counters}
     write_safetensors(path, tensors, {"fastbound": json.dumps(header)})
 
 
@@ -60,7 +60,7 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Posi
     for name, tensor in _under("optimizer.", tensors).items():
         index, key = name.split(".", 1)
         entries.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": entries, "param_groups": header["groups"]})
+    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
     _restore_generators(_under("rng.", tensors))
     device = next(model.parameters()).device
     sums = {name: value.to(device) for name, value in _under("sums.", tensors).items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,15 +17,17 @@ from fastbound.certify.modes import training_precision
 from fastbound.certify.report import write_json
 from fastbound.data import DataSet, Images, Loader
 from fastbound.train import checkpoint, settings
+from fastbound.train.capture import CaptureError
 from fastbound.train.checkpoint import Position
 from fastbound.train.curves import plot_curves
 from fastbound.train.distributed import Processes, processes
 from fastbound.train.initialisation import initialise
 from fastbound.train.interrupts import Interrupted, Interrupts
 from fastbound.train.progress import Display
-from fastbound.train.recipes import Losses, Step
+from fastbound.train.recipes import Losses
 from fastbound.train.runs import RunFolder, build_model
 from fastbound.train.settings import Settings
+from fastbound.train.steps import CapturedByPhase, TrainingStep, make_optimizer, scheduled_at, set_lr, why_eager
 
 EVALUATION_BATCH = 256
 
@@ -61,8 +64,9 @@ def train(
     if resume:
         chosen = settings.read_settings(folder)
         settings.check_unchanged(chosen, given, overrides, str(folder.path))
-        moved = {name: given[name] for name in ("data_dir", "device") if name in given}
-        given = {"dataset": chosen.dataset, "data_dir": chosen.data_dir, "device": chosen.device, **moved}
+        moved = {name: given[name] for name in settings.MAY_CHANGE if name in given}
+        chosen = replace(chosen, **moved)  # type: ignore[arg-type]
+        given = {"dataset": chosen.dataset, "data_dir": chosen.data_dir, "device": chosen.device}
     else:
         folder.check_free(overwrite)
     with processes(str(given.get("device", "auto"))) as group:
@@ -81,16 +85,17 @@ class Trainer:
         self, chosen: Settings, data: DataSet, group: Processes, folder: RunFolder, checkpoint_seconds: float
     ) -> None:
         self.settings, self.recipe, self.group, self.folder = chosen, chosen.recipe, group, folder
-        self.num_classes = data.num_classes
+        self.eager_because = why_eager(chosen.cuda_graph, group)
         self.config = {"settings": chosen.as_data(), "model": chosen.model_entry(data)}
         torch.manual_seed(chosen.seed)
         model = build_model(self.config, folder.config)
         initialise(model, self.recipe.init, torch.zeros(1, *data.input_shape))
         self.model = model.to(group.device)
         self.parallel = group.wrap(self.model)
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=self.recipe.lr, weight_decay=self.recipe.weight_decay
-        )
+        captured = self.eager_because is None
+        self.optimizer = make_optimizer(self.recipe, self.model, group.device, captured)
+        self._eager_step = TrainingStep(self.recipe, self.parallel, self.optimizer, data.num_classes)
+        self._captured_step = CapturedByPhase(self._eager_step) if captured else None
         self.loader = Loader(
             data.train.limit(chosen.limit).to(group.device),
             self.recipe.batch_size,
@@ -120,6 +125,7 @@ class Trainer:
                 "threads": torch.get_num_threads(),
                 "processes": self.group.world_size,
                 "training_precision": training_precision(self.group.device),
+                "cuda_graph": self._cuda_graph(),
             }
             self.folder.start({**self.config, "environment": environment})
             self.save()
@@ -129,6 +135,8 @@ class Trainer:
         """Trains the remaining epochs, certifies, writes what a finished run leaves, and returns the report."""
         batches, epochs = len(self.loader), self.recipe.epochs
         display = Display(epochs, epochs * batches, self.at.step, quiet=quiet or not self.group.writes)
+        if self.eager_because is not None and self.group.device.type == "cuda":
+            display.note(f"steps run eagerly: {self.eager_because}")
         with display, self._interrupts:
             for epoch in range(self.at.epoch, epochs):
                 self._epoch(epoch, display)
@@ -143,9 +151,9 @@ class Trainer:
             torch.manual_seed(datasets.mixed_seed(self.settings.seed, epoch, self.group.rank))
         self.parallel.train()
         for x, labels in self.loader.epoch(epoch, self.at.batch):
-            losses = self._step(x, labels)
+            losses = self._step(x, labels, display)
             for name, value in losses.items():
-                self.at.sums[name] = self.at.sums.get(name, 0) + value.detach().double()
+                self.at.sums.setdefault(name, value.new_zeros((), dtype=torch.float64)).add_(value)
             self.at.batch += 1
             self.at.step += 1
             self.at.seconds = before + time.perf_counter() - started
@@ -159,26 +167,22 @@ class Trainer:
                 self.save()
         display.epoch(record)
 
-    def _step(self, x: Tensor, labels: Tensor) -> Losses:
+    def _step(self, x: Tensor, labels: Tensor, display: Display) -> Losses:
         batches = len(self.loader)
-        step = Step(
-            model=self.parallel,
-            x=x,
-            labels=labels,
-            num_classes=self.num_classes,
-            eps=self.recipe.eps(self.at.step, batches),
-            eps_max=self.recipe.eps_max(),
-            weights=self.recipe.weights(self.at.step, batches),
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr_at(self.at.step, batches)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses = self.recipe.loss(step)
-        losses["loss"].backward()
-        if self.recipe.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        self.optimizer.step()
-        return losses
+        set_lr(self.optimizer, self.recipe.lr_at(self.at.step, batches))
+        scheduled = scheduled_at(self.recipe, self.at.step, batches)
+        if self._captured_step is not None:
+            try:
+                return self._captured_step(x, labels, scheduled)
+            except CaptureError as problem:
+                if self.settings.cuda_graph == "on":
+                    raise
+                self._captured_step, self.eager_because = None, str(problem)
+                display.note(f"steps run eagerly: {problem}")
+        return self._eager_step(x, labels, scheduled)
+
+    def _cuda_graph(self) -> str:
+        return "on" if self.eager_because is None else f"off ({self.eager_because})"
 
     def _finite(self, loss: Tensor) -> float:
         value = float(loss)
@@ -234,8 +238,8 @@ class Trainer:
             else None
         )
         report = self._certify(attack, self.recipe.certify_with)
-        precision = {"training_precision": training_precision(self.group.device)}
-        return {**report.as_dict(), **self._errors(report), **precision}
+        how = {"training_precision": training_precision(self.group.device), "cuda_graph": self._cuda_graph()}
+        return {**report.as_dict(), **self._errors(report), **how}
 
     def _finish(self, report: dict[str, object]) -> None:
         self.folder.write_model(self.model)

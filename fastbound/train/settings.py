@@ -29,6 +29,7 @@ class Settings:
     device: str = "auto"
     limit: int | None = None
     test_limit: int | None = None
+    cuda_graph: str = "auto"
     pgd_steps: int = 20
     pgd_restarts: int = 1
 
@@ -70,7 +71,10 @@ def read_settings(folder: RunFolder) -> Settings:
         ) from None
 
 
-RUN_OPTIONS = ("data_dir", "seed", "device", "limit", "test_limit", "pgd_steps", "pgd_restarts")
+RUN_OPTIONS = ("data_dir", "seed", "device", "cuda_graph", "limit", "test_limit", "pgd_steps", "pgd_restarts")
+
+# What a resumed run may be given anew: where it runs.
+MAY_CHANGE = ("data_dir", "device", "cuda_graph")
 
 
 def dataset_name(given: Mapping[str, object]) -> str:
@@ -128,7 +132,7 @@ def _radius(eps: object) -> float:
 def check_unchanged(saved: Settings, given: Mapping[str, object], overrides: Mapping[str, object], where: str) -> None:
     """Raises ValueError where an option differs from the run that is resumed: it would not be the same run."""
     before = {**saved.as_data(), "method": saved.recipe.method}
-    pairs = [(name, before.get(name), value) for name, value in given.items() if name not in ("data_dir", "device")]
+    pairs = [(name, before.get(name), value) for name, value in given.items() if name not in MAY_CHANGE]
     pairs += [(name, getattr(saved.recipe, name, None), value) for name, value in overrides.items()]
     changed = [f"{name}: {old} in the run, {new} now" for name, old, new in pairs if _plain(old) != _plain(new)]
     if changed:
