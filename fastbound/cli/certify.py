@@ -18,7 +18,7 @@ from fastbound.cli.reports import print_reports
 from fastbound.cli.values import DataDir, Device, Threads, parse_radius, set_threads
 from fastbound.train.distributed import find_device
 from fastbound.train.runs import RunFolder, load_run
-from fastbound.train.settings import read_settings
+from fastbound.train.settings import read_trained
 
 
 def certify_run(
@@ -43,17 +43,15 @@ def certify_run(
     set_threads(threads)
     names = ("report.json",) if sweep is None else ("sweep.json", "sweep.png")
     _check_free(out, names, overwrite)
-    settings = read_settings(RunFolder(run))
+    trained = read_trained(RunFolder(run))
     model = load_run(run, find_device(device or "auto"))
-    images = data.load(settings.dataset, data_dir or settings.data_dir).test.limit(limit)
+    images = data.load(trained.dataset, data_dir or trained.data_dir).test.limit(limit)
     attack = Attack(pgd_steps, pgd_restarts) if pgd_steps else None
-    radii = [settings.eps if eps is None else parse_radius(eps)] if sweep is None else _parse_radii(sweep)
+    radii = [trained.eps if eps is None else parse_radius(eps)] if sweep is None else _parse_radii(sweep)
     reports = [_with_progress(model, data.Loader(images, batch_size), radius, method, attack, seed) for radius in radii]
     print_reports([report.as_dict() for report in reports], str(run))
     if out is not None:
-        _write_reports(
-            out, reports, sweep is not None, f"{settings.dataset}, {settings.model}, {settings.recipe.method}"
-        )
+        _write_reports(out, reports, sweep is not None, f"{trained.dataset}, {trained.model}, {trained.method}")
 
 
 def _with_progress(

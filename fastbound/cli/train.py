@@ -32,7 +32,10 @@ def train(
         str | None, typer.Option(help=f"One of {', '.join(data.names())}; digits ships with the package.")
     ] = None,
     data_dir: DataDir = None,
-    method: Annotated[str | None, typer.Option(help=f"Training method: {', '.join(METHODS)}; ibp by default.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help=f"Training method: {', '.join(METHODS)}, or path/to/file.py:Class; ibp by default."),
+    ] = None,
     config: Annotated[
         str | None, typer.Option(help="A published configuration (see --list); other options override it.")
     ] = None,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from fastbound import models
 from fastbound.data import Augmentation, DataSet
 from fastbound.train import recipes
 from fastbound.train.configs import Config, find_config
-from fastbound.train.recipes import Recipe
+from fastbound.train.recipes import Recipe, RecipeFileError
 from fastbound.train.runs import RunError, RunFolder
 
 
@@ -61,10 +62,38 @@ class Settings:
 
 
 def read_settings(folder: RunFolder) -> Settings:
-    """The settings in the config.json of a run; raises RunError where they are damaged."""
+    """The settings in the config.json of a run; raises RunError where they are damaged, RecipeFileError where the file
+    of its recipe is gone or has changed."""
+    with _named(folder) as content:
+        return Settings.from_data(content["settings"])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a certification reads of a run. The code of the recipe is not among it, so its file may be gone."""
+
+    dataset: str
+    data_dir: str | None
+    model: str
+    method: str
+    eps: float
+
+
+def read_trained(folder: RunFolder) -> Trained:
+    """What is certified, from the config.json of a run; raises RunError where it is damaged."""
+    with _named(folder) as content:
+        saved = content["settings"]
+        method = saved["recipe"]["method"]
+        return Trained(saved["dataset"], saved["data_dir"], saved["model"], method, saved["eps"])
+
+
+@contextmanager
+def _named(folder: RunFolder) -> Iterator[dict]:
     content = folder.read_config()
     try:
-        return Settings.from_data(content["settings"])
+        yield content
+    except RecipeFileError:
+        raise
     except (KeyError, TypeError, ValueError) as problem:
         raise RunError(
             f"{folder.config}: the settings of the run are damaged ({type(problem).__name__}: {problem})."
@@ -132,6 +161,8 @@ def _radius(eps: object) -> float:
 def check_unchanged(saved: Settings, given: Mapping[str, object], overrides: Mapping[str, object], where: str) -> None:
     """Raises ValueError where an option differs from the run that is resumed: it would not be the same run."""
     before = {**saved.as_data(), "method": saved.recipe.method}
+    if "method" in given:
+        given = {**given, "method": recipes.find_method(str(given["method"])).method}
     pairs = [(name, before.get(name), value) for name, value in given.items() if name not in MAY_CHANGE]
     pairs += [(name, getattr(saved.recipe, name, None), value) for name, value in overrides.items()]
     changed = [f"{name}: {old} in the run, {new} now" for name, old, new in pairs if _plain(old) != _plain(new)]

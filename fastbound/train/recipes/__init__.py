@@ -1,7 +1,8 @@
 """Training methods as data: a recipe holds every number of a run and gives the loss of one step.
 
-A new method is one file with one frozen dataclass, and one entry in `catalogue.METHODS`; a published configuration is
-one entry in a file of `fastbound.train.configs`. The trainer asks the recipe and never its name.
+A new method is one file with one frozen dataclass, and one entry in `catalogue.METHODS`; one of a user's own needs no
+entry (`files`). A published configuration is one entry in a file of `fastbound.train.configs`. The trainer asks the
+recipe and never its name.
 """
 
 from fastbound.train.recipes.adversarial import AdversarialRecipe as AdversarialRecipe
@@ -15,6 +16,7 @@ from fastbound.train.recipes.crown_ibp import CrownIBP as CrownIBP
 from fastbound.train.recipes.expressive import CCIBP as CCIBP
 from fastbound.train.recipes.expressive import MTLIBP as MTLIBP
 from fastbound.train.recipes.expressive import ExpIBP as ExpIBP
+from fastbound.train.recipes.files import RecipeFileError as RecipeFileError
 from fastbound.train.recipes.ibp import IBP as IBP
 from fastbound.train.recipes.natural import Natural as Natural
 from fastbound.train.recipes.pgd import PGD as PGD

@@ -9,6 +9,7 @@ from fastbound.train.recipes.certified import CertifiedRecipe
 from fastbound.train.recipes.checks import with_tuples
 from fastbound.train.recipes.crown_ibp import CrownIBP
 from fastbound.train.recipes.expressive import CCIBP, MTLIBP, ExpIBP
+from fastbound.train.recipes.files import RecipeFileError, load_recipe, names_file
 from fastbound.train.recipes.ibp import IBP
 from fastbound.train.recipes.natural import Natural
 from fastbound.train.recipes.pgd import PGD
@@ -22,8 +23,16 @@ METHODS: dict[str, type[Recipe]] = {
 
 
 def find_method(name: str) -> type[Recipe]:
+    """The training method `name`, or the class that ``path/to/file.py:Class`` names.
+
+    Raises ValueError for an unknown name, RecipeFileError for a file that does not hold such a recipe.
+    """
+    if names_file(name):
+        return load_recipe(name)
     if name not in METHODS:
-        raise ValueError(f"method: there is no training method {name!r}; known: {', '.join(METHODS)}.")
+        raise ValueError(
+            f"method: there is no training method {name!r}; known: {', '.join(METHODS)}, or path/to/file.py:Class."
+        )
     return METHODS[name]
 
 
@@ -53,10 +62,17 @@ def resolve(recipe: Recipe, eps: float, overrides: Mapping[str, object]) -> Reci
 
 def as_data(recipe: Recipe) -> dict[str, object]:
     """The recipe as JSON takes it; `from_data` reads it back."""
-    return {"method": recipe.method, **dataclasses.asdict(recipe)}
+    digest = {} if recipe.digest is None else {"sha256": recipe.digest}
+    return {"method": recipe.method, **digest, **dataclasses.asdict(recipe)}
 
 
 def from_data(content: Mapping[str, object]) -> Recipe:
+    """The recipe that `as_data` wrote; RecipeFileError where the file of its class is gone or has changed."""
     values = dict(content)
-    recipe = find_method(str(values.pop("method")))
+    recipe, digest = find_method(str(values.pop("method"))), values.pop("sha256", None)
+    if digest != recipe.digest:
+        raise RecipeFileError(
+            f"method: the file of {recipe.method} has changed since the run began; put the earlier version back, or "
+            "start a new run."
+        )
     return recipe(**with_tuples(recipe, values))  # type: ignore[arg-type]

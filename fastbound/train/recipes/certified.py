@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -68,9 +69,9 @@ class CertifiedRecipe(Recipe):
     def loss(self, step: Step) -> Losses:
         return natural_loss(step) if is_exactly(step.eps, 0) else self.certified_loss(step)
 
+    @abstractmethod
     def certified_loss(self, step: Step) -> Losses:
         """The loss at a radius greater than 0."""
-        raise NotImplementedError(f"{type(self).__name__} has no certified_loss.")
 
     def bounded_output(self, step: Step, kappa: Scheduled) -> Interval:  # [B, K]
         """The model's output on the box of the step; with a nominal stream only where something reads it."""

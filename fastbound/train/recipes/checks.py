@@ -21,6 +21,17 @@ def check_kinds(recipe: Recipe) -> None:
             raise ValueError(f"{entry.name}: wanted {wanted}, got {value!r}.")
 
 
+def check_declared(recipe: type[Recipe]) -> None:
+    """Raises TypeError for a field of a kind that config.json and the command line cannot say."""
+    declared = get_type_hints(recipe)
+    for entry in dataclasses.fields(recipe):
+        for kind in _kinds(declared[entry.name]):
+            if (get_origin(kind) or kind) not in (int, float, bool, str, tuple, NoneType):
+                raise TypeError(
+                    f"{entry.name} is declared as {_name(kind)}, wanted int, float, bool, str, a tuple of them or None."
+                )
+
+
 def with_tuples(recipe: type[Recipe], values: Mapping[str, object]) -> dict[str, object]:
     """JSON has lists only; a field that is declared as a tuple takes one."""
     declared = get_type_hints(recipe)
@@ -48,7 +59,7 @@ def _is(value: object, kind: Any) -> bool:
 def _name(kind: Any) -> str:
     if kind is NoneType:
         return "None"
-    return kind.__name__ if get_origin(kind) is None else str(kind)
+    return getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind)
 
 
 def check_shares(recipe: Recipe, *names: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,6 +48,7 @@ class Expressive(AdversarialRecipe):
             "adversarial_loss": adversarial.detach(),
         }
 
+    @abstractmethod
     def combined(
         self,
         margins: Interval,  # [B, K-1]: lower by intervals, nominal at the adversarial point
@@ -54,7 +56,6 @@ class Expressive(AdversarialRecipe):
         adversarial: Tensor,  # []
     ) -> Tensor:
         """The loss of one step."""
-        raise NotImplementedError(f"{type(self).__name__} has no combined.")
 
 
 _SOURCE = "De Palma et al., 2024, arXiv 2305.13991"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,13 +14,15 @@ from fastbound.train.schedules import milestone_lr
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(ABC):
     """The numbers that every run has. Times are epochs of a run of `epochs` epochs (fractions allowed); `scaled`
     stretches them."""
 
     method: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
+    # SHA-256 of the file of a user's own recipe.
+    digest: ClassVar[str | None] = None
     # The fields that are times and grow with the run, besides milestones.
     times: ClassVar[tuple[str, ...]] = ()
 
@@ -55,9 +58,9 @@ class Recipe:
             last = self.milestones[-1]
             check_length(f"the last learning-rate milestone is epoch {last:g}", last, self.epochs)
 
+    @abstractmethod
     def loss(self, step: Step) -> Losses:
         """The losses of one step: "loss" is minimised, the others are recorded."""
-        raise NotImplementedError(f"{type(self).__name__} has no loss.")
 
     def eps(self, step: float, steps_per_epoch: int) -> float:
         """The training radius at this step."""
