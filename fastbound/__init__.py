@@ -6,7 +6,7 @@ from fastbound import losses, nn
 from fastbound.backends import show_config, use_backend
 from fastbound.bounds import bound
 from fastbound.certify import certify
-from fastbound.domains import Interval, box, linf_box, rule
+from fastbound.domains import Interval, Zonotope, box, linf_box, rule, zonotope
 from fastbound.errors import BackendError, MissingRuleError, TapeError
 from fastbound.memory import keep_freed_memory
 from fastbound.nn import convert
@@ -20,6 +20,7 @@ __all__ = [
     "Interval",
     "MissingRuleError",
     "TapeError",
+    "Zonotope",
     "bound",
     "box",
     "certify",
@@ -33,4 +34,5 @@ __all__ = [
     "rule",
     "show_config",
     "use_backend",
+    "zonotope",
 ]

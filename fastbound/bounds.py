@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastbound import crown
 from fastbound.domains.interval import Interval
 from fastbound.domains.lazy import Bounds
-from fastbound.domains.streams import require_tape
+from fastbound.domains.streams import Streams, require_tape
 from fastbound.domains.tape import NO_TAPE, Linear, Node, Source, Tape, topological
 from fastbound.ops import interval_margin
 from fastbound.reference.interval_margin import other_classes
@@ -21,8 +21,8 @@ METHODS = ("ibp", "crown-ibp", "crown")
 
 
 def bound(
-    model: nn.Module | Callable[[Any], Any] | Interval,
-    box: Interval | None = None,
+    model: nn.Module | Callable[[Any], Any] | Streams,
+    box: Streams | None = None,
     method: str = "ibp",
     spec: Tensor | None = None,
     **options: Any,
@@ -30,8 +30,9 @@ def bound(
     """Bounds on ``spec @ model(x)`` for all x in the box.
 
     Args:
-        model: a module (or function) to run on ``box``, or the `Interval` that it returned, without ``box``.
-        box: input box from `linf_box` or `box`.
+        model: a module (or function) to run on ``box``, or the value that it returned, without ``box``.
+        box: input box from `linf_box` or `box`, or a `zonotope`, which takes method ``"ibp"``: its error terms go
+            through the specification, its remainder through the merged layer.
         method: ``"ibp"`` (intervals), ``"crown-ibp"`` (one backward pass over interval relaxations, not intersected
             with them) or ``"crown"`` (backward bounds for every layer, intersected with IBP).
         spec: [B, S, K], merged into a last linear layer; None for the outputs themselves.
@@ -54,29 +55,39 @@ def bound(
         check_spec(spec, out.shape)
         spec = spec if spec.dtype == out.dtype and spec.device == out.device else _like(spec, out)
     if method != "ibp":
+        if not isinstance(out, Interval):
+            raise TypeError(
+                f"method: {method!r} walks back over an Interval, got a {type(out).__name__}; leave it out."
+            )
         return crown.bound(out, method, spec, **options)
     if options:
         raise TypeError(f"bound: method 'ibp' takes no options, got {', '.join(options)}.")
-    return out if spec is None else _specified(out, spec)
+    if spec is not None:
+        return _specified(out, spec)
+    if isinstance(out, Interval):
+        return out
+    return _bounds(out, out.shape, lambda node: (node.center, node.radius), lambda x: x)
 
 
-def _output(model: Any, box: Interval | None, keeps_tape: bool) -> Interval:
-    if isinstance(model, Interval):
+def _output(model: Any, box: Streams | None, keeps_tape: bool) -> Streams:
+    if isinstance(model, Streams):
         if box is not None:
             raise TypeError("bound: got an output and a box; pass either (model, box) or (out).")
         require_tape(model)
         for node in topological(model.node):
             node.check()
         return model
-    if not callable(model) or not isinstance(box, Interval):
+    if not callable(model) or not isinstance(box, Streams):
         raise TypeError(
             f"bound: wanted (model, box) or (out), got ({type(model).__name__}, {type(box).__name__}); make a box with "
             "fastbound.linf_box(x, eps)."
         )
-    out = model(_source(box, keeps_tape) if box.node.tape is NO_TAPE or not keeps_tape else box)
-    if not isinstance(out, Interval):
+    if isinstance(box, Interval) and (box.node.tape is NO_TAPE or not keeps_tape):
+        box = _source(box, keeps_tape)
+    out = model(box)
+    if not isinstance(out, type(box)):
         raise TypeError(
-            f"bound: the model returned {type(out).__name__}, wanted one Interval; bound each output alone."
+            f"bound: the model returned {type(out).__name__}, wanted one {type(box).__name__}; bound each output alone."
         )
     return out
 
@@ -86,7 +97,7 @@ def _source(box: Interval, keeps_tape: bool) -> Interval:
     return Interval(Node(Source(), (), box.node.streams, Tape(keeps=keeps_tape)))
 
 
-def _like(spec: Tensor, out: Interval) -> Tensor:
+def _like(spec: Tensor, out: Streams) -> Tensor:
     converted = spec.to(dtype=out.dtype, device=out.device)
     labels = margin_labels(spec)
     if labels is not None:
@@ -94,7 +105,7 @@ def _like(spec: Tensor, out: Interval) -> Tensor:
     return converted
 
 
-def _specified(out: Interval, spec: Tensor) -> Bounds:
+def _specified(out: Streams, spec: Tensor) -> Bounds:
     """Interval bounds on ``spec @ out``, with spec [B, S, K] merged into a last linear layer where there is one."""
     labels = margin_labels(spec)
     if labels is not None:
@@ -114,7 +125,7 @@ def _specified(out: Interval, spec: Tensor) -> Bounds:
     return _bounds(out, spec.shape[:2], elided, lambda clean: _apply(clean, spec))
 
 
-def margins(out: Interval, labels: Tensor) -> Bounds:
+def margins(out: Streams, labels: Tensor) -> Bounds:
     """Interval bounds on the margins z_y - z_j of logits [B, K], j != y in increasing order, without a specification.
 
     ``labels`` [B] are int64 and in range; the margins are [B, K - 1].
@@ -135,10 +146,10 @@ def margins(out: Interval, labels: Tensor) -> Bounds:
 
 
 def _bounds(
-    out: Interval,
+    out: Streams,
     shape: torch.Size,
     elided: Callable[[Node], tuple[Tensor, Tensor]],  # center and radius, each of ``shape``
-    of_clean: Callable[[Tensor], Tensor],
+    of_clean: Callable[[Tensor], Tensor],  # [B, K] -> ``shape``, linear
 ) -> Bounds:
     require_tape(out)
     node = out.node
@@ -148,7 +159,9 @@ def _bounds(
     def streams() -> tuple[Tensor, Tensor]:
         node.check()
         if "streams" not in cache:
-            cache["streams"] = elided(node)
+            center, radius = elided(node)
+            beside = out.spread(of_clean)
+            cache["streams"] = center, radius if beside is None else radius + beside
         return cache["streams"]
 
     def lower() -> Tensor:

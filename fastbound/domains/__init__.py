@@ -1,8 +1,19 @@
 """Abstract values that flow through unmodified models, and the rules by which they do."""
 
-from fastbound.domains import interval_rules, linear_rules
+from fastbound.domains import interval_rules, linear_rules, zonotope_rules
 from fastbound.domains.box import box, linf_box
 from fastbound.domains.interval import Interval
 from fastbound.domains.rules import rule
+from fastbound.domains.zonotope import Zonotope, zonotope
 
-__all__ = ["Interval", "box", "interval_rules", "linear_rules", "linf_box", "rule"]
+__all__ = [
+    "Interval",
+    "Zonotope",
+    "box",
+    "interval_rules",
+    "linear_rules",
+    "linf_box",
+    "rule",
+    "zonotope",
+    "zonotope_rules",
+]

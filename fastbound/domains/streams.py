@@ -39,6 +39,14 @@ class Streams(Value):
         """Half-width [B, ...], >= 0."""
         return self.node.radius
 
+    def made(self: S, node: Node, inputs: tuple[S, ...]) -> S:
+        """A value on a node just made from ``inputs``; a domain that keeps more than streams carries it along here."""
+        return self.handle(node)
+
+    def spread(self, function: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """What a domain keeps beside the streams adds to the radius of a linear ``function`` of [B, *S]."""
+        return None
+
     def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
         return self.handle(detached_node(*(t.detach().clone() for t in self.node.streams)))
 
@@ -64,7 +72,7 @@ def emit(record: Record, inputs: tuple[S, ...], stack: Tensor, radius: Tensor) -
         entering = torch.is_grad_enabled() and (stack.requires_grad or radius.requires_grad)
         if entering and tape.keeps and not any(x.requires_grad for x in inputs):
             stack, radius = enter(tape, stack, radius)
-    return inputs[0].handle(Node(record, tuple(x._node for x in inputs), (stack, radius), tape))
+    return inputs[0].made(Node(record, tuple(x._node for x in inputs), (stack, radius), tape), inputs)
 
 
 def require_tape(out: Streams) -> None:

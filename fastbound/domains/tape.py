@@ -113,6 +113,7 @@ class LinearMap(NamedTuple):
 
     function: Callable[..., Tensor]
     name: str
+    alike: bool = False  # a function of each sample alone, the same for all: any batch may pass
 
 
 class Scale(NamedTuple):
@@ -189,7 +190,7 @@ class Tape:
 class Node:
     """One value on the tape: ``stack`` [N, B, *S] (N = 2: nominal, center; N = 1: center), ``radius`` [B, *S]."""
 
-    __slots__ = ("__weakref__", "_box", "_streams", "inputs", "record", "tape", "versions")
+    __slots__ = ("__weakref__", "_box", "_streams", "inputs", "record", "tape", "terms", "versions")
 
     def __init__(
         self,
@@ -203,6 +204,7 @@ class Node:
         self.tape = tape
         self._streams = streams
         self._box: tuple[Tensor, Tensor] | None = None
+        self.terms: Any = None  # what a domain keeps beside the streams: the error terms of a zonotope
         self.versions: tuple[tuple[Tensor, int], ...] = ()
         if torch.compiler.is_compiling():
             return

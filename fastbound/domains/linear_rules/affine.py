@@ -164,7 +164,7 @@ def batch_norm(
         # Copies: torch's own BatchNorm writes the statistics without a trace in their version.
         mean, var = running_mean.clone(), running_var.clone()
     record = Norm(mean, var, weight, bias, eps, training)
-    return input.handle(PendingNorm(record, node, node.shape, lambda: norm_relu(node, record, 1.0)))
+    return input.made(PendingNorm(record, node, node.shape, lambda: norm_relu(node, record, 1.0)), (input,))
 
 
 def norm_relu(node: Node, norm: Norm | None, slope: float) -> tuple[Tensor, Tensor]:

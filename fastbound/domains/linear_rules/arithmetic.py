@@ -61,8 +61,8 @@ def _combine(left: Any, right: Any, left_factor: float, right_factor: float) -> 
         left, right = _scaled(left, left_factor), _scaled(right, right_factor)
         streams = _same_streams(left, right)
         dim = max(left.dim(), right.dim())
-        stack = _align(streams[0], dim) + _align(streams[1], dim)
-        radius = left.radius + right.radius
+        stack = align(streams[0], dim) + align(streams[1], dim)
+        radius = left.node.radius + right.node.radius
         return emit(Sum((1.0, 1.0)), (left, right), stack, radius)
     interval, factor, constant, other = (
         (left, left_factor, right, right_factor)
@@ -72,7 +72,7 @@ def _combine(left: Any, right: Any, left_factor: float, right_factor: float) -> 
     interval = _scaled(interval, factor)
     offset = constant if other == 1 else constant * other
     stack, radius = interval.node.streams
-    stack = _align(stack, _dim(offset)) + offset
+    stack = align(stack, _dim(offset)) + offset
     return emit(Shift(offset), (interval,), stack, radius.expand(stack.shape[1:]).to(stack.dtype))
 
 
@@ -81,7 +81,7 @@ def _scaled(input: Streams, factor: Constant) -> Streams:
         return input.handle(input.node)  # a handle of its own: writing into the product must not reach the factor
     stack, radius = input.node.streams
     width = factor.abs() if isinstance(factor, Tensor) else abs(factor)
-    return emit(Scale(factor), (input,), _align(stack, _dim(factor)) * factor, radius * width)
+    return emit(Scale(factor), (input,), align(stack, _dim(factor)) * factor, radius * width)
 
 
 def _same_streams(left: Streams, right: Streams) -> tuple[Tensor, Tensor]:  # [N, B, *], [N, B, *]
@@ -94,7 +94,7 @@ def _dim(value: Constant) -> int:
     return value.dim() if isinstance(value, Tensor) else 0
 
 
-def _align(stack: Tensor, dim: int) -> Tensor:
+def align(stack: Tensor, dim: int) -> Tensor:
     """Insert dimensions behind the stream dimension so that ``stack`` [N, *S] broadcasts against ``dim`` dimensions."""
     missing = dim - (stack.dim() - 1)
     return stack.reshape(stack.shape[:1] + (1,) * missing + stack.shape[1:]) if missing > 0 else stack

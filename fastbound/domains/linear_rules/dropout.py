@@ -18,7 +18,7 @@ def _dropout(function: Callable[..., Tensor]) -> Callable[..., Streams]:
         """The identity in evaluation, one mask for all streams in training."""
         if not training or p == 0:
             return input
-        mask = function(torch.ones_like(input.radius.detach()), p, True)
+        mask = function(torch.ones_like(input.node.radius.detach()), p, True)
         stack, radius = input.node.streams
         return emit(Scale(mask), (input,), stack * mask, radius * mask)
 

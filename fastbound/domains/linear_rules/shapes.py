@@ -21,12 +21,16 @@ from fastbound.ops.layout import contiguous
 
 
 def apply(
-    input: Streams, function: Callable[[Tensor], Tensor], on_stack: Callable[[Tensor], Tensor] | None, name: str
+    input: Streams,
+    function: Callable[[Tensor], Tensor],
+    on_stack: Callable[[Tensor], Tensor] | None,
+    name: str,
+    alike: bool = False,
 ) -> Streams:
     """A linear ``function`` of [B, *S], coefficients >= 0, on every stream; ``on_stack``: its twin on [N, B, *S]."""
     stack, radius = input.node.streams
     values = torch.stack([function(stream) for stream in stack]) if on_stack is None else on_stack(stack)
-    return emit(LinearMap(function, name), (input,), values, function(radius))
+    return emit(LinearMap(function, name, alike), (input,), values, function(radius))
 
 
 def _view(result: Streams, *inputs: Streams) -> Streams:
@@ -59,7 +63,8 @@ def reshape(input: Streams, *shape: Any, **kwargs: Any) -> Streams:
     node = input.node
     if len(sizes) == 2 and _is_flatten(node, sizes):
         flat = torch.Size((node.shape[0], node.shape[1:].numel()))
-        return _view(input.handle(PendingFlatten(Reshape(), node, flat, lambda: _flattened(node))), input)
+        waiting = PendingFlatten(Reshape(), node, flat, lambda: _flattened(node))
+        return _view(input.made(waiting, (input,)), input)
     stack, radius = (contiguous(x) for x in node.streams)
     radius = radius.reshape(sizes)
     batched = radius.dim() > 0 and input.dim() > 0 and radius.shape[0] == input.shape[0]
@@ -88,7 +93,7 @@ def flatten(input: Streams, start_dim: int = 0, end_dim: int = -1) -> Streams:
 @rule(Streams, torch.unflatten, Tensor.unflatten)
 def unflatten(input: Streams, dim: int, sizes: Sequence[int]) -> Streams:
     (dim,) = _dims(dim, input.dim())
-    known = input.radius.detach().unflatten(dim, tuple(sizes))
+    known = input.node.radius.detach().unflatten(dim, tuple(sizes))
     return reshape(input, *known.shape)
 
 
@@ -132,7 +137,7 @@ def movedim(input: Streams, source: Any, destination: Any) -> Streams:
 @rule(Streams, Tensor.expand)
 def expand(input: Streams, *sizes: Any) -> Streams:
     shape = _sizes(sizes)
-    target = input.radius.detach().expand(shape).shape
+    target = input.node.radius.detach().expand(shape).shape
 
     def on_stack(x: Tensor) -> Tensor:
         return x.reshape(x.shape[0], *(1,) * (len(target) - input.dim()), *x.shape[1:]).expand(x.shape[0], *target)
@@ -168,7 +173,7 @@ def channel_shuffle(input: Streams, groups: int) -> Streams:
 
 def each(input: Streams, function: Callable[[Tensor], Tensor], name: str) -> Streams:
     """A function of batches: all streams as one batch."""
-    return apply(input, function, lambda x: function(x.flatten(0, 1)).unflatten(0, x.shape[:2]), name)
+    return apply(input, function, lambda x: function(x.flatten(0, 1)).unflatten(0, x.shape[:2]), name, alike=True)
 
 
 # ---- selection -----------------------------------------------------------------------------------------------------
@@ -261,7 +266,7 @@ def _join(name: str, tensors: Sequence[Any], dim: int) -> Streams:
     for t in tensors:
         if isinstance(t, Streams):
             stacks.append(t.node.stack[-streams:])
-            radii.append(t.radius)
+            radii.append(t.node.radius)
         else:
             stacks.append(t.expand(streams, *t.shape))
             radii.append(torch.zeros_like(t))
@@ -276,7 +281,7 @@ def _join(name: str, tensors: Sequence[Any], dim: int) -> Streams:
     linear = emit(LinearMap(function, name), tuple(intervals), values, radius)
     if len(intervals) == len(tensors):
         return linear
-    offset = join([torch.zeros_like(t.radius) if isinstance(t, Streams) else t for t in tensors], dim)
+    offset = join([torch.zeros_like(t.node.radius) if isinstance(t, Streams) else t for t in tensors], dim)
     return emit(Shift(offset), (linear,), values, radius)
 
 

@@ -1,0 +1,209 @@
+"""`Zonotope`: affine forms in shared error terms, which know how outputs depend on each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastbound.domains.error_terms import Plan, Terms, born, carried, dense, size
+from fastbound.domains.interval import Interval
+from fastbound.domains.relaxations import find_relaxation
+from fastbound.domains.rules import out_of_place
+from fastbound.domains.streams import Streams
+from fastbound.domains.tape import Node, Opaque, Record, Source, Tape, detached_node
+
+DEFAULT_BUDGET = 1 << 30
+
+
+class Zonotope(Streams):
+    """All points ``center + sum_m e_m E_m + remainder eta`` with every e and eta in [-1, 1].
+
+    The error terms E are shared by all elements, so a linear layer loses nothing; the remainder is an interval. Any
+    torch function with a rule accepts a zonotope, as it does an `Interval`; ``out.lower``, ``out.upper``,
+    ``out.center``, ``out.radius``, ``out.remainder`` and ``out.nominal`` are tensors [B, ...] in the dtype of the
+    network, ``out.errors`` is [M, B, ...].
+
+    Soundness: rounded to nearest; with training-mode BatchNorm for the statistics of the nominal batch.
+    Source: Mirman et al., 2018 (hybrid zonotopes); Singh et al., 2018 (DeepZ); Jovanovic et al., 2022, arXiv
+    2102.06700.
+
+    Raises:
+        MissingRuleError: for a function or attribute without a rule, naming it and the module.
+    """
+
+    @property
+    def terms(self) -> Terms:
+        return self.node.terms
+
+    @property
+    def center(self) -> Tensor:
+        """Midpoint [B, ...]."""
+        return self.node.center
+
+    @property
+    def remainder(self) -> Tensor:
+        """Half-width [B, ...] of what no error term holds."""
+        return self.node.radius
+
+    @property
+    def errors(self) -> Tensor:
+        """The error terms [M, B, ...], those of the box first, then in the order in which they were made."""
+        blocks = [dense(block) for block in self.terms.blocks.values()]
+        return torch.cat(blocks) if blocks else self.remainder.new_zeros(0, *self.shape)
+
+    @property
+    def radius(self) -> Tensor:
+        """Half-width [B, ...], >= 0: that of all error terms and the remainder."""
+        return total_radius(self.node)
+
+    @property
+    def lower(self) -> Tensor:
+        """Lower bound [B, ...]."""
+        return self.center - self.radius
+
+    @property
+    def upper(self) -> Tensor:
+        """Upper bound [B, ...]."""
+        return self.center + self.radius
+
+    @staticmethod
+    def from_bounds(lower: Tensor, upper: Tensor, nominal: Tensor | None = None) -> Zonotope:
+        """A remainder alone, [lower, upper], for use in a rule; each [B, ...], lower <= upper."""
+        return Zonotope(Interval.from_bounds(lower, upper, nominal).node)
+
+    def made(self, node: Node, inputs: tuple[Streams, ...]) -> Zonotope:
+        """The value on a node of the tape; its record says how the error terms come along."""
+        plan = self.terms.plan
+        if isinstance(node.record, Opaque):  # its rule gave bounds alone
+            node.terms = Terms(plan)
+            return Zonotope(node)
+        blocks, outside = carried(node, [x.node for x in inputs])
+        if outside is not None:
+            # The terms outside the budget have joined the output's interval, which no later layer can be merged into.
+            record = Opaque(f"{type(node.record).__name__} beyond the budget", "")
+            node = Node(record, (), (node.stack, node.radius + outside), node.tape)
+        node.terms = Terms(plan, blocks)
+        return Zonotope(node)
+
+    def spread(self, function: Callable[[Tensor], Tensor]) -> Tensor | None:
+        return self.terms.spread(function)
+
+    @classmethod
+    def _finish(cls, function: Callable[..., Any], result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Beside a zonotope whose rule reads interval bounds, the function runs on those too."""
+        result = super()._finish(function, result, args, kwargs)
+        outputs = result if isinstance(result, tuple) else (result,)
+        if outputs and isinstance(outputs[0], Zonotope) and find_relaxation(outputs[0].terms.plan.relaxation).by_box:
+            function = out_of_place(function) or function
+            beside = Interval.__torch_function__(function, (Interval,), _intervals(args), _intervals(kwargs))
+            for output, interval in zip(outputs, beside if isinstance(beside, tuple) else (beside,), strict=True):
+                output.terms.interval = interval
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Zonotope:
+        stack, radius = (t.detach().clone() for t in self.node.streams)
+        return _rebuild(stack, radius, self.terms.detached())
+
+    def __reduce__(self) -> Any:
+        stack, radius = (t.detach() for t in self.node.streams)
+        return _rebuild, (stack, radius, self.terms.detached())
+
+    def __repr__(self) -> str:
+        return (
+            f"Zonotope(shape={tuple(self.shape)}, relaxation={self.terms.plan.relaxation!r}, "
+            f"error terms={sum(map(size, self.terms.blocks.values()))}, dtype={self.dtype}, device={self.device})"
+        )
+
+
+def zonotope(
+    box: Interval, relaxation: str = "deepz", *, budget: int = DEFAULT_BUDGET, remainder: bool = True
+) -> Zonotope:
+    """The zonotope of a box: an error term for every input of a width, to pass through a model.
+
+    Args:
+        box: from `linf_box` or `box`, before any layer; gradients flow into it.
+        relaxation: how non-linear functions are covered: ``"box"``, ``"hbox"``, ``"zbox"``, ``"deepz"``, ``"hzono"``,
+            ``"diag"``, ``"diag-c"``, ``"switch"``, ``"soft"`` or ``"deepz-ibp-r"``; see docs/methods/relaxations.md.
+        budget: bytes that the error terms of one value may take; a training step keeps those of all layers.
+        remainder: terms beyond the budget, the smallest of the youngest first, join an interval, with one warning;
+            with False they are an error.
+
+    Returns:
+        A `Zonotope` [B, ...].
+
+    Raises:
+        TypeError: no Interval. ValueError: an unknown relaxation, a budget that is no positive number of bytes, a box
+        that has been through a layer; later, in the model, terms beyond the budget where ``remainder`` is False.
+
+    Soundness: rounded to nearest.
+    Source: Jovanovic et al., 2022, arXiv 2102.06700.
+    """
+    if not isinstance(box, Interval):
+        raise TypeError(f"box: wanted an Interval from fastbound.linf_box, got {type(box).__name__}.")
+    if not isinstance(box.node.record, (Source, Opaque)):
+        raise ValueError("box: wanted the input box itself, got an Interval that has been through a layer.")
+    chosen = find_relaxation(relaxation)
+    if not isinstance(budget, int) or budget <= 0:
+        raise ValueError(f"budget: wanted a positive number of bytes, got {budget!r}.")
+    node = Node(Source(), (), box.node.streams, Tape(keeps=False))
+    terms = Terms(Plan(relaxation, budget, remainder))
+    if chosen.by_box:
+        terms.interval = Interval(Node(Source(), (), (node.stack[-1:], node.radius), node.tape))
+    if chosen.starts_as_terms:
+        terms.blocks[terms.plan.birth()] = born(node.radius)
+        node = Node(Source(), (), (node.stack, torch.zeros_like(node.radius)), node.tape)
+    node.terms = terms
+    return Zonotope(node)
+
+
+def covered(
+    input: Zonotope,
+    function: Callable[[Tensor], Tensor],
+    slope: Tensor,  # [B, *S]
+    offset: Tensor,  # [B, *S]
+    width: Tensor,  # [B, *S], >= 0
+    record: Record,
+) -> Zonotope:
+    """``function(x)``, which lies in ``slope x + offset -+ width`` for all x in the bounds of ``input``."""
+    node, terms = input.node, input.terms
+    center = torch.addcmul(offset, slope, node.center)
+    nominal = node.nominal
+    stack = center.unsqueeze(0) if nominal is None else torch.stack((function(nominal), center))
+    radius, blocks = node.radius * slope.abs(), terms.scaled(slope)
+    if find_relaxation(terms.plan.relaxation).makes_terms:
+        blocks[terms.plan.birth()] = born(width)
+    else:
+        radius = radius + width
+    made = Node(record, (node,), (stack, radius), node.tape)
+    made.terms = Terms(terms.plan, blocks)
+    return Zonotope(made)
+
+
+def ends(input: Zonotope) -> tuple[Tensor, Tensor]:  # [B, *S], [B, *S]
+    """The bounds that a rule relaxes on: those of the zonotope, or the interval domain's beside it."""
+    bounds = input if input.terms.interval is None else input.terms.interval
+    center, radius = bounds.center, bounds.radius
+    return center - radius, center + radius
+
+
+def total_radius(node: Node) -> Tensor:  # [B, *S]
+    width = node.terms.half_width()
+    return node.radius if width is None else node.radius + width
+
+
+def _intervals(value: Any) -> Any:
+    """Arguments with the interval bounds of zonotopes in their place."""
+    if isinstance(value, Zonotope):
+        return value.terms.interval
+    if isinstance(value, (tuple, list)):
+        return type(value)(_intervals(item) for item in value)
+    return {name: _intervals(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+
+def _rebuild(stack: Tensor, radius: Tensor, terms: Terms) -> Zonotope:
+    node = detached_node(stack, radius)
+    node.terms = terms
+    return Zonotope(node)
