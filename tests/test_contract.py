@@ -4,6 +4,7 @@ A reference module gives ``<stem>_fwd``, ``<stem>_bwd`` and ``samples``. It may 
 
 * ``GRADIENTS``: the names of the forward's arguments to which ``needs`` and the result of ``<stem>_bwd`` refer
   (default: all floating-point tensors, in order);
+* ``OUTPUTS``: names of the forward's outputs, under which ``<stem>_bwd`` takes those that it reads again;
 * ``rounding(*args) -> (n, magnitudes)`` and ``rounding_bwd(grads, args) -> (n, magnitudes)``: the number of rounded
   operations behind an element, and the sum of the magnitudes of the terms that make it, for every output (default: the
   formula on absolute values, and the longest sum that the shapes allow).
@@ -98,6 +99,8 @@ def gradient_names(stem: str, args: tuple[Any, ...]) -> list[str]:
 def backward(code: ModuleType, stem: str, grads: Any, args: tuple[Any, ...], needs: tuple[bool, ...]) -> Any:
     """``<stem>_bwd`` of a backend, its arguments found by name; flags that the forward has not are False."""
     values = dict(zip(forward_names(stem), args))
+    outputs = getattr(reference(stem), "OUTPUTS", ())
+    values |= dict(zip(outputs, getattr(code, f"{stem}_fwd")(*args))) if outputs else {}
     function = getattr(code, f"{stem}_bwd")
     names = list(inspect.signature(function).parameters)
     rest = [name for name in names if name != "needs" and not name.startswith("grad")]

@@ -249,6 +249,102 @@ def test_interval_norm_relu_bwd_sums(call, shape, streams, dtype, slope, radius_
     close(sum_shift, value.sum((0, 1, 3)), gamma(terms, dtype) * (abs(g) + abs(gr)).sum((0, 1, 3)))
 
 
+# The passes with moments exist on CPU alone; what they share with those above is compared with those above.
+
+
+@pytest.fixture
+def cpu_call(call, request):
+    if request.node.callspec.params["call"][0] != "cpu":
+        pytest.skip("no CUDA code")
+    return call
+
+
+def moments_of(y, r):
+    """[8] of a center and a radius in wide numbers, and the magnitudes of their terms."""
+    active, inactive = y - r > 0, y + r < 0
+    mu = y.sum() / max(y.size, 1)
+    spread, wide_spread = (y - mu) ** 2, (abs(y) + abs(mu)) ** 2
+    terms = [r, y, active, inactive, y * active, y * inactive, spread * active, spread * inactive]
+    sizes = [r, abs(y), active * 0, inactive * 0, y * active, -y * inactive, wide_spread * active]
+    return np.array([t.sum() for t in terms]), np.array([t.sum() for t in [*sizes, wide_spread * inactive]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("streams, norm", [(1, True), (2, True), (2, False)])
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_interval_norm_relu_moments_fwd(cpu_call, shape, streams, dtype, norm, offset):
+    """Far from zero too: a spread made of float32 sums would lose all its digits there."""
+    d = map_inputs(shape, streams, dtype)
+    d["stack"] += dtype(0 if norm else offset)
+    d["shift"] += dtype(offset)
+    pointers = (d["scale"], d["shift"]) if norm else (0, 0)
+    inputs, sizes = (d["stack"], d["radius"], *pointers), (d["stack"].shape, d["radius"].shape)
+    out, out_radius, moments = cpu_call(
+        "interval_norm_relu_moments_fwd", dtype, *inputs, *sizes, (8,), streams, *shape, 0.0
+    )
+    alone, alone_radius = cpu_call("interval_norm_relu_fwd", dtype, *inputs, *sizes, streams, *shape, 0.0)
+    assert np.array_equal(out, alone) and np.array_equal(out_radius, alone_radius)
+    stack, radius, *channels = wide(d["stack"], d["radius"], *((d["scale"], d["shift"]) if norm else (None, None)))
+    y, r = affine(stack, radius, *channels)
+    wanted, magnitudes = moments_of(y[-1], r)
+    # Multiples of 1/64 below 2^11: float32 has them exactly, so that only sums in double and the result are rounded.
+    rounded = gamma(d["radius"].size + 8, np.float64) * magnitudes + gamma(1, dtype) * abs(wanted)
+    close(moments, wanted, rounded)
+    assert (moments[[0, 2, 3, 6, 7]] >= 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("streams, norm, radius_grad", [(1, True, True), (2, True, False), (2, False, True)])
+def test_interval_norm_relu_moments_bwd(cpu_call, shape, streams, dtype, norm, radius_grad):
+    """Both passes: the gradient of the moments is added to the one behind the gate."""
+    d = map_inputs(shape, streams, dtype)
+    scale, shift = (d["scale"], d["shift"]) if norm else (None, None)
+    stack, radius, *channels = wide(d["stack"], d["radius"], scale, shift)
+    y, r = affine(stack, radius, *channels)
+    moments = moments_of(y[-1], r)[0].astype(dtype)
+    grad_moments = np.random.default_rng(5).standard_normal(8).astype(dtype)
+    more = np.random.default_rng(6).standard_normal((2, shape[1])).astype(dtype)
+    statistics = norm and streams == 2
+    grads = (d["grad_stack"], d["grad_radius"] if radius_grad else 0, grad_moments, moments)
+    inputs = (d["stack"], d["radius"], *(0 if t is None else t for t in (scale, shift)))
+    out, out_radius = cpu_call(
+        "interval_norm_relu_moments_bwd", dtype, *grads, *inputs, *((more[0], more[1]) if statistics else (0, 0)),
+        d["stack"].shape, d["radius"].shape, streams, *shape, 0.1,
+    )  # fmt: skip
+    g, gr, gm, mul, add = wide(d["grad_stack"], d["grad_radius"] * radius_grad, grad_moments, *more)
+    value, spread = gated(g, gr, stack, radius, *channels, np.longdouble(dtype(0.1)))
+    size = max(r.size, 1)
+    active, inactive = y[-1] - r > 0, y[-1] + r < 0
+    mu = y[-1].sum() / size
+    offset = y[-1] - mu
+    moved = -2 * (gm[6] * (offset * active).sum() + gm[7] * (offset * inactive).sum()) / size
+    value[-1] += gm[1] + moved + active * (gm[4] + 2 * gm[6] * offset) + inactive * (gm[5] + 2 * gm[7] * offset)
+    spread = spread + gm[0]
+    # The moments that the pass reads are rounded, and so are six operations on an element.
+    far = abs(y[-1]) + abs(y[-1]).sum() / size
+    magnitude = abs(g) + abs(gr)
+    magnitude[-1] += abs(gm[[0, 1, 4, 5]]).sum() + 2 * abs(gm[6:]).sum() * (far + far.sum() / size)
+    if norm:
+        terms = (512 if dtype == np.float32 else size) + 24
+        sums = cpu_call(
+            "interval_norm_relu_moments_bwd_sums", dtype, *grads, *inputs,
+            (shape[1],), (shape[1],), streams, *shape, 0.1,
+        )  # fmt: skip
+        wanted = (value * stack).sum((0, 1, 3)) + np.sign(channels[0]) * (spread * radius).sum((0, 2))
+        allowed = (magnitude * abs(stack)).sum((0, 1, 3)) + (magnitude[-1] * radius).sum((0, 2))
+        close(sums[0], wanted, gamma(terms, dtype) * allowed)
+        close(sums[1], value.sum((0, 1, 3)), gamma(terms, dtype) * magnitude.sum((0, 1, 3)))
+        scale = columns(channels[0])
+        value, spread, magnitude = scale * value, abs(scale) * spread, abs(scale) * magnitude
+    if statistics:
+        value[0] += columns(mul) * stack[0] + columns(add)
+        magnitude[0] += abs(columns(mul) * stack[0]) + abs(columns(add))
+    close(out, value, gamma(16, dtype) * magnitude)
+    close(out_radius, spread, gamma(16, dtype) * magnitude[-1])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", NON_EMPTY, ids=str)
 @pytest.mark.parametrize("center", [0.0, 1000.0])

@@ -13,12 +13,14 @@ template <typename T>
 struct Varying {
   const T* values;
   T operator[](Index i) const { return values[i]; }
+  Varying from(Index offset) const { return {values + offset}; }
 };
 
 template <typename T>
 struct Constant {
   T value;
   T operator[](Index) const { return value; }
+  Constant from(Index) const { return *this; }
 };
 
 struct Shape {
@@ -61,6 +63,27 @@ void plane_runs(Shape shape, int share, int shares, Run run) {
     run(i, stop - i, plane % shape.channels);
     i = stop;
   }
+}
+
+// visit(share, first element, length, scale, shift) over all runs of a map, with the affine map of each; none: x 1 + 0.
+template <typename T, typename Visit>
+void affine_runs(Shape shape, const T* scale /* [C] or null */, const T* shift /* [C] or null */, int shares,
+                 Visit visit) {
+  for_each_share(shares, [&](int share) {
+    if (scale == nullptr) {
+      const Index first = share_begin(shape.size(), share, shares);
+      const Index length = share_begin(shape.size(), share + 1, shares) - first;
+      visit(share, first, length, Constant<T>{T(1)}, Constant<T>{T(0)});
+    } else if (shape.inner == 1) {
+      const Repeated<T> scales(scale, shape.channels), shifts(shift, shape.channels);
+      row_runs(shape, share, shares,
+               [&](Index first, Index length) { visit(share, first, length, scales.values, shifts.values); });
+    } else {
+      plane_runs(shape, share, shares, [&](Index first, Index length, Index channel) {
+        visit(share, first, length, Constant<T>{scale[channel]}, Constant<T>{shift[channel]});
+      });
+    }
+  });
 }
 
 // Two sums per channel in double, so that no error grows with the size of the map. Shares have their own sums, added in

@@ -12,6 +12,7 @@ from fastbound.ops.interval_norm_relu import (
     interval_norm_relu_statistics,
     interval_norm_relu_with_box,
 )
+from fastbound.ops.interval_norm_relu_moments import interval_norm_relu_moments, interval_norm_relu_moments_with_box
 
 __all__ = [
     "crown_concretize",
@@ -22,6 +23,8 @@ __all__ = [
     "interval_linear",
     "interval_margin",
     "interval_norm_relu",
+    "interval_norm_relu_moments",
+    "interval_norm_relu_moments_with_box",
     "interval_norm_relu_statistics",
     "interval_norm_relu_with_box",
 ]

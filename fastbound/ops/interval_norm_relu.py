@@ -60,12 +60,7 @@ def interval_norm_relu_with_box(
 
     Their gradient joins the function's own in place; from another reader of x it would take passes over whole stacks.
     """
-    if not 0 <= negative_slope <= 1:
-        raise ValueError(f"negative_slope: wanted a number in [0, 1], got {negative_slope}.")
-    if mean is not None and (radius.dim() < 2 or mean.shape != radius.shape[1:2]):
-        raise ValueError(
-            f"mean: wanted shape {tuple(radius.shape[1:2])} for a map {tuple(radius.shape)}, got {tuple(mean.shape)}."
-        )
+    check_arguments(radius, mean, negative_slope)
     code = backends.find("interval_norm_relu", radius, stack, mean, var, weight, bias)
     if torch.compiler.is_compiling():
         if batch_statistics:
@@ -75,6 +70,15 @@ def interval_norm_relu_with_box(
         return _IntervalNormRelu.apply(code, stack, radius, weight, bias, mean, var, settings)
     out = code.interval_norm_relu_fwd(stack, radius, mean, var, weight, bias, eps, negative_slope)
     return *out, stack[-1], radius
+
+
+def check_arguments(radius: Tensor, mean: Tensor | None, negative_slope: float) -> None:
+    if not 0 <= negative_slope <= 1:
+        raise ValueError(f"negative_slope: wanted a number in [0, 1], got {negative_slope}.")
+    if mean is not None and (radius.dim() < 2 or mean.shape != radius.shape[1:2]):
+        raise ValueError(
+            f"mean: wanted shape {tuple(radius.shape[1:2])} for a map {tuple(radius.shape)}, got {tuple(mean.shape)}."
+        )
 
 
 class _IntervalNormRelu(torch.autograd.Function):
@@ -113,12 +117,25 @@ class _IntervalNormRelu(torch.autograd.Function):
             d_stack, d_radius, d_weight, d_bias = ctx.code.interval_norm_relu_bwd(
                 grad_stack, grad_radius, *saved, *ctx.settings, ctx.needs_input_grad[1:5]
             )
-        if grad_center_before is not None:
-            d_stack = _own(d_stack, grad_stack, stack)
-            d_stack[-1].add_(grad_center_before)
-        if grad_radius_before is not None:
-            d_radius = _own(d_radius, grad_radius, radius).add_(grad_radius_before)
+        before = (grad_center_before, grad_radius_before)
+        d_stack, d_radius = join_box((d_stack, d_radius), (grad_stack, grad_radius), before, (stack, radius))
         return None, d_stack, d_radius, d_weight, d_bias, None, None, None
+
+
+def join_box(
+    grads: tuple[Tensor | None, Tensor | None],
+    given: tuple[Tensor | None, Tensor | None],
+    before: tuple[Tensor | None, Tensor | None],
+    like: tuple[Tensor, Tensor],
+) -> tuple[Tensor | None, Tensor | None]:
+    """`grads` of a stack and a radius, with those of the box that was handed on (`before`) added in place."""
+    d_stack, d_radius = grads
+    if before[0] is not None:
+        d_stack = _own(d_stack, given[0], like[0])
+        d_stack[-1].add_(before[0])
+    if before[1] is not None:
+        d_radius = _own(d_radius, given[1], like[1]).add_(before[1])
+    return d_stack, d_radius
 
 
 def _own(gradient: Tensor | None, given: Tensor | None, like: Tensor) -> Tensor:

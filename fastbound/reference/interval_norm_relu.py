@@ -40,9 +40,7 @@ def interval_norm_relu_fwd(
     eps: float,
     slope: float,
 ) -> tuple[Tensor, Tensor]:  # [N, B, C, *], [B, C, *]
-    if mean is not None and var is not None:
-        scale, shift = affine(mean, var, weight, bias, eps, radius.dim())
-        stack, radius = stack * scale + shift, radius * scale.abs()
+    stack, radius = normed(stack, radius, mean, var, weight, bias, eps)
     if slope == 1:
         return stack, radius
     center = stack[-1]
@@ -70,9 +68,9 @@ def interval_norm_relu_bwd(
     g_stack = torch.zeros_like(stack) if grad_stack is None else grad_stack
     g_radius = torch.zeros_like(radius) if grad_radius is None else grad_radius
     if mean is None or var is None:
-        return (*_gate(g_stack, g_radius, stack, radius, slope), None, None)
+        return (*gate(g_stack, g_radius, stack, radius, slope), None, None)
     scale, shift = affine(mean, var, weight, bias, eps, radius.dim())
-    g_stack, g_radius = _gate(g_stack, g_radius, stack * scale + shift, radius * scale.abs(), slope)
+    g_stack, g_radius = gate(g_stack, g_radius, stack * scale + shift, radius * scale.abs(), slope)
     dims = [d for d in range(radius.dim()) if d != 1]
     total = g_stack.sum([0] + [d + 1 for d in dims])
     moment = (g_stack * stack).sum([0] + [d + 1 for d in dims]) + scale.flatten().sign() * (g_radius * radius).sum(dims)
@@ -86,6 +84,22 @@ def interval_norm_relu_bwd(
         shape = (-1,) + (1,) * (radius.dim() - 2)
         d_stack = torch.cat((d_stack[:1] + stack[:1] * slope_term.view(shape) + offset.view(shape), d_stack[1:]))
     return d_stack, d_radius, covariance * inverse if needs[2] else None, total if needs[3] else None
+
+
+def normed(
+    stack: Tensor,
+    radius: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor]:  # [N, B, C, *], [B, C, *]
+    """The affine map of the streams alone, the identity without statistics."""
+    if mean is None or var is None:
+        return stack, radius
+    scale, shift = affine(mean, var, weight, bias, eps, radius.dim())
+    return stack * scale + shift, radius * scale.abs()
 
 
 def affine(
@@ -104,7 +118,7 @@ def _leaky(x: Tensor, slope: float) -> Tensor:
     return x.relu() if slope == 0 else torch.nn.functional.leaky_relu(x, slope)
 
 
-def _gate(
+def gate(
     g_stack: Tensor, g_radius: Tensor, stack: Tensor, radius: Tensor, slope: float
 ) -> tuple[Tensor, Tensor]:  # gradients before the activation, from those behind it
     if slope == 1:
@@ -142,14 +156,23 @@ def rounding(
 
 
 def rounding_bwd(grads: tuple[Tensor, Tensor], args: tuple[Any, ...]) -> tuple[int, Gradients]:
-    """The same for the gradients: a gate mixes those of center and radius, and scales them by at most max(1, slope)."""
-    stack, radius, mean, var, weight, bias, eps, slope = args
-    both = max(1.0, slope) * (grads[0][-1].abs() + grads[1].abs())
-    mixed = torch.cat((max(1.0, slope) * grads[0][:-1].abs(), both.unsqueeze(0)))
+    """The same for the gradients."""
+    return rounding_behind_gate(*gate_magnitudes(*grads, args[-1]), args)
+
+
+def gate_magnitudes(g_stack: Tensor, g_radius: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+    """A gate mixes the gradients of center and radius, and scales them by at most max(1, slope)."""
+    both = max(1.0, slope) * (g_stack[-1].abs() + g_radius.abs())
+    return torch.cat((max(1.0, slope) * g_stack[:-1].abs(), both.unsqueeze(0))), both
+
+
+def rounding_behind_gate(g_stack: Tensor, g_radius: Tensor, args: tuple[Any, ...]) -> tuple[int, Gradients]:
+    """The same from the magnitudes of the gradients of the affine map's output."""
+    stack, radius, mean, var, weight, bias, eps, _ = args
     negative_mean = None if mean is None else -mean.abs()  # adds up what the formula subtracts
     magnitudes = interval_norm_relu_bwd(
-        mixed,
-        both,
+        g_stack,
+        g_radius,
         stack.abs(),
         radius,
         negative_mean,

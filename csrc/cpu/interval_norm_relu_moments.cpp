@@ -1,0 +1,97 @@
+// Compiled once per instruction set.
+#include "interval_norm_relu_moments.h"
+
+#include "cpu/interval_norm_relu_moments_cpu.h"
+#include "cpu/interval_norm_relu_passes.h"
+
+namespace fastbound {
+namespace FASTBOUND_CPU_ISA {
+namespace {
+
+// Adds the sums of `moments_of` over one run to `sums` [8].
+template <typename T, typename Coefficient>
+void add_moments(const T* center, const T* radius, Index length, Coefficient scale, Coefficient shift, double* sums) {
+  const T* __restrict__ c = center;
+  const T* __restrict__ r = radius;
+  double widths = 0, centers = 0, active = 0, inactive = 0, active_square = 0, inactive_square = 0;
+  Index active_count = 0, inactive_count = 0;
+#pragma omp simd reduction(+ : widths, centers, active, inactive, active_square, inactive_square, active_count, \
+                               inactive_count)
+  for (Index i = 0; i < length; ++i) {
+    const T y = scale[i] * c[i] + shift[i], spread = absolute(scale[i]) * r[i];
+    const bool is_active = y - spread > T(0), is_inactive = y + spread < T(0);
+    const double above = static_cast<double>(is_active ? y : T(0));
+    const double below = static_cast<double>(is_inactive ? y : T(0));
+    widths += static_cast<double>(spread);
+    centers += static_cast<double>(y);
+    active += above;
+    inactive += below;
+    active_square += above * above;
+    inactive_square += below * below;
+    active_count += is_active;
+    inactive_count += is_inactive;
+  }
+  sums[kSumRadius] += widths;
+  sums[kSumCenter] += centers;
+  sums[kCountActive] += static_cast<double>(active_count);
+  sums[kCountInactive] += static_cast<double>(inactive_count);
+  sums[kSumActive] += active;
+  sums[kSumInactive] += inactive;
+  sums[kSpreadActive] += active_square;
+  sums[kSpreadInactive] += inactive_square;
+}
+
+template <typename T>
+void forward(const T* stack, const T* radius, const T* scale, const T* shift, T* out_stack, T* out_radius, T* moments,
+             double* scratch /* [shares, 8] */, int streams, Index outer, Index channels, Index inner, T slope,
+             int threads) {
+  const Shape shape{outer, channels, inner};
+  const Forward<T> pass = forward_of(stack, radius, out_stack, out_radius, streams, shape, slope);
+  const int shares = useful_threads(threads, shape.size());
+  for (Index i = 0; i < shares * kMoments; ++i) scratch[i] = 0;
+  affine_runs(shape, scale, shift, shares, [&](int share, Index first, Index length, auto a, auto b) {
+    // Block by block, so that what the pass has read is still in the cache.
+    for (Index begin = 0; begin < length; begin += kRun) {
+      const Index block = smaller(kRun, length - begin);
+      pass(first + begin, block, a.from(begin), b.from(begin));
+      add_moments(pass.center + first + begin, pass.radius + first + begin, block, a.from(begin), b.from(begin),
+                  scratch + kMoments * share);
+    }
+  });
+  for (int share = 1; share < shares; ++share)
+    for (int i = 0; i < kMoments; ++i) scratch[i] += scratch[kMoments * share + i];
+  moments_of(scratch, static_cast<double>(shape.size()), moments);
+}
+
+template <typename T>
+void backward_sums(const T* grad_stack, const T* grad_radius, const T* grad_moments, const T* moments, const T* stack,
+                   const T* radius, const T* scale, const T* shift, T* sum_scale, T* sum_shift, double* scratch,
+                   int streams, Index outer, Index channels, Index inner, T slope, int threads) {
+  const Shape shape{outer, channels, inner};
+  backward_sums_pass(grad_stack, grad_radius, stack, radius, scale, shift, sum_scale, sum_shift, scratch, streams,
+                     shape, slope, threads, moments_grad(grad_moments, moments, static_cast<double>(shape.size())));
+}
+
+template <typename T>
+void backward(const T* grad_stack, const T* grad_radius, const T* grad_moments, const T* moments, const T* stack,
+              const T* radius, const T* scale, const T* shift, const T* nominal_mul, const T* nominal_add,
+              T* out_grad_stack, T* out_grad_radius, int streams, Index outer, Index channels, Index inner, T slope,
+              int threads) {
+  const Shape shape{outer, channels, inner};
+  backward_pass(grad_stack, grad_radius, stack, radius, scale, shift, nominal_mul, nominal_add, out_grad_stack,
+                out_grad_radius, streams, shape, slope, threads,
+                moments_grad(grad_moments, moments, static_cast<double>(shape.size())));
+}
+
+}  // namespace
+
+template <typename T>
+IntervalNormReluMoments<T> interval_norm_relu_moments() {
+  return {forward<T>, backward_sums<T>, backward<T>};
+}
+
+template IntervalNormReluMoments<float> interval_norm_relu_moments<float>();
+template IntervalNormReluMoments<double> interval_norm_relu_moments<double>();
+
+}  // namespace FASTBOUND_CPU_ISA
+}  // namespace fastbound
