@@ -170,6 +170,7 @@ class Tape:
 
     def __init__(self, keeps: bool = True) -> None:
         self.keeps = keeps
+        self.takes_moments = False  # of the bounds in front of every ReLU, for `Node.moments`
         self.grad_enabled = torch.is_grad_enabled()
         self.freed = False
         self._nodes: list[weakref.ref[Node]] = []
@@ -188,9 +189,13 @@ class Tape:
 
 
 class Node:
-    """One value on the tape: ``stack`` [N, B, *S] (N = 2: nominal, center; N = 1: center), ``radius`` [B, *S]."""
+    """One value on the tape: ``stack`` [N, B, *S] (N = 2: nominal, center; N = 1: center), ``radius`` [B, *S].
 
-    __slots__ = ("__weakref__", "_box", "_streams", "inputs", "record", "tape", "terms", "versions")
+    ``moments`` [8] of a ReLU are those of the bounds that entered it (`fastbound.ops.interval_norm_relu_moments`), on a
+    tape that was asked for them.
+    """
+
+    __slots__ = ("__weakref__", "_box", "_streams", "inputs", "moments", "record", "tape", "terms", "versions")
 
     def __init__(
         self,
@@ -205,6 +210,7 @@ class Node:
         self._streams = streams
         self._box: tuple[Tensor, Tensor] | None = None
         self.terms: Any = None  # what a domain keeps beside the streams: the error terms of a zonotope
+        self.moments: Tensor | None = None
         self.versions: tuple[tuple[Tensor, int], ...] = ()
         if torch.compiler.is_compiling():
             return

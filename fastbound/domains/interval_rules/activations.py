@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbound.domains.interval import Interval, streams_of
-from fastbound.domains.linear_rules.affine import norm_relu
+from fastbound.domains.linear_rules.affine import norm_relu, norm_relu_moments
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import function_name, rule
 from fastbound.domains.streams import emit
@@ -30,12 +30,16 @@ def leaky_relu(input: Interval, negative_slope: float = 0.01) -> Interval:
     if negative_slope > 1:  # concave, which the fused pass does not know
         record = LeakyReLU(float(negative_slope))
         return _monotone(input, lambda x: F.leaky_relu(x, negative_slope), record)
-    node = input.node
+    node, norm = input.node, None
     if isinstance(node, PendingNorm) and node.waits:
-        streams = norm_relu(node.source, node.record_as(Norm), negative_slope)
-    else:
-        streams = norm_relu(node, None, negative_slope)
-    return emit(LeakyReLU(float(negative_slope)), (input,), *streams)
+        node, norm = node.source, node.record_as(Norm)
+    record = LeakyReLU(float(negative_slope))
+    if not node.tape.takes_moments:
+        return emit(record, (input,), *norm_relu(node, norm, negative_slope))
+    *streams, moments = norm_relu_moments(node, norm, negative_slope)
+    out = emit(record, (input,), *streams)
+    out.node.moments = moments
+    return out
 
 
 @rule(Interval, torch.prelu)

@@ -14,7 +14,13 @@ from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
 from fastbound.domains.streams import Streams, emit
 from fastbound.domains.tape import Convolution, Linear, Node, Norm, PendingFlatten, PendingNorm
-from fastbound.ops import interval_conv2d, interval_linear, interval_norm_relu_statistics, interval_norm_relu_with_box
+from fastbound.ops import (
+    interval_conv2d,
+    interval_linear,
+    interval_norm_relu_moments_with_box,
+    interval_norm_relu_statistics,
+    interval_norm_relu_with_box,
+)
 from fastbound.ops.layout import channels_last
 
 
@@ -169,13 +175,24 @@ def batch_norm(
 
 def norm_relu(node: Node, norm: Norm | None, slope: float) -> tuple[Tensor, Tensor]:
     """The streams of a node [B, C, *] through an optional BatchNorm and a leaky ReLU, in one pass."""
-    settings: tuple[Any, ...] = (None,) * 4 + (0.0, slope)
-    if norm is not None:
-        settings = (norm.mean, norm.var, norm.weight, norm.bias, norm.eps, slope, norm.batch_statistics)
-    stack, radius, *box = interval_norm_relu_with_box(*node.streams, *settings)
+    stack, radius, *box = interval_norm_relu_with_box(*node.streams, *_settings(norm, slope))
     if radius.requires_grad:
         node.reads_box_from(*box)
     return stack, radius
+
+
+def norm_relu_moments(node: Node, norm: Norm | None, slope: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, and the moments [8] of the bounds between the two, from the same pass."""
+    stack, radius, moments, *box = interval_norm_relu_moments_with_box(*node.streams, *_settings(norm, slope))
+    if radius.requires_grad:
+        node.reads_box_from(*box)
+    return stack, radius, moments
+
+
+def _settings(norm: Norm | None, slope: float) -> tuple[Any, ...]:
+    if norm is None:
+        return (None,) * 4 + (0.0, slope)
+    return norm.mean, norm.var, norm.weight, norm.bias, norm.eps, slope, norm.batch_statistics
 
 
 @torch.no_grad()
