@@ -104,7 +104,7 @@ def test_a_soundness_failure_ends_with_its_own_code(trained, monkeypatch, capsys
         (["--dataset", "imagenet"], "known: cifar10, digits, fashion-mnist, mnist"),
         (["--dataset", "mnist"], "--data-dir"),
         (["--dataset", "mnist", "--data-dir", "/nowhere"], "/nowhere: there is no such folder"),
-        (["--method", "magic"], "known: natural, ibp, crown-ibp"),
+        (["--method", "magic"], "known: natural, ibp, short-warmup, crown-ibp"),
         (["--config", "magic"], "known: mnist-dm-large-0.1"),
         (["--model", "vgg"], "known: cnn7, dm-large"),
         (["--model", "dm-small"], "does not fit inputs of shape [1, 8, 8]"),

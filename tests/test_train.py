@@ -187,7 +187,7 @@ def test_published_configurations_are_complete():
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match="no training method 'ipb'; known: natural, ibp, crown-ibp"):
+    with pytest.raises(ValueError, match="no training method 'ipb'; known: natural, ibp, short-warmup, crown-ibp"):
         recipes.find_method("ipb")
     with pytest.raises(ValueError, match=r"no published configuration 'x'; known: mnist-dm-large-0\.1"):
         find_config("x")

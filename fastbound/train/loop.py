@@ -89,6 +89,7 @@ class Trainer:
         self.config = {"settings": chosen.as_data(), "model": chosen.model_entry(data)}
         torch.manual_seed(chosen.seed)
         model = build_model(self.config, folder.config)
+        self.recipe.check_network(model)
         initialise(model, self.recipe.init, torch.zeros(1, *data.input_shape))
         self.model = model.to(group.device)
         self.parallel = group.wrap(self.model)

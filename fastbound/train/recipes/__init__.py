@@ -22,5 +22,6 @@ from fastbound.train.recipes.natural import Natural as Natural
 from fastbound.train.recipes.pgd import PGD as PGD
 from fastbound.train.recipes.recipe import Recipe as Recipe
 from fastbound.train.recipes.sabr import SABR as SABR
+from fastbound.train.recipes.short_warmup import ShortWarmup as ShortWarmup
 from fastbound.train.recipes.step import Losses as Losses
 from fastbound.train.recipes.step import Step as Step

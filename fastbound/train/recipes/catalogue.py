@@ -15,10 +15,11 @@ from fastbound.train.recipes.natural import Natural
 from fastbound.train.recipes.pgd import PGD
 from fastbound.train.recipes.recipe import Recipe
 from fastbound.train.recipes.sabr import SABR
+from fastbound.train.recipes.short_warmup import ShortWarmup
 
 # The one place that lists them.
 METHODS: dict[str, type[Recipe]] = {
-    recipe.method: recipe for recipe in (Natural, IBP, CrownIBP, SABR, MTLIBP, CCIBP, ExpIBP, PGD)
+    recipe.method: recipe for recipe in (Natural, IBP, ShortWarmup, CrownIBP, SABR, MTLIBP, CCIBP, ExpIBP, PGD)
 }
 
 

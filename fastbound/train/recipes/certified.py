@@ -6,12 +6,18 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+from torch.nn import functional as F
+
 from fastbound.domains.box import linf_box
 from fastbound.domains.interval import Interval
-from fastbound.train.recipes.checks import check_length
+from fastbound.train.recipes.checks import check_length, check_positive
 from fastbound.train.recipes.recipe import Recipe
 from fastbound.train.recipes.step import Losses, Step, natural_loss, uses_batch_statistics
-from fastbound.train.schedules import EPS_SCHEDULES, Scheduled, is_exactly, ramp
+from fastbound.train.regularisers import warmup_regularisers, with_moments
+from fastbound.train.schedules import EPS_SCHEDULES, Scheduled, is_exactly, linear_in_eps, ramp
+
+SMALLEST_WIDTH = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +25,8 @@ class CertifiedRecipe(Recipe):
     """A recipe whose radius is 0 for `warmup` epochs and then grows for `ramp` epochs up to `eps_train`.
 
     `eps_train` None: `eps_factor` times the radius that the run certifies at. `clip_box`: boxes end at 0 and 1.
+    `regularisation`: weight of the regularisers of short warm-up at radius 0, falling to 0 as the radius grows;
+    `tolerance` is theirs (`warmup_regularisers`).
     """
 
     times: ClassVar[tuple[str, ...]] = ("warmup", "ramp")
@@ -30,6 +38,8 @@ class CertifiedRecipe(Recipe):
     eps_train: float | None = None
     eps_factor: float = 1.0
     clip_box: bool = True
+    regularisation: float = 0.0
+    tolerance: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,6 +54,9 @@ class CertifiedRecipe(Recipe):
                 f"eps_train: wanted a radius greater than 0, got {self.eps_train} (--method natural trains without "
                 "one)."
             )
+        if self.regularisation < 0:
+            raise ValueError(f"regularisation: wanted a weight of 0 or more, got {self.regularisation}.")
+        check_positive(self, "tolerance")
         end = self.warmup + self.ramp
         check_length(
             f"{self.warmup:g} epochs at eps 0 and a ramp of {self.ramp:g} epochs make {end:g}", end, self.epochs
@@ -66,8 +79,22 @@ class CertifiedRecipe(Recipe):
     def _ramp(self, steps_per_epoch: int) -> tuple[int, int]:
         return round(self.warmup * steps_per_epoch), round((self.warmup + self.ramp) * steps_per_epoch)
 
+    def weights(self, step: float, steps_per_epoch: int) -> dict[str, float]:
+        if self.regularisation == 0:
+            return {}
+        return {
+            "regularisation": linear_in_eps(self.eps(step, steps_per_epoch), self.eps_max(), self.regularisation, 0.0)
+        }
+
     def loss(self, step: Step) -> Losses:
-        return natural_loss(step) if is_exactly(step.eps, 0) else self.certified_loss(step)
+        if not is_exactly(step.eps, 0):
+            return self.certified_loss(step)
+        if not self.regularises(step):
+            return natural_loss(step)
+        out = self.bounded_output(step, kappa=1.0)
+        assert out.nominal is not None
+        natural = F.cross_entropy(out.nominal, step.labels)
+        return self.regularised(step, out, {"loss": natural, "natural_loss": natural.detach()})
 
     @abstractmethod
     def certified_loss(self, step: Step) -> Losses:
@@ -77,4 +104,27 @@ class CertifiedRecipe(Recipe):
         """The model's output on the box of the step; with a nominal stream only where something reads it."""
         lower, upper = (0.0, 1.0) if self.clip_box else (None, None)
         nominal = not is_exactly(kappa, 0) or uses_batch_statistics(step.model)
-        return step.model(linf_box(step.x, step.eps, lower, upper, nominal=nominal))
+        return self.propagated(step, linf_box(step.x, self.radius(step), lower, upper, nominal=nominal))
+
+    def propagated(self, step: Step, box: Interval) -> Interval:  # [B, K]
+        """The model's output on a box, with what `regularised` will read of it."""
+        return step.model(with_moments(box) if self.regularises(step) else box)
+
+    def regularised(self, step: Step, out: Interval, losses: Losses) -> Losses:
+        """`losses` with the regularisers of short warm-up added to the first, where this step has them."""
+        if not self.regularises(step):
+            return losses
+        tightness, balance = warmup_regularisers(out, self.tolerance)
+        loss = losses["loss"] + step.weights["regularisation"] * (tightness + balance)
+        return {**losses, "loss": loss, "tightness": tightness.detach(), "balance": balance.detach()}
+
+    def regularises(self, step: Step) -> bool:
+        return self.regularisation > 0 and not is_exactly(step.weights["regularisation"], 0)
+
+    def radius(self, step: Step) -> Scheduled:
+        """The radius of the step's box: where the regularisers compare widths, at least one that float32 resolves."""
+        if not self.regularises(step):
+            return step.eps
+        if isinstance(step.eps, Tensor):
+            return step.eps.clamp(min=SMALLEST_WIDTH)
+        return max(step.eps, SMALLEST_WIDTH)

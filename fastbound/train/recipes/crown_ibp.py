@@ -38,6 +38,7 @@ class CrownIBP(CertifiedRecipe):
         eps, eps_max = self.eps(step, steps_per_epoch), self.eps_max()
         beta = linear_in_eps(eps, eps_max, 1.0, self.beta_end)
         return {
+            **super().weights(step, steps_per_epoch),
             "kappa": linear_in_eps(eps, eps_max, self.kappa_start, self.kappa_end),
             # A share that float32 cannot tell from 0 does not pay for a backward pass.
             "beta": beta if beta >= 1e-5 else 0.0,
@@ -50,7 +51,7 @@ class CrownIBP(CertifiedRecipe):
             robust = losses.fused_cross_entropy(out, step.labels, beta)
         else:
             robust = losses.robust_cross_entropy(_blended(out, step.spec(), beta))
-        return mixed(out, step.labels, robust, kappa)
+        return self.regularised(step, out, mixed(out, step.labels, robust, kappa))
 
 
 def _blended(out: Interval, spec: Tensor, beta: Scheduled) -> Interval:  # [B, K-1]

@@ -39,14 +39,12 @@ class Expressive(AdversarialRecipe):
             # Running statistics see the clean batch, and then the adversarial one.
             with torch.no_grad():
                 step.model(step.x)
-        out = step.model(box(*self.ends(step, step.eps), nominal=point))
+        out = self.propagated(step, box(*self.ends(step, self.radius(step)), nominal=point))
+        assert out.nominal is not None  # the box carries the adversarial point
         margins = bound(out, method="ibp", spec=step.spec())
         robust, adversarial = losses.robust_cross_entropy(margins), F.cross_entropy(out.nominal, step.labels)
-        return {
-            "loss": self.combined(margins, robust, adversarial),
-            "robust_loss": robust.detach(),
-            "adversarial_loss": adversarial.detach(),
-        }
+        parts = {"robust_loss": robust.detach(), "adversarial_loss": adversarial.detach()}
+        return self.regularised(step, out, {"loss": self.combined(margins, robust, adversarial), **parts})
 
     @abstractmethod
     def combined(

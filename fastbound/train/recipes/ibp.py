@@ -29,10 +29,11 @@ class IBP(CertifiedRecipe):
         check_shares(self, "kappa_start", "kappa_end")
 
     def weights(self, step: float, steps_per_epoch: int) -> dict[str, float]:
-        return {"kappa": linear_in_step(self.progress(step, steps_per_epoch), self.kappa_start, self.kappa_end)}
+        kappa = linear_in_step(self.progress(step, steps_per_epoch), self.kappa_start, self.kappa_end)
+        return {**super().weights(step, steps_per_epoch), "kappa": kappa}
 
     def certified_loss(self, step: Step) -> Losses:
         kappa = step.weights["kappa"]
         out = self.bounded_output(step, kappa)
         robust = losses.robust_cross_entropy(bound(out, method="ibp", spec=step.spec()))
-        return mixed(out, step.labels, robust, kappa)
+        return self.regularised(step, out, mixed(out, step.labels, robust, kappa))

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import nn
+
 from fastbound.bounds import METHODS as CERTIFICATION_METHODS
 from fastbound.train.recipes.checks import check_kinds, check_length, check_positive
 from fastbound.train.recipes.step import Losses, Step
@@ -61,6 +63,11 @@ class Recipe(ABC):
     @abstractmethod
     def loss(self, step: Step) -> Losses:
         """The losses of one step: "loss" is minimised, the others are recorded."""
+
+    def check_network(self, model: nn.Module) -> None:
+        """Warns of a network with which the method loses what it is for, or raises ValueError for one it cannot
+        train."""
+        return
 
     def eps(self, step: float, steps_per_epoch: int) -> float:
         """The training radius at this step."""

@@ -45,12 +45,14 @@ class SABR(AdversarialRecipe):
         return l1_of_parameters(model)
 
     def certified_loss(self, step: Step) -> Losses:
-        lower, upper = small_box(self.attacked(step), *self.ends(step, step.eps), self.box_ratio * step.eps)
+        eps = self.radius(step)
+        lower, upper = small_box(self.attacked(step), *self.ends(step, eps), self.box_ratio * eps)
         small = box(lower, upper, nominal=step.x if uses_batch_statistics(step.model) else None)
         if self.relu_shrink > 0:
             small = ShrunkInterval(small, self.relu_shrink)
-        robust = losses.robust_cross_entropy(bound(step.model(small), method="ibp", spec=step.spec()))
-        return {"loss": robust, "robust_loss": robust.detach()}
+        out = self.propagated(step, small)
+        robust = losses.robust_cross_entropy(bound(out, method="ibp", spec=step.spec()))
+        return self.regularised(step, out, {"loss": robust, "robust_loss": robust.detach()})
 
 
 def small_box(
