@@ -26,6 +26,7 @@ from fastbound.certify.modes import training_precision
 from fastbound.domains.box import linf_box
 from fastbound.domains.interval import Interval
 from fastbound.spec import margin_spec
+from fastbound.train.regularisers import warmup_regularisers, with_moments
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Network:
 NETWORKS = {
     "mlp": Network("mlp", (1, 28, 28), 128),
     "dm-small": Network("dm-small", (1, 28, 28), 128),
+    "dm-small-norm": Network("dm-small", (1, 28, 28), 128, {"norm": True}),
     "cnn7-width16": Network("cnn7", (3, 32, 32), 32, {"width": 16}),
     "cnn7-width64": Network("cnn7", (3, 32, 32), 16, {"width": 64}),
 }
@@ -73,6 +75,15 @@ def ibp_step(model: nn.Module, x: Tensor, labels: Tensor) -> None:
     _bounded_step(model, x, labels, lambda out, y: _robust(out, y, "ibp"))
 
 
+def short_warmup_step(model: nn.Module, x: Tensor, labels: Tensor) -> None:
+    """As `ibp_step`, with the regularisers of short warm-up."""
+    model.zero_grad(set_to_none=True)
+    out = model(with_moments(linf_box(x, EPS, 0.0, 1.0)))
+    tightness, balance = warmup_regularisers(out)
+    bounded = 0.5 * F.cross_entropy(out.nominal, labels) + 0.5 * _robust(out, labels, "ibp")
+    (bounded + 0.25 * (tightness + balance)).backward()
+
+
 def crown_ibp_step(model: nn.Module, x: Tensor, labels: Tensor) -> None:
     """As `ibp_step` with one backward pass of K - 1 rows for the margins."""
     _bounded_step(model, x, labels, lambda out, y: _robust(out, y, "crown-ibp"))
@@ -90,6 +101,7 @@ def _robust(out: Interval, labels: Tensor, method: str) -> Tensor:
 STEPS: dict[str, Callable[[nn.Module, Tensor, Tensor], None]] = {
     "natural": natural_step,
     "ibp": ibp_step,
+    "short-warmup": short_warmup_step,
     "crown-ibp": crown_ibp_step,
     "crown-ibp-fused": fused_step,
 }
