@@ -29,8 +29,9 @@ def crown_conv2d_fwd(
         out = fold_convolution(rows.flatten(0, 1), weight, size, stride, padding, dilation)
         return out.unflatten(0, rows.shape[:2]), constant
     grad = as_channels_last(rows.flatten(0, 1))
-    # The shape alone of the input matters for its gradient.
-    like = rows.new_empty(1).expand(grad.shape[0], weight.shape[1] * groups, *size)
+    # Only the shape and the memory order of the input matter for its gradient; its values are never read.
+    shape = (grad.shape[0], weight.shape[1] * groups, *size)
+    like = torch.empty(shape, dtype=rows.dtype, memory_format=torch.channels_last)
     geometry = (stride, padding, dilation, False, [0, 0], groups)
     out, _, _ = torch.ops.aten.convolution_backward(grad, like, weight, None, *geometry, (True, False, False))
     return as_channels_last(out).unflatten(0, rows.shape[:2]), constant

@@ -10,6 +10,9 @@ from fastbound.native import DTYPE_CODES, pointer
 
 Pair = tuple[int, int]
 
+# Numbers in the columns of one product of `fold_convolution`: they are added up while a cache still holds them.
+_COLUMNS = 2**19
+
 
 def supported(values: Tensor, *others: Tensor | None) -> bool:
     """Whether the passes serve such tensors: where `crown_concretize` is native too; they know no gradient."""
@@ -80,12 +83,21 @@ def fold_convolution(
     """
     outputs, channels, kernel_height, kernel_width = weight.shape
     pixels = _innermost(maps).movedim(1, -1)
-    columns = pixels.reshape(-1, outputs) @ weight.permute(0, 2, 3, 1).reshape(outputs, -1)
+    matrix = weight.permute(0, 2, 3, 1).reshape(outputs, -1)
     out = maps.new_empty(maps.shape[0], *size, channels)
     count, _, height, width = maps.shape
     geometry = ((height, width), (kernel_height, kernel_width), channels, size, stride, padding, dilation)
-    threads = torch.get_num_threads()
-    _C.crown_windows_fold(DTYPE_CODES[maps.dtype], columns.data_ptr(), out.data_ptr(), count, *geometry, threads)
+    together = max(1, _COLUMNS // max(height * width * matrix.shape[1], 1))
+    for part, target in zip(pixels.split(together), out.split(together)):
+        columns = part.reshape(-1, outputs) @ matrix
+        _C.crown_windows_fold(
+            DTYPE_CODES[maps.dtype],
+            columns.data_ptr(),
+            target.data_ptr(),
+            part.shape[0],
+            *geometry,
+            torch.get_num_threads(),
+        )
     return out.movedim(-1, 1)
 
 
