@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -80,27 +82,52 @@ def fused_cross_entropy(out: Interval, labels: Tensor, beta: float | Tensor) -> 
     # The label's own difference is 0, so that the largest of all is at least 0.
     found = margins(out, labels)
     low, high = -found.upper, -found.lower
+    # The label's own difference is 0, so that the largest of all is at least 0. The shift cancels in value, and so has
+    # no gradient.
     shift = high.detach().amax(1, keepdim=True).clamp(min=0)
-    # The label's own term; the shift cancels in value, and so has no gradient.
-    own = (-shift).exp()
-    at_high = (high - shift).exp()
-    total = at_high.sum(1, keepdim=True) + own
-    if isinstance(beta, Tensor) or beta > 0:
-        chords = _chord_sum(out, labels, low, high, at_high, shift) + own
-        # It bounds the sum from below, also where rounding has eaten the rest.
-        total = beta * torch.maximum(chords, own.clamp(min=torch.finfo(own.dtype).tiny)) + (1 - beta) * total
-    return (total.log() + shift).mean()
+    own = (-shift).exp().clamp(min=torch.finfo(shift.dtype).tiny)
+    if not isinstance(beta, Tensor) and beta == 0:
+        total = (high - shift).exp().sum(1, keepdim=True)
+    else:
+        slope, offset, total = _Chords.apply(low, high, shift)
+        # The coefficient of z_k is its slope, that of z_y minus their sum; bounded from above as its negative from
+        # below. A sum of exp is at least 0, also where rounding has eaten its bound.
+        row = torch.cat((slope.sum(1, keepdim=True), -slope), 1).gather(1, _places(labels, out.shape[1]))
+        crown = offset - bound(out, method="crown-ibp", spec=row.unsqueeze(1)).lower
+        total = beta * crown.clamp(min=0) + (1 - beta) * total
+    return ((total + own).log() + shift).mean()
 
 
-def _chord_sum(
-    out: Interval, labels: Tensor, low: Tensor, high: Tensor, at_high: Tensor, shift: Tensor
-) -> Tensor:  # [B, 1]
-    """An upper bound of ``sum_k exp(z_k - z_y - shift)`` over the differences in [low, high], each [B, K - 1]."""
-    width, at_low = high - low, (low - shift).exp()
-    slope = torch.where(width > 0, (at_high - at_low) / torch.where(width > 0, width, 1.0), at_high)
-    offset = torch.maximum(torch.addcmul(at_low, slope, low, value=-1), torch.addcmul(at_high, slope, high, value=-1))
-    # The coefficient of z_k is its slope, that of z_y minus their sum; bounded from above as its negative from below.
-    classes = torch.arange(out.shape[1], device=labels.device)
-    place = (classes + (classes < labels.unsqueeze(1))).masked_fill(classes == labels.unsqueeze(1), 0)
-    row = torch.cat((slope.sum(1, keepdim=True), -slope), 1).gather(1, place)
-    return offset.sum(1, keepdim=True) - bound(out, method="crown-ibp", spec=row.unsqueeze(1)).lower
+def _places(labels: Tensor, classes: int) -> Tensor:  # [B] -> [B, K]
+    """Where each class stands in a row that begins with the label and goes on with the others in increasing order."""
+    order = torch.arange(classes, device=labels.device)
+    return (order + (order < labels.unsqueeze(1))).masked_fill(order == labels.unsqueeze(1), 0)
+
+
+class _Chords(torch.autograd.Function):
+    """Chords of ``exp(z - shift)`` on [low, high], each [B, K - 1]: their slopes, and the sums [B, 1] of their offsets
+    and of ``exp(high - shift)``.
+
+    Written with its gradient: autograd's takes as long as a small layer, and cancels where chords are narrow.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, low: Tensor, high: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        at_low, at_high, width = (low - shift).exp(), (high - shift).exp(), high - low
+        slope = torch.where(width > 0, (at_high - at_low) / width, at_high)
+        ctx.save_for_backward(low, width, at_low, at_high, slope)
+        # Raised to hold at both ends however the slope was rounded.
+        ends = torch.addcmul(at_low, slope, low, value=-1), torch.addcmul(at_high, slope, high, value=-1)
+        return slope, torch.maximum(*ends).sum(1, keepdim=True), at_high.sum(1, keepdim=True)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, d_slope: Tensor, d_offset: Tensor, d_total: Tensor) -> tuple[Tensor, Tensor, None]:
+        low, width, at_low, at_high, slope = ctx.saved_tensors
+        # Where the differences cancel, their series in the width.
+        narrow = width < torch.finfo(width.dtype).eps ** (1 / 3)
+        by_high = torch.where(narrow, at_high * (0.5 - width / 6), (at_high - slope) / width)
+        by_low = torch.where(narrow, at_high * (0.5 - width / 3), (slope - at_low) / width)
+        through_slope = torch.addcmul(d_slope, d_offset, low, value=-1)
+        d_low = torch.addcmul(through_slope * by_low, d_offset, at_low - slope)
+        return d_low, torch.addcmul(through_slope * by_high, d_total, at_high), None

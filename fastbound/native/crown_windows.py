@@ -85,7 +85,7 @@ def fold_convolution(
     pixels = _innermost(maps).movedim(1, -1)
     matrix = weight.permute(0, 2, 3, 1).reshape(outputs, -1)
     out = maps.new_empty(maps.shape[0], *size, channels)
-    count, _, height, width = maps.shape
+    height, width = maps.shape[2:]
     geometry = ((height, width), (kernel_height, kernel_width), channels, size, stride, padding, dilation)
     together = max(1, _COLUMNS // max(height * width * matrix.shape[1], 1))
     for part, target in zip(pixels.split(together), out.split(together)):
