@@ -330,4 +330,52 @@ def signed_weight_grad(dtype: int, grad: int, grad_abs: int, weight: int, n: int
 def signed_weight_grad_cuda(
     dtype: int, grad: int, grad_abs: int, weight: int, n: int, stream: int, device: int
 ) -> None: ...
+def singleprop_norm_relu_fwd(
+    dtype: int,
+    nominal: int,
+    radius: int,
+    scale: int,
+    shift: int,
+    out_nominal: int,
+    out_radius: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    activation: int,
+    threads: int,
+) -> None: ...
+def singleprop_norm_relu_bwd_sums(
+    dtype: int,
+    grad_nominal: int,
+    grad_radius: int,
+    nominal: int,
+    radius: int,
+    scale: int,
+    shift: int,
+    sum_scale: int,
+    sum_shift: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    activation: int,
+    threads: int,
+) -> None: ...
+def singleprop_norm_relu_bwd(
+    dtype: int,
+    grad_nominal: int,
+    grad_radius: int,
+    nominal: int,
+    radius: int,
+    scale: int,
+    shift: int,
+    nominal_mul: int,
+    nominal_add: int,
+    out_grad_nominal: int,
+    out_grad_radius: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    activation: int,
+    threads: int,
+) -> None: ...
 def swap_axes(dtype: int, x: int, out: int, outer: int, rows: int, columns: int, threads: int) -> None: ...

@@ -6,7 +6,7 @@ from fastbound import losses, nn
 from fastbound.backends import show_config, use_backend
 from fastbound.bounds import bound
 from fastbound.certify import certify
-from fastbound.domains import Interval, Zonotope, box, linf_box, rule, zonotope
+from fastbound.domains import Interval, SingleProp, Zonotope, box, linf_box, rule, singleprop, zonotope
 from fastbound.errors import BackendError, MissingRuleError, TapeError
 from fastbound.memory import keep_freed_memory
 from fastbound.nn import convert
@@ -19,6 +19,7 @@ __all__ = [
     "BackendError",
     "Interval",
     "MissingRuleError",
+    "SingleProp",
     "TapeError",
     "Zonotope",
     "bound",
@@ -33,6 +34,7 @@ __all__ = [
     "nn",
     "rule",
     "show_config",
+    "singleprop",
     "use_backend",
     "zonotope",
 ]

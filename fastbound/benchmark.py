@@ -25,6 +25,7 @@ from fastbound.bounds import bound
 from fastbound.certify.modes import training_precision
 from fastbound.domains.box import linf_box
 from fastbound.domains.interval import Interval
+from fastbound.domains.singleprop import singleprop
 from fastbound.spec import margin_spec
 from fastbound.train.regularisers import warmup_regularisers, with_moments
 
@@ -94,6 +95,13 @@ def fused_step(model: nn.Module, x: Tensor, labels: Tensor) -> None:
     _bounded_step(model, x, labels, lambda out, y: losses.fused_cross_entropy(out, y, 0.5))
 
 
+def singleprop_step(model: nn.Module, x: Tensor, labels: Tensor) -> None:
+    """Clean activations and one radius, cross-entropy on both."""
+    model.zero_grad(set_to_none=True)
+    out = model(singleprop(x, EPS))
+    (0.5 * F.cross_entropy(out.nominal, labels) + 0.5 * losses.singleprop_cross_entropy(out, labels)).backward()
+
+
 def _robust(out: Interval, labels: Tensor, method: str) -> Tensor:
     return losses.robust_cross_entropy(bound(out, method=method, spec=margin_spec(labels, out.shape[1])))
 
@@ -102,6 +110,7 @@ STEPS: dict[str, Callable[[nn.Module, Tensor, Tensor], None]] = {
     "natural": natural_step,
     "ibp": ibp_step,
     "short-warmup": short_warmup_step,
+    "singleprop": singleprop_step,
     "crown-ibp": crown_ibp_step,
     "crown-ibp-fused": fused_step,
 }

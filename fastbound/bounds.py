@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fastbound import crown
 from fastbound.domains.interval import Interval
 from fastbound.domains.lazy import Bounds
+from fastbound.domains.singleprop import NOT_A_BOUND, SingleProp
 from fastbound.domains.streams import Streams, require_tape
 from fastbound.domains.tape import NO_TAPE, Linear, Node, Source, Tape, topological
 from fastbound.ops import interval_margin
@@ -48,8 +49,9 @@ def bound(
 
     Soundness: rounded to nearest.
     """
-    if method not in METHODS:
-        raise ValueError(f"method: wanted one of {', '.join(METHODS)}, got {method!r}.")
+    check_method("method", method)
+    if isinstance(model, SingleProp) or isinstance(box, SingleProp):
+        raise TypeError(f"bound: {NOT_A_BOUND}.")
     out = _output(model, box, keeps_tape=method != "ibp" or torch.is_grad_enabled())
     if spec is not None:
         check_spec(spec, out.shape)
@@ -67,6 +69,14 @@ def bound(
     if isinstance(out, Interval):
         return out
     return _bounds(out, out.shape, lambda node: (node.center, node.radius), lambda x: x)
+
+
+def check_method(name: str, method: str) -> None:
+    """Raise ValueError unless the argument ``name`` is a method of bounding."""
+    if method == "singleprop":
+        raise ValueError(f"{name}: {NOT_A_BOUND}.")
+    if method not in METHODS:
+        raise ValueError(f"{name}: wanted one of {', '.join(METHODS)}, got {method!r}.")
 
 
 def _output(model: Any, box: Streams | None, keeps_tape: bool) -> Streams:

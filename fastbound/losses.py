@@ -10,6 +10,7 @@ from torch import Tensor
 from fastbound.bounds import bound, margins
 from fastbound.domains.checks import require
 from fastbound.domains.interval import Interval
+from fastbound.domains.singleprop import SingleProp
 from fastbound.spec import check_labels
 
 
@@ -44,6 +45,37 @@ def margin_cross_entropy(margins: Tensor) -> Tensor:  # [B, K - 1]
     Soundness: of margins that are lower bounds an upper bound on the mean worst-case cross-entropy, rounded to nearest.
     """
     return torch.logsumexp(torch.nn.functional.pad(-margins, (1, 0)), 1).mean()
+
+
+def singleprop_cross_entropy(out: SingleProp, labels: Tensor) -> Tensor:  # labels [B]
+    """Cross-entropy of z_y - v_y against z_j + v_j, j != y: every logit moved by its radius to its worse side.
+
+    The logits' own radii are taken, without elision of the last layer. Training mixes it with the clean loss,
+    ``kappa * F.cross_entropy(out.nominal, labels) + (1 - kappa) * singleprop_cross_entropy(out, labels)``.
+
+    Args:
+        out: logits [B, K] as a `SingleProp`.
+        labels: [B], integers in [0, K).
+
+    Returns:
+        Scalar tensor.
+
+    Raises:
+        TypeError: not a SingleProp. ValueError: not [B, K], labels of another length or out of range.
+
+    Soundness: none; it is no bound on the worst-case cross-entropy.
+    Source: Boopathy et al., 2021, arXiv 2102.01208.
+    """
+    if not isinstance(out, SingleProp):
+        raise TypeError(f"out: wanted the SingleProp that the model returned, got {type(out).__name__}.")
+    if out.dim() != 2:
+        raise ValueError(f"out: wanted logits [B, K], got {tuple(out.shape)}.")
+    labels = check_labels(labels, out.shape[1]).to(out.device)
+    if len(labels) != out.shape[0]:
+        raise ValueError(f"labels: wanted {out.shape[0]} of them, one for each row of out, got {len(labels)}.")
+    nominal, radius = out.nominal, out.radius
+    own = torch.nn.functional.one_hot(labels, out.shape[1]).bool()
+    return torch.nn.functional.cross_entropy(torch.where(own, nominal - radius, nominal + radius), labels)
 
 
 def fused_cross_entropy(out: Interval, labels: Tensor, beta: float | Tensor) -> Tensor:  # labels [B]

@@ -130,7 +130,7 @@ def test_a_soundness_failure_ends_with_its_own_code(trained, monkeypatch, capsys
         (["--set", "milestones=3"], "milestones: wanted tuple[float, ...], got 3"),
         (["--set", 'milestones=["a"]'], "milestones: wanted epochs in increasing order"),
         (["--set", "eps_factor=[1]"], "eps_factor: wanted float, got [1]"),
-        (["--set", "certify_with=magic"], "certify_with: wanted ibp, crown-ibp, crown"),
+        (["--set", "certify_with=magic"], "certify_with: wanted one of ibp, crown-ibp, crown"),
         (["--model-option", "hidden=5"], "mlp cannot be built with the options {'hidden': 5}"),
         (["--model", "cnn7", "--model-option", "width=-1"], "cnn7 cannot be built with the options"),
         (["--resume"], "no such run folder"),
@@ -145,7 +145,8 @@ def test_bad_options_are_one_line_and_write_nothing(tmp_path, capsys, arguments,
 
 def test_bad_certify_options(trained, tmp_path, capsys):
     for arguments, message in [
-        (["--method", "magic"], "known: ibp, crown-ibp, crown"),
+        (["--method", "magic"], "method: wanted one of ibp, crown-ibp, crown"),
+        (["--method", "singleprop"], "certify with IBP"),
         (["--eps", "-1"], "eps: wanted"),
         (["--sweep", ","], "sweep: wanted"),
         (["--limit", "0"], "limit: wanted"),

@@ -16,8 +16,15 @@ from fastbound import _C
 ROOT = Path(__file__).resolve().parent.parent
 # Native passes that serve several operators, and so have no reference or op of their own.
 HELPERS = {"crown_windows", "signed_weight_grad", "swap_axes"}
-# No CUDA code: torch's own copy runs at memory speed on a GPU; for the crown ones it is still to be written.
-CPU_ALONE = {"swap_axes", "crown_concretize", "crown_relu", "crown_windows", "interval_norm_relu_moments"}
+# No CUDA code: torch's own copy runs at memory speed on a GPU; the others are still to be written.
+CPU_ALONE = {
+    "swap_axes",
+    "crown_concretize",
+    "crown_relu",
+    "crown_windows",
+    "interval_norm_relu_moments",
+    "singleprop_norm_relu",
+}
 # Files of ops/ and native/ that serve several operators.
 SHARED = {"layout"}
 

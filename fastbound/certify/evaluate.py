@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from fastbound.bounds import bound
+from fastbound.bounds import METHODS as METHODS
+from fastbound.bounds import bound, check_method
 from fastbound.certify.modes import evaluation_mode, ieee_float32, refuse_batch_statistics
 from fastbound.certify.pgd import Attack, pgd_attack
 from fastbound.certify.report import Report, joined
@@ -17,7 +18,6 @@ from fastbound.domains.box import linf_box
 from fastbound.spec import margin_spec
 
 DEFAULT_ATTACK = Attack()
-METHODS = ("ibp", "crown-ibp", "crown")
 
 
 def certify(
@@ -59,8 +59,7 @@ def certify(
     Soundness: the bounds of `method`, rounded to nearest (no outward rounding).
     """
     eps = _checked_eps(eps)
-    if method not in METHODS:
-        raise ValueError(f"method: there is no certification method {method!r}; known: {', '.join(METHODS)}.")
+    check_method("method", method)
     if limit is not None and limit < 1:
         raise ValueError(f"limit: wanted at least 1 sample, got {limit}.")
     refuse_batch_statistics(model)

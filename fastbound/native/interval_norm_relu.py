@@ -136,6 +136,7 @@ def backward(
 def affine(
     mean: Tensor | None, var: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor | None, Tensor | None]:  # [C], [C]
+    """The affine map of a BatchNorm as scale and shift; None twice where there is none."""
     if mean is None or var is None:
         return None, None
     scale = torch.rsqrt(var + eps)

@@ -1,4 +1,4 @@
-"""Drop-in layers: torch.nn's own for tensors; for an `Interval` they call its rules without dispatch."""
+"""Drop-in layers: torch.nn's own for tensors; for an abstract value they call its rules without dispatch."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn import functional as F
 
 from fastbound.domains.interval import Interval
 from fastbound.domains.interval_rules.activations import relu
-from fastbound.domains.linear_rules.affine import batch_norm, conv2d, linear
+from fastbound.domains.linear_rules.affine import conv2d, linear
+from fastbound.domains.rules import find_rule
+from fastbound.domains.streams import Streams
 
 
 class Linear(nn.Linear):
     """`torch.nn.Linear`."""
 
     def forward(self, input: Any) -> Any:
-        if isinstance(input, Interval):
+        if isinstance(input, Streams):
             return linear(input, self.weight, self.bias)
         return super().forward(input)
 
@@ -26,7 +29,7 @@ class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d`."""
 
     def forward(self, input: Any) -> Any:
-        if isinstance(input, Interval) and self.padding_mode == "zeros":
+        if isinstance(input, Streams) and self.padding_mode == "zeros":
             return conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         return super().forward(input)
 
@@ -41,22 +44,22 @@ class ReLU(nn.ReLU):
 
 
 class BatchNorm1d(nn.BatchNorm1d):
-    """`torch.nn.BatchNorm1d`; on an Interval it waits for the ReLU behind it and shares its pass."""
+    """`torch.nn.BatchNorm1d`; on an abstract value it waits for the ReLU behind it and shares its pass."""
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d`; on an Interval it waits for the ReLU behind it and shares its pass."""
+    """`torch.nn.BatchNorm2d`; on an abstract value it waits for the ReLU behind it and shares its pass."""
 
 
 class BatchNorm3d(nn.BatchNorm3d):
-    """`torch.nn.BatchNorm3d`; on an Interval it waits for the ReLU behind it and shares its pass."""
+    """`torch.nn.BatchNorm3d`; on an abstract value it waits for the ReLU behind it and shares its pass."""
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):
-    """`torch.nn.SyncBatchNorm`; on an Interval the statistics are those of the nominal streams of all processes."""
+    """`torch.nn.SyncBatchNorm`; on an abstract value, with the statistics of all processes' nominal streams."""
 
     def forward(self, input: Any) -> Any:
-        if not isinstance(input, Interval) or not (self.training or self.running_mean is None):
+        if not isinstance(input, Streams) or not (self.training or self.running_mean is None):
             return super().forward(input)
         nominal = input.nominal
         if nominal is None:
@@ -75,6 +78,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         shift = -mean * scale if self.bias is None else self.bias - mean * scale
         # The gradient passes through the statistics as through an affine map.
         zeros = torch.zeros_like(mean.detach())
+        batch_norm = find_rule(type(input), F.batch_norm)
         return batch_norm(input, zeros, torch.ones_like(zeros), scale, shift, training=False, eps=0.0)
 
     def _over_processes(self, x: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from fastbound.ops.interval_norm_relu import (
     interval_norm_relu_with_box,
 )
 from fastbound.ops.interval_norm_relu_moments import interval_norm_relu_moments, interval_norm_relu_moments_with_box
+from fastbound.ops.singleprop_norm_relu import singleprop_norm_relu
 
 __all__ = [
     "crown_concretize",
@@ -27,4 +28,5 @@ __all__ = [
     "interval_norm_relu_moments_with_box",
     "interval_norm_relu_statistics",
     "interval_norm_relu_with_box",
+    "singleprop_norm_relu",
 ]

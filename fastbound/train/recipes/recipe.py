@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from fastbound.bounds import METHODS as CERTIFICATION_METHODS
+from fastbound.bounds import check_method
 from fastbound.train.recipes.checks import check_kinds, check_length, check_positive
 from fastbound.train.recipes.step import Losses, Step
 from fastbound.train.schedules import milestone_lr
@@ -44,8 +44,7 @@ class Recipe(ABC):
 
     def __post_init__(self) -> None:
         check_kinds(self)
-        if self.certify_with not in CERTIFICATION_METHODS:
-            raise ValueError(f"certify_with: wanted {', '.join(CERTIFICATION_METHODS)}, got {self.certify_with!r}.")
+        check_method("certify_with", self.certify_with)
         check_positive(self, "epochs", "batch_size", "lr")
         if not 0 < self.lr_decay <= 1:
             raise ValueError(f"lr_decay: wanted a factor in (0, 1], got {self.lr_decay}.")

@@ -1,0 +1,106 @@
+// Host side: checks, dtype and device. No arithmetic.
+#include <vector>
+
+#include "cpu/singleprop_norm_relu_cpu.h"
+#include "host.h"
+#include "isa.h"
+
+namespace fastbound {
+
+FASTBOUND_DECLARE_CPU(SinglePropNormRelu, singleprop_norm_relu)
+
+namespace {
+
+using std::int64_t;
+
+// True where there is something to do.
+bool check(int64_t outer, int64_t channels, int64_t inner, int activation) {
+  require_size(outer, "outer");
+  require_size(channels, "channels");
+  require_size(inner, "inner");
+  require(activation >= 0 && activation <= 2, "activation must be 0 (none), 1 (zero) or 2 (fast-lin)");
+  return outer > 0 && channels > 0 && inner > 0;
+}
+
+void check_maps(Address grad_nominal, Address grad_radius, Address nominal, Address radius) {
+  require_pointer(grad_nominal, "grad_nominal");
+  require_pointer(grad_radius, "grad_radius");
+  require_pointer(nominal, "nominal");
+  require_pointer(radius, "radius");
+}
+
+void singleprop_norm_relu_fwd(int dtype, Address nominal, Address radius, Address scale, Address shift,
+                              Address out_nominal, Address out_radius, int64_t outer, int64_t channels, int64_t inner,
+                              int activation, int threads) {
+  require_threads(threads);
+  if (!check(outer, channels, inner, activation)) return;
+  require_pointer(nominal, "nominal");
+  require_pointer(radius, "radius");
+  require_pointer(out_nominal, "out_nominal");
+  require_pointer(out_radius, "out_radius");
+  require((scale == 0) == (shift == 0), "scale and shift must be given together");
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    singleprop_norm_relu<T>().forward(in<T>(nominal), in<T>(radius), in<T>(scale), in<T>(shift), out<T>(out_nominal),
+                                      out<T>(out_radius), outer, channels, inner, activation, threads);
+  });
+}
+
+void singleprop_norm_relu_bwd_sums(int dtype, Address grad_nominal, Address grad_radius, Address nominal,
+                                   Address radius, Address scale, Address shift, Address sum_scale, Address sum_shift,
+                                   int64_t outer, int64_t channels, int64_t inner, int activation, int threads) {
+  require_threads(threads);
+  const bool maps = check(outer, channels, inner, activation);
+  if (channels == 0) return;
+  require_pointer(scale, "scale");
+  require_pointer(shift, "shift");
+  require_pointer(sum_scale, "sum_scale");
+  require_pointer(sum_shift, "sum_shift");
+  if (maps) check_maps(grad_nominal, grad_radius, nominal, radius);
+  std::vector<double> scratch(2 * channels * threads);
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    singleprop_norm_relu<T>().backward_sums(in<T>(grad_nominal), in<T>(grad_radius), in<T>(nominal), in<T>(radius),
+                                            in<T>(scale), in<T>(shift), out<T>(sum_scale), out<T>(sum_shift),
+                                            scratch.data(), outer, channels, inner, activation, threads);
+  });
+}
+
+void singleprop_norm_relu_bwd(int dtype, Address grad_nominal, Address grad_radius, Address nominal, Address radius,
+                              Address scale, Address shift, Address nominal_mul, Address nominal_add,
+                              Address out_grad_nominal, Address out_grad_radius, int64_t outer, int64_t channels,
+                              int64_t inner, int activation, int threads) {
+  require_threads(threads);
+  if (!check(outer, channels, inner, activation)) return;
+  check_maps(grad_nominal, grad_radius, nominal, radius);
+  require_pointer(out_grad_nominal, "out_grad_nominal");
+  require_pointer(out_grad_radius, "out_grad_radius");
+  require((scale == 0) == (shift == 0), "scale and shift must be given together");
+  require((nominal_mul == 0) == (nominal_add == 0), "nominal_mul and nominal_add must be given together");
+  require(nominal_mul == 0 || scale != 0, "nominal_mul needs scale");
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    singleprop_norm_relu<T>().backward(in<T>(grad_nominal), in<T>(grad_radius), in<T>(nominal), in<T>(radius),
+                                       in<T>(scale), in<T>(shift), in<T>(nominal_mul), in<T>(nominal_add),
+                                       out<T>(out_grad_nominal), out<T>(out_grad_radius), outer, channels, inner,
+                                       activation, threads);
+  });
+}
+
+}  // namespace
+
+void bind_singleprop_norm_relu(pybind11::module_& m) {
+  using pybind11::arg;
+  m.def("singleprop_norm_relu_fwd", singleprop_norm_relu_fwd, arg("dtype"), arg("nominal"), arg("radius"), arg("scale"),
+        arg("shift"), arg("out_nominal"), arg("out_radius"), arg("outer"), arg("channels"), arg("inner"),
+        arg("activation"), arg("threads"), NoGil());
+  m.def("singleprop_norm_relu_bwd_sums", singleprop_norm_relu_bwd_sums, arg("dtype"), arg("grad_nominal"),
+        arg("grad_radius"), arg("nominal"), arg("radius"), arg("scale"), arg("shift"), arg("sum_scale"),
+        arg("sum_shift"), arg("outer"), arg("channels"), arg("inner"), arg("activation"), arg("threads"), NoGil());
+  m.def("singleprop_norm_relu_bwd", singleprop_norm_relu_bwd, arg("dtype"), arg("grad_nominal"), arg("grad_radius"),
+        arg("nominal"), arg("radius"), arg("scale"), arg("shift"), arg("nominal_mul"), arg("nominal_add"),
+        arg("out_grad_nominal"), arg("out_grad_radius"), arg("outer"), arg("channels"), arg("inner"), arg("activation"),
+        arg("threads"), NoGil());
+}
+
+}  // namespace fastbound
