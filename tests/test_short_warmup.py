@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import fastbound as fb
-from fastbound import models
-from fastbound.train import recipes, train
+from fastbound import data, models
+from fastbound.train import recipes, settings, train
+from fastbound.train.configs import find_config
 from fastbound.train.recipes import IBP, MTLIBP, SABR, CrownIBP, ShortWarmup, Step
 from fastbound.train.regularisers import warmup_regularisers, with_moments
 
@@ -129,3 +130,24 @@ def test_a_run(tmp_path):
     assert report["verified_error"] < 0.5
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert "tightness" in lines[0] and "tightness" not in lines[-1]
+
+
+def test_published_schedules():
+    """Epochs counted from 1: "start 2, length 80" is one epoch at radius 0 and a ramp of 80."""
+    cifar = find_config("short-warmup-cifar10-cnn7-8-255").recipe
+    assert [cifar.eps(epoch * STEPS, STEPS) for epoch in (1, 81)] == [0, 8 / 255] and cifar.eps(11, STEPS) > 0
+    assert cifar.eps(805, STEPS) < 8 / 255
+    mnist = find_config("short-warmup-mnist-cnn7-0.3")
+    assert (mnist.eps, mnist.recipe.eps(1, STEPS) > 0, mnist.recipe.eps(200, STEPS)) == (0.3, True, 0.4)
+    assert [cifar.lr_at(epoch * STEPS, STEPS) for epoch in (0, 120, 140)] == pytest.approx([5e-4, 1e-4, 2e-5])
+
+
+def test_the_network_of_a_configuration_brings_its_options(tmp_path):
+    images = data.Images(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    tiny = data.DataSet("tiny-imagenet", images, images, num_classes=200)
+    named = {"config": "short-warmup-tiny-imagenet-cnn7-1-255"}
+    assert settings.resolve(named, {}, tiny).model_options == {"last_stride": 2}
+    wider = settings.resolve({**named, "model_options": {"width": 8}}, {}, tiny)
+    assert wider.model_options == {"last_stride": 2, "width": 8}
+    assert settings.resolve({**named, "model": "wide-resnet"}, {}, tiny).model_options == {}
+    assert settings.resolve(named, {}, tiny).recipe.regularisation == 0.2

@@ -130,10 +130,12 @@ def resolve(given: Mapping[str, object], overrides: Mapping[str, object], data: 
     if recipe.method != "natural" and eps == 0:
         raise ValueError("eps: certified training needs a radius greater than 0; --method natural trains without one.")
     named = config.model if config else models.default_network(data.input_shape)
+    model = str(given.get("model", named))
+    options = dict(config.model_options) if config and model == config.model else {}
     return Settings(
         dataset=data.name,
-        model=str(given.get("model", named)),
-        model_options=dict(given.get("model_options", {})),  # type: ignore[call-overload]
+        model=model,
+        model_options=options | dict(given.get("model_options", {})),  # type: ignore[call-overload]
         eps=eps,
         recipe=recipes.resolve(recipe, eps, overrides),
         config=None if config is None else str(given["config"]),

@@ -3,10 +3,10 @@
 One file a family of methods, and the one place that lists them: `CONFIGS`.
 """
 
-from fastbound.train.configs import crown_ibp, ibp
+from fastbound.train.configs import crown_ibp, ibp, short_warmup
 from fastbound.train.configs.config import Config as Config
 
-CONFIGS: dict[str, Config] = {**crown_ibp.CONFIGS, **ibp.CONFIGS}
+CONFIGS: dict[str, Config] = {**crown_ibp.CONFIGS, **ibp.CONFIGS, **short_warmup.CONFIGS}
 
 
 def find_config(name: str) -> Config:
