@@ -14,11 +14,11 @@ from fastbound.domains.lazy import Bounds
 from fastbound.domains.singleprop import NOT_A_BOUND, SingleProp
 from fastbound.domains.streams import Streams, require_tape
 from fastbound.domains.tape import NO_TAPE, Linear, Node, Source, Tape, topological
+from fastbound.domains.zonotope import zonotope
+from fastbound.methods import METHODS, check_method
 from fastbound.ops import interval_margin
 from fastbound.reference.interval_margin import other_classes
 from fastbound.spec import check_spec, margin_labels
-
-METHODS = ("ibp", "crown-ibp", "crown")
 
 
 def bound(
@@ -35,9 +35,11 @@ def bound(
         box: input box from `linf_box` or `box`, or a `zonotope`, which takes method ``"ibp"``: its error terms go
             through the specification, its remainder through the merged layer.
         method: ``"ibp"`` (intervals), ``"crown-ibp"`` (one backward pass over interval relaxations, not intersected
-            with them) or ``"crown"`` (backward bounds for every layer, intersected with IBP).
+            with them) or ``"crown"`` (backward bounds for every layer, intersected with IBP); or the name of a
+            relaxation: a zonotope's, such as ``"deepz"``, or a pair of lines, such as ``"crown-0-c"``. See
+            `fastbound.methods` and docs/methods/relaxations.md.
         spec: [B, S, K], merged into a last linear layer; None for the outputs themselves.
-        options: of the backward methods, see `fastbound.crown`.
+        options: of the backward methods, see `fastbound.crown`, or of `zonotope`.
 
     Returns:
         `Interval` [B, S] (the shape of the output where spec is None). ``lower`` and ``upper`` are each computed on
@@ -52,6 +54,14 @@ def bound(
     check_method("method", method)
     if isinstance(model, SingleProp) or isinstance(box, SingleProp):
         raise TypeError(f"bound: {NOT_A_BOUND}.")
+    method, relaxation = METHODS[method]
+    if method == "zonotope":
+        if not isinstance(box, Interval):
+            raise TypeError(f"bound: {relaxation!r} begins at the box, so it wants (model, box); got an output alone.")
+        assert relaxation is not None
+        box, method, options = zonotope(box, relaxation, **options), "ibp", {}
+    elif relaxation is not None:
+        options = {"relaxation": relaxation, **options}
     out = _output(model, box, keeps_tape=method != "ibp" or torch.is_grad_enabled())
     if spec is not None:
         check_spec(spec, out.shape)
@@ -69,14 +79,6 @@ def bound(
     if isinstance(out, Interval):
         return out
     return _bounds(out, out.shape, lambda node: (node.center, node.radius), lambda x: x)
-
-
-def check_method(name: str, method: str) -> None:
-    """Raise ValueError unless the argument ``name`` is a method of bounding."""
-    if method == "singleprop":
-        raise ValueError(f"{name}: {NOT_A_BOUND}.")
-    if method not in METHODS:
-        raise ValueError(f"{name}: wanted one of {', '.join(METHODS)}, got {method!r}.")
 
 
 def _output(model: Any, box: Streams | None, keeps_tape: bool) -> Streams:

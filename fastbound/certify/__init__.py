@@ -1,6 +1,5 @@
 """Certification, the attack that checks it, and their reports."""
 
-from fastbound.certify.evaluate import METHODS as METHODS
 from fastbound.certify.evaluate import certify as certify
 from fastbound.certify.pgd import Attack as Attack
 from fastbound.certify.pgd import pgd_attack as pgd_attack

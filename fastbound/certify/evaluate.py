@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from fastbound.bounds import METHODS as METHODS
-from fastbound.bounds import bound, check_method
+from fastbound.bounds import bound
+from fastbound.certify.lp import triangle_margins
 from fastbound.certify.modes import evaluation_mode, ieee_float32, refuse_batch_statistics
 from fastbound.certify.pgd import Attack, pgd_attack
 from fastbound.certify.report import Report, joined
 from fastbound.domains.box import linf_box
+from fastbound.methods import check_method
 from fastbound.spec import margin_spec
 
 DEFAULT_ATTACK = Attack()
+ALONE = ("lp",)  # methods that certify, and bound nothing else
 
 
 def certify(
@@ -44,7 +46,8 @@ def certify(
         loader: iterable of (x [B, ...], labels int64 [B]), for example ``fastbound.data.Loader``; moved to the model's
             device.
         eps: radius in input units (pixels in [0, 1]).
-        method: "ibp", "crown-ibp" or "crown".
+        method: "ibp", "crown-ibp", "crown", a relaxation's name (see `fastbound.bound`), or "lp": linear programs over
+            the triangle relaxation, in float64, for small networks.
         attack: settings of the PGD attack (``from fastbound.certify import Attack``); None for no attack.
         limit: the first samples only.
         lower, upper: the range of valid inputs, which clips the ball; None for no clipping on that side.
@@ -59,7 +62,7 @@ def certify(
     Soundness: the bounds of `method`, rounded to nearest (no outward rounding).
     """
     eps = _checked_eps(eps)
-    check_method("method", method)
+    check_method("method", method, *ALONE)
     if limit is not None and limit < 1:
         raise ValueError(f"limit: wanted at least 1 sample, got {limit}.")
     refuse_batch_statistics(model)
@@ -94,8 +97,11 @@ def _certify_batch(
     with torch.no_grad():
         logits = model(x)
         _check_labels(labels, logits)
-        box = linf_box(x, eps, nominal=False, **input_range)
-        margins = bound(model, box, method=method, spec=margin_spec(labels, logits.shape[1])).lower
+        if method == "lp":
+            margins = triangle_margins(model, x, labels, eps, **input_range)
+        else:
+            box = linf_box(x, eps, nominal=False, **input_range)
+            margins = bound(model, box, method=method, spec=margin_spec(labels, logits.shape[1])).lower
     correct = logits.argmax(1) == labels
     survived = None
     if attack is not None:
@@ -108,7 +114,7 @@ def _certify_batch(
         margins=margins.cpu(),
         clean_correct=correct.cpu(),
         attacked_correct=None if survived is None else survived.cpu(),
-        precision=f"{str(x.dtype).removeprefix('torch.')} (ieee), rounded to nearest",
+        precision=f"{'float64' if method == 'lp' else str(x.dtype).removeprefix('torch.')} (ieee), rounded to nearest",
         attack=None if attack is None else f"pgd, {attack.steps} steps, {attack.restarts} restarts",
         seconds=time.perf_counter() - start,
     )

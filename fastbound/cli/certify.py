@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fastbound import data
-from fastbound.certify import METHODS, Attack, Report, certify, plot_sweep
+from fastbound.certify import Attack, Report, certify, plot_sweep
 from fastbound.certify.report import write_json
 from fastbound.cli.reports import print_reports
 from fastbound.cli.values import DataDir, Device, Threads, parse_radius, set_threads
+from fastbound.methods import GENERAL
 from fastbound.train.distributed import find_device
 from fastbound.train.runs import RunFolder, load_run
 from fastbound.train.settings import read_trained
@@ -24,7 +25,9 @@ from fastbound.train.settings import read_trained
 def certify_run(
     run: Annotated[Path, typer.Argument(help="Run folder of fastbound train.")],
     eps: Annotated[str | None, typer.Option(help="Radius; by default the one that the run was trained for.")] = None,
-    method: Annotated[str, typer.Option(help=f"Bounds: {', '.join(METHODS)}.")] = "ibp",
+    method: Annotated[
+        str, typer.Option(help=f"Bounds: {', '.join(GENERAL)}, lp, or a relaxation (fastbound train --list).")
+    ] = "ibp",
     sweep: Annotated[
         str | None, typer.Option(help="Several radii, for example 0,0.05,0.1: a table and a picture.")
     ] = None,

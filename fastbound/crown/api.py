@@ -47,7 +47,9 @@ def bound(
         method: ``"crown-ibp"``: interval bounds inside, one backward pass, never intersected. ``"crown"``: bounds in
             front of every non-linear function tightened by backward passes of their own, all intersected with IBP.
         spec: [B, S, K], or None for the outputs themselves, of any shape.
-        relaxation: lower line of unstable ReLUs: ``"adaptive"``, ``"same-slope"``, ``"zero"`` or ``"one"``.
+        relaxation: lower line of unstable ReLUs: ``"adaptive"``, ``"same-slope"``, ``"zero"``, ``"one"``, ``"soft"``,
+            ``"soft-10"``; lines of slope 0 and 1 alone: ``"zero-tria"``, ``"one-tria"``; and the continuous
+            ``"zero-c"``, ``"one-c"``, ``"zero-tria-c"``, ``"one-tria-c"``. See docs/methods/relaxations.md.
         fallback: ``"ibp"`` stops the walk at a function without a backward rule, with that function's interval; None
             raises.
         memory_budget: bytes for the rows of one pass; more rows run in chunks.
@@ -64,7 +66,7 @@ def bound(
     Soundness: rounded to nearest. Gradients pass through slopes and pre-activation bounds; the choice of adaptive
     slopes and of points of tangency is piecewise constant.
     Source: Zhang et al., 2018, arXiv 1811.00866; Zhang et al., 2020, arXiv 1906.06316;
-    Xu et al., 2020, arXiv 2002.12920.
+    Xu et al., 2020, arXiv 2002.12920. The family of relaxations: Jovanovic et al., 2022, arXiv 2102.06700.
     """
     problem = _Problem(out, method, spec, Options(relaxation, fallback, memory_budget))
     return LazyBounds(problem.shape, lambda: problem.end(1.0), lambda: problem.end(-1.0), problem.nominal)

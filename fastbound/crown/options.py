@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastbound.reference.crown_relu import RELAXATIONS
+from fastbound.crown.relu_family import FAMILY
+from fastbound.reference import crown_relu
+
+RELAXATIONS = (*crown_relu.RELAXATIONS, *FAMILY)
 
 # Rows that the library makes itself (identities, intermediate layers) stay below this many bytes a chunk.
 DEFAULT_BUDGET = 64 << 20

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastbound.crown.relu_family import FAMILY, family_lines
 from fastbound.domains.tape import Clamp, LeakyReLU, Smooth
+from fastbound.reference.crown_relu import RELAXATIONS
 from fastbound.reference.crown_relu import lines as relu_lines
 
 
@@ -30,17 +32,27 @@ def lines(record: LeakyReLU | Clamp | Smooth, center: Tensor, radius: Tensor, re
     if isinstance(record, LeakyReLU):
         return _leaky_relu(center, radius, record.negative_slope, relaxation)
     if isinstance(record, Clamp):
+        if relaxation in FAMILY:
+            raise ValueError(  # reading an end may not raise an AttributeError, as MissingRuleError is
+                f"relaxation: {relaxation!r} has lines for ReLU, none for clamp (hardtanh, relu6); use one of "
+                f"{', '.join(RELAXATIONS)}."
+            )
         return _clamp(center - radius, center + radius, record, relaxation)
     return _smooth(center - radius, center + radius, record.name)
 
 
 def _leaky_relu(center: Tensor, radius: Tensor, slope: float, relaxation: str) -> Lines:
+    # leaky_relu(z, a) = -a leaky_relu(-z, 1/a): for a > 1 concave, so the lower line becomes the upper one.
+    middle, convex = (center, slope) if slope <= 1 else (-center, 1 / slope)
+    below: Tensor | None
+    if relaxation in FAMILY:
+        lower, below, upper, above = family_lines(middle, radius, convex, relaxation)
+    else:
+        (lower, upper, above), below = relu_lines(middle, radius, convex, relaxation), None
     if slope <= 1:
-        lower, upper, offset = relu_lines(center, radius, slope, relaxation)
-        return Lines(lower, None, upper, offset)
-    # leaky_relu(z, a) = a leaky_relu(z, 1/a) mirrored at 0: concave, so the chord becomes the lower line.
-    lower, upper, offset = relu_lines(-center, radius, 1 / slope, relaxation)
-    return Lines(upper * slope, -offset * slope, lower * slope, torch.zeros_like(offset))
+        return Lines(lower, below, upper, above)
+    constant = torch.zeros_like(above) if below is None else -below * slope
+    return Lines(upper * slope, -above * slope, lower * slope, constant)
 
 
 def _clamp(lower: Tensor, upper: Tensor, record: Clamp, relaxation: str) -> Lines:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastbound.crown.max_pool import max_pool
 from fastbound.crown.relaxations import Lines
+from fastbound.crown.relu_family import FAMILY
 from fastbound.crown.statistics import norm_affine
 from fastbound.crown.walk import Walk, backward_rule
 from fastbound.domains.tape import (
@@ -107,9 +108,9 @@ def _per_channel(rows: Tensor) -> Tensor:  # [B, S, C, *] -> [B, S, C]
 @backward_rule(LeakyReLU)
 def _leaky_relu(walk: Walk, node: Node, rows: Tensor) -> None:
     """With a BatchNorm in front, and the bias in front of that, in the same pass where nothing else reads them."""
-    record = node.record_as(LeakyReLU)
+    record, relaxation = node.record_as(LeakyReLU), walk.options.relaxation
     parent = node.inputs[0]
-    if record.negative_slope > 1 or len(parent.shape) < 2:
+    if record.negative_slope > 1 or len(parent.shape) < 2 or relaxation in FAMILY:
         return _element_wise(walk, node, rows)
     scale = shift = offset = None
     if isinstance(parent, PendingNorm) and walk.alone(parent) and not walk.bounds.tightened(parent):
@@ -121,9 +122,7 @@ def _leaky_relu(walk: Walk, node: Node, rows: Tensor) -> None:
     if constant is not None and walk.alone(parent):
         offset = constant if scale is None or shift is None else torch.addcmul(shift, scale, constant)
         walk.paid.add(id(parent))
-    out, bias = crown_relu(
-        rows, *walk.bounds.of(parent), scale, shift, offset, record.negative_slope, walk.options.relaxation
-    )
+    out, bias = crown_relu(rows, *walk.bounds.of(parent), scale, shift, offset, record.negative_slope, relaxation)
     walk.add(bias)
     walk.give(parent, out)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastbound.crown.options import Options
+from fastbound.crown.relu_family import exact_where_stable
 from fastbound.crown.sparse import Units
 from fastbound.crown.walk import Bounds, Path
 from fastbound.domains.tape import (
@@ -51,7 +52,7 @@ def _tighten(node: Node, reader: Node, options: Options, bounds: Bounds) -> None
     path = Path(node, options)
     center, radius = node.center, node.radius
     lower, upper = (center - radius).flatten(1), (center + radius).flatten(1)
-    index = _wanted(node, reader)
+    index = _wanted(node, reader, options.relaxation)
     if index.shape[1] == 0:
         return
     new_lower, new_upper = [], []
@@ -68,10 +69,11 @@ def _tighten(node: Node, reader: Node, options: Options, bounds: Bounds) -> None
 
 
 @torch.no_grad()
-def _wanted(node: Node, reader: Node) -> Tensor:  # [B, U]
+def _wanted(node: Node, reader: Node, relaxation: str) -> Tensor:  # [B, U]
     """Elements to tighten, as many for every sample: those whose relaxation is not exact."""
     center, radius = node.center.flatten(1), node.radius.flatten(1)
-    unstable = center.abs() < radius if isinstance(reader.record, LeakyReLU) else radius > 0
+    stays = isinstance(reader.record, LeakyReLU) and exact_where_stable(relaxation)
+    unstable = center.abs() < radius if stays else radius > 0
     count = int(unstable.sum(1).max())
     return unstable.to(torch.uint8).topk(count, 1).indices.sort(1).values
 

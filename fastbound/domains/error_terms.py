@@ -200,7 +200,7 @@ def carried(node: Node, parents: Sequence[Node]) -> tuple[Blocks, Tensor | None]
         blocks, outside = kept_within(blocks, room)
     if outside is not None:
         widening = record._replace(weight=record.weight.abs())
-        outside = _along(widening, node, [outside.unsqueeze(0)]).squeeze(0)
+        outside = along(widening, node, [outside.unsqueeze(0)]).squeeze(0)
     return {birth: _carried(record, node, parents, [block]) for birth, block in blocks.items()}, outside
 
 
@@ -214,7 +214,7 @@ def _carried(record: Record, node: Node, parents: Sequence[Node], blocks: list[B
         parent.radius.new_zeros(()).expand(count, *parent.shape) if block is None else dense(block)
         for parent, block in zip(parents, blocks, strict=True)
     ]
-    return _along(record, node, whole)
+    return along(record, node, whole)
 
 
 def _along_diagonal(record: Record, node: Node, block: Diagonal) -> Block | None:
@@ -238,17 +238,17 @@ def _along_diagonal(record: Record, node: Node, block: Diagonal) -> Block | None
 
 
 @singledispatch
-def _along(record: Any, node: Node, blocks: list[Tensor]) -> Tensor:  # [M, B, *S] each -> [M, B, *T]
+def along(record: Any, node: Node, blocks: list[Tensor]) -> Tensor:  # [M, B, *S] each -> [M, B, *T]
     """Terms through the linear part of a record."""
     raise TypeError(f"error terms have no way through {type(record).__name__}.")
 
 
-@_along.register
+@along.register
 def _(record: Linear, node: Node, blocks: list[Tensor]) -> Tensor:
     return F.linear(blocks[0], record.weight)
 
 
-@_along.register
+@along.register
 def _(record: Convolution, node: Node, blocks: list[Tensor]) -> Tensor:
     spatial = record.weight.dim() - 2
     batch = blocks[0].flatten(0, 1)
@@ -260,7 +260,7 @@ def _(record: Convolution, node: Node, blocks: list[Tensor]) -> Tensor:
     return getattr(F, name)(batch, record.weight, None, *settings).unflatten(0, blocks[0].shape[:2])
 
 
-@_along.register
+@along.register
 def _(record: Norm, node: Node, blocks: list[Tensor]) -> Tensor:
     return blocks[0] * _norm_scale(record, node)
 
@@ -270,30 +270,30 @@ def _norm_scale(record: Norm, node: Node) -> Tensor:  # [C, 1, ...]
     return scale.view(-1, *(1,) * (len(node.shape) - 2))
 
 
-@_along.register
+@along.register
 def _(record: Reshape, node: Node, blocks: list[Tensor]) -> Tensor:
     return blocks[0].reshape(-1, *node.shape)
 
 
-@_along.register
+@along.register
 def _(record: LinearMap, node: Node, blocks: list[Tensor]) -> Tensor:
     if record.alike:
         return record.function(blocks[0].flatten(0, 1)).unflatten(0, blocks[0].shape[:2])
     return torch.vmap(record.function)(*blocks)
 
 
-@_along.register
+@along.register
 def _(record: Scale, node: Node, blocks: list[Tensor]) -> Tensor:
     factor = record.factor
     return align(blocks[0], factor.dim() if isinstance(factor, Tensor) else 0) * factor
 
 
-@_along.register
+@along.register
 def _(record: Shift, node: Node, blocks: list[Tensor]) -> Tensor:
     return align(blocks[0], len(node.shape)).expand(-1, *node.shape).to(node.dtype)
 
 
-@_along.register
+@along.register
 def _(record: Sum, node: Node, blocks: list[Tensor]) -> Tensor:
     parts = [align(block, len(node.shape)) * sign for block, sign in zip(blocks, record.signs)]
     return sum(parts[1:], parts[0])

@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from fastbound.bounds import check_method
+from fastbound.certify.evaluate import ALONE
+from fastbound.methods import check_method
 from fastbound.train.recipes.checks import check_kinds, check_length, check_positive
 from fastbound.train.recipes.step import Losses, Step
 from fastbound.train.schedules import milestone_lr
@@ -44,7 +45,7 @@ class Recipe(ABC):
 
     def __post_init__(self) -> None:
         check_kinds(self)
-        check_method("certify_with", self.certify_with)
+        check_method("certify_with", self.certify_with, *ALONE)
         check_positive(self, "epochs", "batch_size", "lr")
         if not 0 < self.lr_decay <= 1:
             raise ValueError(f"lr_decay: wanted a factor in (0, 1], got {self.lr_decay}.")
