@@ -1,0 +1,70 @@
+"""Every primitive once, forward and backward, on the small samples of the contract suite: what the sanitizer watches.
+
+Run it with PYTORCH_NO_CUDA_MEMORY_CACHING=1, so that each tensor is an allocation of its own and an access behind its
+end is seen. Values are compared by the tests, not here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fastbound as fb
+from fastbound import backends, ops
+from fastbound.errors import BackendError
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--device", default="cuda", type=torch.device)
+    options.add_argument("--backend", action="append", choices=("native", "triton"), help="both by default")
+    chosen = options.parse_args(arguments)
+    launched = 0
+    for backend in chosen.backend or ("native", "triton"):
+        for stem in backends.primitives():
+            for dtype in DTYPES:
+                count = _launch(stem, backend, dtype, chosen.device)
+                launched += count
+                print(f"{backend} {stem} {dtype}: {f'{count} samples' if count else 'not served'}", flush=True)
+    print(f"{launched} samples in all")
+    return 0 if launched else 1
+
+
+def _launch(stem: str, backend: str, dtype: torch.dtype, device: torch.device) -> int:
+    """How many samples ran forward and backward; 0 where the backend does not serve the primitive in this dtype."""
+    reference = importlib.import_module(f"fastbound.reference.{stem}")
+    samples = reference.samples(dtype, device, torch.Generator().manual_seed(1))
+    with fb.use_backend(backend):
+        try:
+            backends.find(stem, torch.empty(0, device=device, dtype=dtype))
+        except BackendError:
+            return 0
+        for _, arguments in samples:
+            _forward_backward(getattr(ops, stem), arguments)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return len(samples)
+
+
+def _forward_backward(operator: Any, arguments: tuple[Any, ...]) -> None:
+    arguments = tuple(_leaf(value) for value in arguments)
+    outputs = operator(*arguments)
+    outputs = [out for out in (outputs if isinstance(outputs, tuple) else (outputs,)) if out.requires_grad]
+    leaves = [value for value in arguments if isinstance(value, Tensor) and value.requires_grad]
+    if outputs and leaves:
+        torch.autograd.grad(outputs, leaves, [torch.randn_like(out) for out in outputs], allow_unused=True)
+
+
+def _leaf(value: Any) -> Any:
+    return value.requires_grad_() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
