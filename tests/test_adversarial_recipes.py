@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -16,8 +17,10 @@ from fastbound.domains.shrunk import ShrunkInterval
 from fastbound.errors import MissingRuleError
 from fastbound.train import recipes
 from fastbound.train.adversary import adversarial_points
+from fastbound.train.configs import find_config
 from fastbound.train.recipes import CCIBP, MTLIBP, PGD, SABR, ExpIBP, Step
 from fastbound.train.recipes.sabr import small_box
+from fastbound.train.regularisers import warmup_regularisers, with_moments
 
 EPS = 0.1
 EXPRESSIVE = [MTLIBP, CCIBP, ExpIBP]
@@ -321,9 +324,68 @@ def test_each_code_base_has_its_own_l1() -> None:
             close(losses["l1_loss"], 1e-3 * expected)
 
 
+@pytest.mark.parametrize("method", [SABR, *EXPRESSIVE])
+def test_regularisers_are_those_of_the_propagated_box(method) -> None:
+    without, found = (
+        method(eps_train=EPS, regularisation=weight).loss(
+            dataclasses.replace(normalised(), weights={"regularisation": weight})
+        )
+        for weight in (0.0, 0.3)
+    )
+    step, recipe = normalised(), method(eps_train=EPS)
+    points, ends = points_of(recipe, step), recipe.ends(step, EPS)
+    if method is SABR:
+        box = fb.box(*small_box(points, *ends, recipe.box_ratio * EPS), nominal=step.x)
+    else:
+        box = fb.box(*ends, nominal=points)
+    expected = warmup_regularisers(step.model(with_moments(box)))
+    torch.testing.assert_close(torch.stack((found["tightness"], found["balance"])), torch.stack(expected))
+    torch.testing.assert_close(found["loss"] - without["loss"], 0.3 * sum(expected), rtol=1e-5, atol=1e-6)
+    assert found["tightness"] > 0
+
+
+# Numbers as their authors' commands have them: radius of training, coefficient, L1, epochs, steps of the attack.
+PUBLISHED = {
+    "mnist-sabr-0.1": (0.1, 0.4, 1e-5, 70, 8),
+    "mnist-sabr-0.3": (0.3, 0.6, 1e-6, 70, 8),
+    "cifar10-sabr-2-255": (2 / 255, 0.1, 1e-6, 160, 8),
+    "cifar10-sabr-8-255": (8 / 255, 0.7, 0.0, 180, 8),
+    "mnist-mtl-ibp-0.1": (0.2, 0.01, 1e-5, 70, 1),
+    "mnist-mtl-ibp-0.3": (0.4002, 0.08, 1e-6, 70, 1),
+    "mnist-cc-ibp-0.1": (0.2, 0.1, 2e-6, 70, 1),
+    "mnist-cc-ibp-0.3": (0.4002, 0.3, 3e-6, 70, 1),
+    "cifar10-mtl-ibp-2-255": (2 / 255, 0.004, 3e-6, 160, 8),
+    "cifar10-cc-ibp-2-255": (2 / 255, 0.01, 3e-6, 160, 8),
+    "cifar10-exp-ibp-2-255": (2 / 255, 0.095, 4e-6, 160, 8),
+    "cifar10-mtl-ibp-8-255": (8 / 255, 0.5, 1e-7, 260, 1),
+    "cifar10-cc-ibp-8-255": (8 / 255, 0.5, 0.0, 260, 1),
+    "cifar10-exp-ibp-8-255": (8 / 255, 0.5, 0.0, 260, 1),
+    "tiny-imagenet-cc-ibp-1-255": (1 / 255, 0.01, 5e-5, 160, 1),
+    "tiny-imagenet-mtl-ibp-1-255": (1 / 255, 0.01, 5e-5, 160, 1),
+    "tiny-imagenet-exp-ibp-1-255": (1 / 255, 0.04, 5e-5, 160, 1),
+}
+
+
+def test_published_coefficients() -> None:
+    for name, expected in PUBLISHED.items():
+        config = find_config(name)
+        recipe = config.recipe
+        coefficient = recipe.box_ratio if isinstance(recipe, SABR) else recipe.alpha
+        found = (recipe.eps_train, coefficient, recipe.l1, recipe.epochs, recipe.attack_steps)
+        assert found == pytest.approx(expected), name
+        weight = 0.2 if config.dataset == "tiny-imagenet" else 0.5
+        assert (recipe.lr, recipe.lr_decay, recipe.init, recipe.regularisation) == (5e-4, 0.2, "ibp", weight), name
+        assert recipe.attack_factor == (2.1 if re.fullmatch("cifar10-.*-ibp-2-255", name) else 1.0), name
+    assert find_config("cifar10-sabr-2-255").recipe.relu_shrink == 0.4
+    for eps in (0.1, 0.3):
+        ours = find_config(f"mnist-exp-ibp-{eps}")
+        assert ours.recipe.alpha == 0.5 and "fastbound's choice" in ours.source
+
+
 @pytest.mark.parametrize(
     ("recipe", "overrides", "message"),
     [
+        (PGD, {"regularisation": 0.5}, "pgd computes no bounds that it could regularise"),
         (SABR, {"box_ratio": 1.5}, r"box_ratio: wanted a number in \[0, 1\], got 1.5"),
         (SABR, {"relu_shrink": -0.1}, r"relu_shrink: wanted a number in \[0, 1\], got -0.1"),
         (MTLIBP, {"alpha": -0.5}, r"alpha: wanted a number in \[0, 1\], got -0.5"),

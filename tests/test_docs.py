@@ -12,8 +12,11 @@ import torch.nn.functional as F
 
 import fastbound as fb
 from fastbound.domains import rules
+from fastbound.train.configs import CONFIGS
+from fastbound.train.recipes import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGE_TO_COME = {"short-warmup", "singleprop"}
 SETTING = {
     "torch": torch,
     "F": F,
@@ -28,7 +31,7 @@ def blocks(page: str) -> list[str]:
     return [b for b in found if not re.match(r"\s*(make|pip|fastbound|git|torchrun|pytest)\b", b)]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/methods/README.md"])
 def test_python_of_the_page_runs(page: str) -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))
     x, labels = torch.rand(6, 1, 2, 2), torch.randint(10, (6,))
@@ -50,6 +53,29 @@ def test_every_rule_is_in_the_list_of_operators() -> None:
     for function in rules._table[fb.Interval]:
         name = rules.function_name(function).rsplit(".", 1)[-1]
         assert f"`{name}`" in page, f"docs/operators.md does not list {name}"
+
+
+METHOD_PAGES = sorted((ROOT / "docs" / "methods").glob("*.md"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_page(method: str) -> None:
+    index = (ROOT / "docs" / "methods" / "README.md").read_text(encoding="utf-8")
+    row = re.search(rf"^\|.*`{method}`.*\|$", index, re.MULTILINE)
+    assert row, f"docs/methods/README.md has no row for {method}"
+    if method in PAGE_TO_COME:
+        return
+    assert re.search(r"\]\([a-z-]+\.md\) \|$", row[0]), f"the row of {method} links to no page"
+    assert any(f"`--method {method}`" in page.read_text(encoding="utf-8") for page in METHOD_PAGES)
+
+
+@pytest.mark.parametrize("page", METHOD_PAGES, ids=lambda page: page.stem)
+def test_commands_of_the_pages_name_what_there_is(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for method in re.findall(r"fastbound train .*--method ([a-z-]+)$", text, re.MULTILINE):
+        assert method in METHODS
+    for config in re.findall(r"--config (\S+)|`((?:mnist|cifar10)-[a-z-]+-[\d.-]+)`", text):
+        assert "".join(config) in CONFIGS
 
 
 def test_links_lead_to_files() -> None:

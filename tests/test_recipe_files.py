@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from test_cli import SMALL, run
+from test_docs import blocks
 from test_train import numbers
 
 from fastbound.train import load_run, recipes
@@ -74,6 +75,15 @@ def test_a_recipe_of_ones_own_trains_resumes_and_is_certified(tmp_path, monkeypa
     assert code == 2 and "mine.py: there is no such file" in err
     # What is certified is the network, which needs no recipe.
     assert run("certify", out, "--limit", "20", capsys=capsys)[0] == 0
+
+
+def test_the_recipe_of_the_documentation_trains(tmp_path, capsys):
+    path, out = written(tmp_path, "\n".join(blocks("docs/methods/README.md"))), tmp_path / "run"
+    code, _, err = run(
+        "train", "--out", out, *SMALL, "--method", f"{path}:Focused", "--set", "power=1.5", capsys=capsys
+    )
+    assert code == 0, err
+    assert numbers(out)[-1]["loss"] > 0
 
 
 def test_a_class_without_fields_of_its_own_needs_no_decorator(tmp_path):
@@ -155,6 +165,8 @@ def test_every_default_can_be_set(method: str, tmp_path, capsys):
     """--set takes every field of every recipe."""
     recipe = recipes.resolve(METHODS[method](), 0.1, {"epochs": 1})
     fields = {name: another(name, value) for name, value in dataclasses.asdict(recipe).items()}
+    if method == "pgd":  # has no bounds to regularise
+        fields["regularisation"] = 0.0
     pairs = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items()]
     options = [option for pair in pairs for option in ("--set", pair)]
     code, _, err = run("train", "--out", tmp_path / "run", "--method", method, *SMALL, *options, capsys=capsys)

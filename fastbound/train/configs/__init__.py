@@ -3,10 +3,16 @@
 One file a family of methods, and the one place that lists them: `CONFIGS`.
 """
 
-from fastbound.train.configs import crown_ibp, ibp, short_warmup
+from fastbound.train.configs import crown_ibp, expressive, ibp, sabr, short_warmup
 from fastbound.train.configs.config import Config as Config
 
-CONFIGS: dict[str, Config] = {**crown_ibp.CONFIGS, **ibp.CONFIGS, **short_warmup.CONFIGS}
+CONFIGS: dict[str, Config] = {
+    **crown_ibp.CONFIGS,
+    **ibp.CONFIGS,
+    **short_warmup.CONFIGS,
+    **sabr.CONFIGS,
+    **expressive.CONFIGS,
+}
 
 
 def find_config(name: str) -> Config:

@@ -16,6 +16,7 @@ from fastbound.train.recipes.crown_ibp import CrownIBP as CrownIBP
 from fastbound.train.recipes.expressive import CCIBP as CCIBP
 from fastbound.train.recipes.expressive import MTLIBP as MTLIBP
 from fastbound.train.recipes.expressive import ExpIBP as ExpIBP
+from fastbound.train.recipes.expressive import Expressive as Expressive
 from fastbound.train.recipes.files import RecipeFileError as RecipeFileError
 from fastbound.train.recipes.ibp import IBP as IBP
 from fastbound.train.recipes.natural import Natural as Natural

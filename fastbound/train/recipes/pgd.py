@@ -19,6 +19,11 @@ class PGD(AdversarialRecipe):
     summary: ClassVar[str] = "cross-entropy at adversarial points; no certificate to expect"
     source: ClassVar[str] = "Madry et al., 2018, arXiv 1706.06083"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.regularisation > 0:
+            raise ValueError("regularisation: pgd computes no bounds that it could regularise; leave it at 0.")
+
     def certified_loss(self, step: Step) -> Losses:
         loss = F.cross_entropy(step.model(self.attacked(step)), step.labels)
         return {"loss": loss, "adversarial_loss": loss.detach()}
