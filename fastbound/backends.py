@@ -96,8 +96,9 @@ def _load(name: str, stem: str, device_type: str, dtype: torch.dtype) -> tuple[M
         module = importlib.import_module(f"{PACKAGES[name]}.{stem}")
     except ModuleNotFoundError as error:
         return None, f"{error.name} is not installed or not written"
-    if not dtype.is_floating_point or dtype in (torch.float16, torch.bfloat16):
-        return None, f"{dtype} is not supported; use float32 or float64"
+    dtypes = getattr(module, "DTYPES", (torch.float32, torch.float64))
+    if dtype not in dtypes:
+        return None, f"{dtype} is not supported; use {' or '.join(str(d).removeprefix('torch.') for d in dtypes)}"
     unsupported = getattr(module, "unsupported", None)
     reason = unsupported(device_type, dtype) if unsupported is not None else None
     return (module, "") if reason is None else (None, reason)

@@ -67,13 +67,25 @@ def natural_step(model: nn.Module, x: Tensor, labels: Tensor) -> None:
 
 def _bounded_step(model: nn.Module, x: Tensor, labels: Tensor, robust: Callable[[Interval, Tensor], Tensor]) -> None:
     model.zero_grad(set_to_none=True)
+    _bounded_loss(model, x, labels, robust).backward()
+
+
+def _bounded_loss(model: nn.Module, x: Tensor, labels: Tensor, robust: Callable[[Interval, Tensor], Tensor]) -> Tensor:
     out = model(linf_box(x, EPS, 0.0, 1.0))
-    (0.5 * F.cross_entropy(out.nominal, labels) + 0.5 * robust(out, labels)).backward()
+    return 0.5 * F.cross_entropy(out.nominal, labels) + 0.5 * robust(out, labels)
 
 
 def ibp_step(model: nn.Module, x: Tensor, labels: Tensor) -> None:
     """Nominal stream, cross-entropy on it, robust cross-entropy on the elided margins."""
     _bounded_step(model, x, labels, lambda out, y: _robust(out, y, "ibp"))
+
+
+def ibp_bf16_step(model: nn.Module, x: Tensor, labels: Tensor) -> None:
+    """As `ibp_step`, with the products of the layers in bfloat16."""
+    model.zero_grad(set_to_none=True)
+    with torch.autocast(x.device.type, torch.bfloat16):
+        loss = _bounded_loss(model, x, labels, lambda out, y: _robust(out, y, "ibp"))
+    loss.backward()
 
 
 def short_warmup_step(model: nn.Module, x: Tensor, labels: Tensor) -> None:
@@ -109,6 +121,7 @@ def _robust(out: Interval, labels: Tensor, method: str) -> Tensor:
 STEPS: dict[str, Callable[[nn.Module, Tensor, Tensor], None]] = {
     "natural": natural_step,
     "ibp": ibp_step,
+    "ibp-bf16": ibp_bf16_step,
     "short-warmup": short_warmup_step,
     "singleprop": singleprop_step,
     "crown-ibp": crown_ibp_step,

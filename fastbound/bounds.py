@@ -17,8 +17,9 @@ from fastbound.domains.tape import NO_TAPE, Linear, Node, Source, Tape, topologi
 from fastbound.domains.zonotope import zonotope
 from fastbound.methods import METHODS, check_method
 from fastbound.ops import interval_margin
+from fastbound.ops.precision import kept_from_autocast
 from fastbound.reference.interval_margin import other_classes
-from fastbound.spec import check_spec, margin_labels
+from fastbound.spec import check_spec, margin_labels, specified
 
 
 def bound(
@@ -123,18 +124,19 @@ def _specified(out: Streams, spec: Tensor) -> Bounds:
     if labels is not None:
         return margins(out, labels)
 
+    @kept_from_autocast
     def elided(node: Node) -> tuple[Tensor, Tensor]:
         layer = _last_linear(node)
         if layer is None:
-            return _apply(node.center, spec), _apply(node.radius, spec.abs())
+            return specified(node.center, spec), specified(node.radius, spec.abs())
         parent = node.inputs[0]
         weight = spec @ layer.weight  # [B, S, D]
-        center = _apply(parent.center, weight)
+        center = specified(parent.center, weight)
         if layer.bias is not None:
             center = center + spec @ layer.bias
-        return center, _apply(parent.radius, weight.abs())
+        return center, specified(parent.radius, weight.abs())
 
-    return _bounds(out, spec.shape[:2], elided, lambda clean: _apply(clean, spec))
+    return _bounds(out, spec.shape[:2], elided, lambda clean: specified(clean, spec))
 
 
 def margins(out: Streams, labels: Tensor) -> Bounds:
@@ -195,7 +197,3 @@ def _last_linear(node: Node) -> Linear | None:
     """The layer that made a node, where a specification can be merged into it."""
     record = node.record
     return record if isinstance(record, Linear) and node.inputs and node.inputs[0].radius.dim() == 2 else None
-
-
-def _apply(x: Tensor, weight: Tensor) -> Tensor:  # [B, D], [B, S, D] -> [B, S]
-    return (weight @ x.unsqueeze(-1)).squeeze(-1)

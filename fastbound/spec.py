@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastbound.domains.checks import recording, require
+from fastbound.ops.precision import kept_from_autocast
 from fastbound.reference.interval_margin import other_classes
 
 
@@ -65,3 +66,9 @@ def check_spec(spec: Tensor, out_shape: torch.Size) -> None:
     if spec.dim() != 3 or spec.shape[0] != batch or spec.shape[2] != classes:
         hint = f"; repeat it for each sample with spec.expand({batch}, -1, -1)" if spec.dim() == 2 else ""
         raise ValueError(f"spec: wanted shape [{batch}, S, {classes}], got {tuple(spec.shape)}{hint}.")
+
+
+@kept_from_autocast
+def specified(x: Tensor, spec: Tensor) -> Tensor:  # [B, K], [B, S, K] -> [B, S]
+    """``spec @ x`` for each sample."""
+    return (spec @ x.unsqueeze(-1)).squeeze(-1)

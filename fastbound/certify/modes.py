@@ -55,8 +55,8 @@ def _precision_switches() -> list:
 
 
 @contextmanager
-def ieee_float32() -> Iterator[None]:
-    """Products of float32 are IEEE float32 inside (no TF32, no bfloat16 passes), and autocast is off."""
+def float32_products(precision: str) -> Iterator[None]:
+    """Products of float32 are computed in `precision` inside: "ieee" or "tf32", whatever the flags outside."""
     switches = _precision_switches()
     before = []
     for switch in switches:
@@ -65,12 +65,18 @@ def ieee_float32() -> Iterator[None]:
         switch.fp32_precision = "none"
     try:
         for switch in switches:
-            switch.fp32_precision = "ieee"
-        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            yield
+            switch.fp32_precision = precision
+        yield
     finally:
         for switch, value in zip(switches, before, strict=True):
             switch.fp32_precision = value
+
+
+@contextmanager
+def ieee_float32() -> Iterator[None]:
+    """Products of float32 are IEEE float32 inside (no TF32, no bfloat16 passes), and autocast is off."""
+    with float32_products("ieee"), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
 
 
 def training_precision(device: torch.device | str) -> str:

@@ -15,6 +15,7 @@ from fastbound.cli.values import DataDir, Device, Threads, assignments, given, p
 from fastbound.memory import keep_freed_memory
 from fastbound.train import train as train_run
 from fastbound.train.initialisation import INITIALISATIONS
+from fastbound.train.precision import PRECISIONS
 from fastbound.train.recipes import METHODS
 from fastbound.train.schedules import EPS_SCHEDULES
 from fastbound.train.steps import MODES
@@ -88,6 +89,13 @@ def train(
         str | None,
         typer.Option(help=f"Steps as CUDA graphs: {', '.join(MODES)}; auto, the default, where there is one GPU."),
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Products in training: {', '.join(PRECISIONS)}; default leaves torch's flags. Certificates are IEEE "
+            "float32 in any case."
+        ),
+    ] = None,
     threads: Threads = None,
     checkpoint_seconds: Annotated[
         float, typer.Option(help="Checkpoints at ends of epochs, at least this far apart.")
@@ -121,6 +129,7 @@ def train(
         pgd_restarts=pgd_restarts,
         device=device,
         cuda_graph=cuda_graph,
+        precision=precision,
     )
     overrides = given(
         epochs=epochs,

@@ -17,7 +17,7 @@ from fastbound.domains.lazy import Bounds as LazyBounds
 from fastbound.domains.streams import require_tape
 from fastbound.domains.tape import Linear, Node
 from fastbound.ops import crown_concretize, crown_linear
-from fastbound.spec import check_spec
+from fastbound.spec import check_spec, specified
 
 
 class LinearFunction(NamedTuple):
@@ -133,7 +133,7 @@ class _Problem:
 
     def nominal(self) -> Tensor | None:
         clean = self.path.target.nominal
-        return clean if clean is None or self.spec is None else (self.spec @ clean.unsqueeze(-1)).squeeze(-1)
+        return clean if clean is None or self.spec is None else specified(clean, self.spec)
 
     def chunks(self, sign: float) -> Iterator[Tensor]:
         """The rows asked for, times ``sign``, as many at a time as the budget allows."""

@@ -64,7 +64,7 @@ def _convolution(walk: Walk, node: Node, rows: Tensor) -> None:
         walk.add(constant)
     else:
         if bias is not None:
-            walk.add(rows.flatten(3).sum(3) @ bias)
+            walk.add((_per_channel(rows) * bias).sum(2))
         rows = transpose_convolution(record, rows, size)
     walk.give(node.inputs[0], rows)
 
@@ -94,7 +94,7 @@ def transpose_convolution(record: Convolution, rows: Tensor, size: tuple[int, ..
 def _norm(walk: Walk, node: Node, rows: Tensor) -> None:
     scale, shift = norm_affine(node)
     shape = (-1, *(1,) * (rows.dim() - 3))
-    walk.add(_per_channel(rows) @ shift)
+    walk.add((_per_channel(rows) * shift).sum(2))
     walk.give(node.inputs[0], rows * scale.view(shape))
 
 

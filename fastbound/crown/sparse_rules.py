@@ -31,7 +31,7 @@ def _convolution(walk: Walk, node: Node, rows: Units | Patches) -> None:
         rows = rows.masked()
     if record.bias is not None:
         if isinstance(rows, Patches):
-            walk.add(rows.values.flatten(3).sum(3) @ record.bias)
+            walk.add((rows.values.flatten(3).sum(3) * record.bias).sum(2))
         else:
             walk.add(rows.value * rows.per_channel(record.bias))
     _, _, height, width = node.inputs[0].shape
@@ -46,7 +46,7 @@ def _norm(walk: Walk, node: Node, rows: Units | Patches) -> None:
         walk.add(rows.value * rows.per_channel(shift))
         return walk.give(node.inputs[0], replace(rows, value=rows.value * rows.per_channel(scale)))
     rows = rows.masked()
-    walk.add(rows.values.flatten(3).sum(3) @ shift)
+    walk.add((rows.values.flatten(3).sum(3) * shift).sum(2))
     walk.give(node.inputs[0], replace(rows, values=rows.values * scale.view(-1, 1, 1)))
 
 

@@ -28,12 +28,17 @@ def cpu_only(device_type: str, dtype: torch.dtype) -> str | None:
     return None if dtype in DTYPE_CODES else f"{dtype} is not supported"
 
 
+def product_on_cpu(device_type: str, dtype: torch.dtype) -> str | None:
+    """The same for a product, which is ATen's, in any dtype that it is defined for."""
+    return None if device_type == "cpu" else cpu_only(device_type, dtype)
+
+
 def signed_weight_grad(grad: Tensor, grad_abs: Tensor, weight: Tensor) -> None:
     """``grad += sign(weight) * grad_abs`` in one pass; all of one shape and dtype, sign(0) = 0."""
     if not grad.is_contiguous() or grad.stride() != grad_abs.stride() or grad.stride() != weight.stride():
         grad_abs = grad_abs.contiguous()
         weight = weight.contiguous()
-    if not grad.is_contiguous():
+    if not grad.is_contiguous() or grad.dtype not in DTYPE_CODES:
         grad.addcmul_(weight.sign(), grad_abs)
         return
     _C.signed_weight_grad(

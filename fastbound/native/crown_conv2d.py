@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.native import cpu_only as unsupported
+from fastbound.native import product_on_cpu as unsupported
 from fastbound.native.crown_windows import fold_convolution
 from fastbound.native.layout import as_channels_last
-from fastbound.reference.crown_conv2d import Gradients, Pair
+from fastbound.reference.crown_conv2d import DTYPES, Gradients, Pair
 
-__all__ = ["crown_conv2d_bwd", "crown_conv2d_fwd", "unsupported"]
+__all__ = ["DTYPES", "crown_conv2d_bwd", "crown_conv2d_fwd", "unsupported"]
 
 
 def crown_conv2d_fwd(
@@ -25,7 +25,7 @@ def crown_conv2d_fwd(
     groups: int,
 ) -> tuple[Tensor, Tensor]:  # [B, S, C, H, W], [B, S]
     constant = rows.new_zeros(rows.shape[:2]) if bias is None else rows.flatten(3).sum(3) @ bias
-    if weight.shape[1] <= 2 and groups == 1 and rows.numel() > 0:
+    if weight.shape[1] <= 2 and groups == 1 and rows.numel() > 0 and rows.element_size() > 2:
         out = fold_convolution(rows.flatten(0, 1), weight, size, stride, padding, dilation)
         return out.unflatten(0, rows.shape[:2]), constant
     grad = as_channels_last(rows.flatten(0, 1))

@@ -1,6 +1,6 @@
 """`crown_linear` on CPU: ATen's matrix products, which no loop of ours beats."""
 
-from fastbound.native import cpu_only as unsupported
-from fastbound.reference.crown_linear import crown_linear_bwd, crown_linear_fwd
+from fastbound.native import product_on_cpu as unsupported
+from fastbound.reference.crown_linear import DTYPES, crown_linear_bwd, crown_linear_fwd
 
-__all__ = ["crown_linear_bwd", "crown_linear_fwd", "unsupported"]
+__all__ = ["DTYPES", "crown_linear_bwd", "crown_linear_fwd", "unsupported"]

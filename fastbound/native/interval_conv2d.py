@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.native import cpu_only as unsupported
+from fastbound.native import product_on_cpu as unsupported
 from fastbound.native import signed_weight_grad
 from fastbound.native.layout import as_channels_last
-from fastbound.reference.interval_conv2d import Gradients, Pair
+from fastbound.reference.interval_conv2d import DTYPES, Gradients, Pair
 
-__all__ = ["interval_conv2d_bwd", "interval_conv2d_fwd", "unsupported"]
+__all__ = ["DTYPES", "interval_conv2d_bwd", "interval_conv2d_fwd", "unsupported"]
 
 
 def interval_conv2d_fwd(

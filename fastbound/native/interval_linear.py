@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.native import cpu_only as unsupported
+from fastbound.native import product_on_cpu as unsupported
 from fastbound.native import signed_weight_grad
-from fastbound.reference.interval_linear import Gradients
+from fastbound.reference.interval_linear import DTYPES, Gradients
 
-__all__ = ["interval_linear_bwd", "interval_linear_fwd", "unsupported"]
+__all__ = ["DTYPES", "interval_linear_bwd", "interval_linear_fwd", "unsupported"]
 
 
 def interval_linear_fwd(

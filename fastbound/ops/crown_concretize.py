@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
+from fastbound.ops.precision import kept_from_autocast
 
 
+@kept_from_autocast
 def crown_concretize(
     rows: Tensor,  # [B, S, *]
     center: Tensor,  # [B, *]

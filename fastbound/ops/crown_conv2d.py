@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
+from fastbound.ops.precision import lowered_by_autocast
 
 Pair = tuple[int, int]
 
 
+@lowered_by_autocast
 def crown_conv2d(
     rows: Tensor,  # [B, S, O, H', W']
     weight: Tensor,  # [O, C / groups, KH, KW]

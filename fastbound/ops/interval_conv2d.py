@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
+from fastbound.ops.precision import lowered_by_autocast
 
 Pair = tuple[int, int]
 
 
+@lowered_by_autocast
 def interval_conv2d(
     stack: Tensor,  # [N, B, C, H, W]
     radius: Tensor,  # [B, C, H, W]

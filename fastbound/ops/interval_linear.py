@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
+from fastbound.ops.precision import lowered_by_autocast
 
 
+@lowered_by_autocast
 def interval_linear(
     stack: Tensor,  # [N, *, I]
     radius: Tensor,  # [*, I]

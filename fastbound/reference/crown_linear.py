@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastbound.reference import PRODUCT_DTYPES as DTYPES  # noqa: F401
+
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from fastbound import data as datasets
 from fastbound.certify import Attack, Report, certify
-from fastbound.certify.modes import training_precision
 from fastbound.certify.report import write_json
 from fastbound.data import DataSet, Images, Loader
 from fastbound.train import checkpoint, settings
@@ -23,6 +22,7 @@ from fastbound.train.curves import plot_curves
 from fastbound.train.distributed import Processes, processes
 from fastbound.train.initialisation import initialise
 from fastbound.train.interrupts import Interrupted, Interrupts
+from fastbound.train.precision import TrainingPrecision
 from fastbound.train.progress import Display
 from fastbound.train.recipes import Losses
 from fastbound.train.runs import RunFolder, build_model
@@ -95,7 +95,10 @@ class Trainer:
         self.parallel = group.wrap(self.model)
         captured = self.eager_because is None
         self.optimizer = make_optimizer(self.recipe, self.model, group.device, captured)
-        self._eager_step = TrainingStep(self.recipe, self.parallel, self.optimizer, data.num_classes)
+        self.precision = TrainingPrecision(chosen.precision, group.device)
+        self._eager_step = TrainingStep(
+            self.recipe, self.parallel, self.optimizer, data.num_classes, self.precision.lowered
+        )
         self._captured_step = CapturedByPhase(self._eager_step) if captured else None
         self.loader = Loader(
             data.train.limit(chosen.limit).to(group.device),
@@ -125,7 +128,7 @@ class Trainer:
                 "device": str(self.group.device),
                 "threads": torch.get_num_threads(),
                 "processes": self.group.world_size,
-                "training_precision": training_precision(self.group.device),
+                "training_precision": self.precision.in_words(),
                 "cuda_graph": self._cuda_graph(),
             }
             self.folder.start({**self.config, "environment": environment})
@@ -138,7 +141,7 @@ class Trainer:
         display = Display(epochs, epochs * batches, self.at.step, quiet=quiet or not self.group.writes)
         if self.eager_because is not None and self.group.device.type == "cuda":
             display.note(f"steps run eagerly: {self.eager_because}")
-        with display, self._interrupts:
+        with display, self._interrupts, self.precision.run():
             for epoch in range(self.at.epoch, epochs):
                 self._epoch(epoch, display)
             report = self._final_report()
@@ -239,7 +242,7 @@ class Trainer:
             else None
         )
         report = self._certify(attack, self.recipe.certify_with)
-        how = {"training_precision": training_precision(self.group.device), "cuda_graph": self._cuda_graph()}
+        how = {"training_precision": self.precision.in_words(), "cuda_graph": self._cuda_graph()}
         return {**report.as_dict(), **self._errors(report), **how}
 
     def _finish(self, report: dict[str, object]) -> None:

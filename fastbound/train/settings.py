@@ -31,6 +31,7 @@ class Settings:
     limit: int | None = None
     test_limit: int | None = None
     cuda_graph: str = "auto"
+    precision: str = "default"
     pgd_steps: int = 20
     pgd_restarts: int = 1
 
@@ -100,7 +101,17 @@ def _named(folder: RunFolder) -> Iterator[dict]:
         ) from None
 
 
-RUN_OPTIONS = ("data_dir", "seed", "device", "cuda_graph", "limit", "test_limit", "pgd_steps", "pgd_restarts")
+RUN_OPTIONS = (
+    "data_dir",
+    "seed",
+    "device",
+    "cuda_graph",
+    "precision",
+    "limit",
+    "test_limit",
+    "pgd_steps",
+    "pgd_restarts",
+)
 
 # What a resumed run may be given anew: where it runs.
 MAY_CHANGE = ("data_dir", "device", "cuda_graph")

@@ -10,25 +10,28 @@ from torch import Tensor, nn
 
 from fastbound.train.capture import Captured, capture
 from fastbound.train.distributed import Processes
+from fastbound.train.precision import autocast_to
 from fastbound.train.recipes import Losses, Recipe, Step
 from fastbound.train.schedules import Scheduled
 
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One update of `model`'s parameters by what `recipe` minimises."""
+    """One update of `model`'s parameters by what `recipe` minimises; `lowered`: what autocast lowers products to."""
 
     recipe: Recipe
     model: nn.Module
     optimizer: torch.optim.Optimizer
     num_classes: int
+    lowered: torch.dtype | None = None
 
     def __call__(self, x: Tensor, labels: Tensor, scheduled: Mapping[str, Scheduled]) -> Losses:
         """The losses at x [B, ...], labels [B], without gradients; `scheduled` is `scheduled_at` this step."""
         weights = dict(scheduled)
         step = Step(self.model, x, labels, self.num_classes, weights.pop("eps"), self.recipe.eps_max(), weights)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self.recipe.loss(step)
+        with autocast_to(self.lowered, x.device):  # not round the gradients, whose dtypes follow
+            losses = self.recipe.loss(step)
         losses["loss"].backward()
         if self.recipe.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)

@@ -22,6 +22,7 @@ from fastbound.ops import (
     interval_norm_relu_with_box,
 )
 from fastbound.ops.layout import channels_last
+from fastbound.ops.precision import lowered_by_autocast
 
 
 @rule(Streams, F.linear)
@@ -95,11 +96,23 @@ def _conv_nd(
     _require_dim(name, input, spatial + 2)
     stride, dilation = per_dimension(stride, spatial), per_dimension(dilation, spatial)
     input, padding = _numeric_padding(input, weight, padding, dilation)
-    stack, radius = input.node.streams
-    values = function(stack.flatten(0, 1), weight, bias, stride, padding, dilation, groups)
-    widths = function(radius, weight.abs(), None, stride, padding, dilation, groups)
     record = Convolution(weight, bias, stride, padding, dilation, groups)
-    return emit(record, (input,), values.unflatten(0, stack.shape[:2]), widths)
+    streams = _convolved(*input.node.streams, weight, bias, function, stride, padding, dilation, groups)
+    return emit(record, (input,), *streams)
+
+
+@lowered_by_autocast
+def _convolved(
+    stack: Tensor,  # [N, B, C, *]
+    radius: Tensor,  # [B, C, *]
+    weight: Tensor,
+    bias: Tensor | None,  # [O]
+    function: Callable[..., Tensor],
+    *geometry: Any,
+) -> tuple[Tensor, Tensor]:  # [N, B, O, *], [B, O, *]
+    """Streams through a convolution of any kind, which torch computes."""
+    values = function(stack.flatten(0, 1), weight, bias, *geometry)
+    return values.unflatten(0, stack.shape[:2]), function(radius, weight.abs(), None, *geometry)
 
 
 def _transposed(function: Callable[..., Tensor], spatial: int) -> Callable[..., Streams]:
@@ -119,11 +132,9 @@ def _transposed(function: Callable[..., Tensor], spatial: int) -> Callable[..., 
         stride, padding, output_padding, dilation = (
             per_dimension(v, spatial) for v in (stride, padding, output_padding, dilation)
         )
-        stack, radius = input.node.streams
-        values = function(stack.flatten(0, 1), weight, bias, stride, padding, output_padding, groups, dilation)
-        widths = function(radius, weight.abs(), None, stride, padding, output_padding, groups, dilation)
         record = Convolution(weight, bias, stride, padding, dilation, groups, True, output_padding)
-        return emit(record, (input,), values.unflatten(0, stack.shape[:2]), widths)
+        geometry = (stride, padding, output_padding, groups, dilation)
+        return emit(record, (input,), *_convolved(*input.node.streams, weight, bias, function, *geometry))
 
     return conv_transpose
 

@@ -1,0 +1,165 @@
+"""Autocast and torch's precision flags: what they lower in training, and that a certificate never hears of them."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import fastbound as fb
+from fastbound import losses
+from fastbound.certify.modes import float32_products
+from fastbound.train import train
+from fastbound.train.precision import TrainingPrecision
+
+BF16 = 2.0**-8  # relative error of rounding to bfloat16
+LAYERS = {
+    "linear": (nn.Linear(12, 5), (4, 12)),
+    "conv1d": (nn.Conv1d(3, 5, 3), (4, 3, 9)),
+    "conv2d": (nn.Conv2d(3, 5, 3, padding=1), (4, 3, 7, 7)),
+    "conv3d": (nn.Conv3d(2, 3, 2), (4, 2, 4, 4, 4)),
+    "transposed": (nn.ConvTranspose2d(3, 4, 3, stride=2), (4, 3, 5, 5)),
+}
+
+
+def autocast():
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Conv2d(1, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten()),
+        *(nn.Linear(16 * 16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 10)),
+    )
+
+
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(8, 1, 13, 13, generator=generator), torch.randint(10, (8,), generator=generator)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_products_are_lowered_and_streams_stay_float32(name, backend):
+    layer, shape = LAYERS[name]
+    box = fb.linf_box(torch.randn(shape), 0.1)
+    with fb.use_backend(backend):
+        full = layer(box)
+        with autocast():
+            low = layer(box)
+    magnitudes = _with_absolute_weights(layer, box.center.abs() + box.radius)
+    for stream in ("nominal", "center", "radius"):
+        a, b = getattr(full, stream).detach(), getattr(low, stream).detach()
+        assert b.dtype == torch.float32
+        assert not torch.equal(a, b), "the product was not lowered"
+        # Two rounded operands a term, and one rounded result.
+        assert ((a - b).abs() <= 3 * BF16 * magnitudes).all()
+
+
+def _with_absolute_weights(layer, x):
+    """The layer at x with the absolute values of its weights: the magnitudes of the terms of its sums."""
+    return torch.func.functional_call(layer, {name: p.abs() for name, p in layer.named_parameters()}, x)
+
+
+def test_the_streams_of_an_interval_round_like_the_plain_model():
+    model, (x, _) = network().eval(), batch()
+    with autocast():
+        out, plain = model(fb.linf_box(x, 0.0)), model(x)
+    torch.testing.assert_close(out.nominal, plain.float(), rtol=0.05, atol=0.05)
+
+
+LOSSES = {
+    "ibp": lambda out, y: losses.robust_cross_entropy(fb.bound(out, spec=fb.margin_spec(y, 10))),
+    "dense spec": lambda out, y: losses.robust_cross_entropy(fb.bound(out, spec=fb.margin_spec(y, 10).clone())),
+    "crown-ibp": lambda out, y: losses.robust_cross_entropy(
+        fb.bound(out, method="crown-ibp", spec=fb.margin_spec(y, 10))
+    ),
+    "fused": lambda out, y: losses.fused_cross_entropy(out, y, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_and_gradients_follow_those_of_float32(name):
+    model, (x, labels) = network(), batch()
+
+    def loss():
+        model.zero_grad()
+        return LOSSES[name](model(fb.linf_box(x, 0.02)), labels)
+
+    full = loss()
+    full.backward()
+    wanted = [p.grad.clone() for p in model.parameters()]
+    with autocast():
+        low = loss()
+    low.backward()
+    assert low.dtype == torch.float32 and abs(low - full) < 0.05 * abs(full)
+    scale = torch.cat([g.flatten() for g in wanted]).norm()
+    difference = torch.cat([(p.grad - g).flatten() for p, g in zip(model.parameters(), wanted)]).norm()
+    assert 0 < difference < 0.1 * scale
+    assert all(p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+def test_specifications_and_margins_are_not_lowered():
+    """What adds up a bound stays float32: on an output made outside autocast, autocast changes nothing."""
+    model, (x, labels) = network().eval(), batch()
+    out = model(fb.linf_box(x, 0.02))
+    for spec in (fb.margin_spec(labels, 10), torch.randn(8, 3, 10)):
+        plain = fb.bound(out, spec=spec)
+        with autocast():
+            inside = fb.bound(out, spec=spec)
+            assert torch.equal(inside.lower, plain.lower) and torch.equal(inside.nominal, plain.nominal)
+
+
+def test_singleprop_is_lowered_too():
+    model, (x, labels) = network(), batch()
+    full = losses.singleprop_cross_entropy(model(fb.singleprop(x, 0.02)), labels)
+    with autocast():
+        low = losses.singleprop_cross_entropy(model(fb.singleprop(x, 0.02)), labels)
+    low.backward()
+    assert 0 < abs(low - full) < 0.05 * abs(full)
+
+
+def test_float64_is_left_alone():
+    model, (x, labels) = network().double().eval(), batch()
+
+    def margins():
+        return fb.bound(model(fb.linf_box(x.double(), 0.02)), spec=fb.margin_spec(labels, 10)).lower
+
+    with autocast():
+        inside = margins()
+    assert torch.equal(inside, margins())
+
+
+@pytest.mark.parametrize("method", ["ibp", "crown-ibp", "crown"])
+def test_a_certificate_is_ieee_float32_with_every_flag_on(method):
+    model, data = network(), [batch()]
+    plain = fb.certify(model, data, 0.02, method)
+    with float32_products("tf32"), autocast():
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        torch.backends.mkldnn.conv.fp32_precision = "bf16"
+        turned_on = fb.certify(model, data, 0.02, method)
+        assert torch.backends.mkldnn.conv.fp32_precision == "bf16"
+    assert torch.equal(plain.margins, turned_on.margins)
+    assert "ieee" in turned_on.precision
+
+
+def test_a_run_names_both_precisions(tmp_path):
+    report = train(
+        tmp_path / "run",
+        {"method": "ibp", "eps": 0.05, "precision": "bf16", "limit": 256, "test_limit": 64, "pgd_steps": 0},
+        {"epochs": 1},
+        quiet=True,
+    )
+    assert "autocast to torch.bfloat16" in report["training_precision"]
+    assert report["precision"].startswith("float32 (ieee)")
+    environment = json.loads((tmp_path / "run/config.json").read_text())["environment"]
+    assert environment["training_precision"] == report["training_precision"]
+
+
+def test_bad_precisions_are_named():
+    cpu = torch.device("cpu")
+    with pytest.raises(ValueError, match="precision: wanted default, ieee, tf32, bf16, got 'fp8'"):
+        TrainingPrecision("fp8", cpu)
+    with pytest.raises(ValueError, match="a CPU has no TF32"):
+        TrainingPrecision("tf32", cpu)
