@@ -26,7 +26,7 @@ CPU_ALONE = {
     "singleprop_norm_relu",
 }
 # Files of ops/ and native/ that serve several operators.
-SHARED = {"layout"}
+SHARED = {"layout", "precision"}
 
 
 def stems(folder, pattern="*.py"):

@@ -26,7 +26,7 @@ def lowered_by_autocast(product: Function) -> Function:
     def call(*args: Any, **kwargs: Any) -> Any:
         first = args[0]
         kind = first.device.type
-        if not torch.is_autocast_enabled(kind) or first.dtype != torch.float32:
+        if first.dtype != torch.float32 or not _autocasts(kind):
             return product(*args, **kwargs)
         low = torch.get_autocast_dtype(kind)
         with torch.autocast(kind, enabled=False):
@@ -35,6 +35,10 @@ def lowered_by_autocast(product: Function) -> Function:
             return tuple(result.to(first.dtype) for result in out)
 
     return call  # type: ignore[return-value]
+
+
+def _autocasts(kind: str) -> bool:
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def _converted(value: Any, dtype: torch.dtype) -> Any:
@@ -47,7 +51,7 @@ def kept_from_autocast(function: Function) -> Function:
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         kind = args[0].device.type
-        if not torch.is_autocast_enabled(kind):
+        if not _autocasts(kind):
             return function(*args, **kwargs)
         with torch.autocast(kind, enabled=False):
             return function(*args, **kwargs)
