@@ -105,6 +105,23 @@ def test_moments_change_no_bound_and_no_gradient_of_one():
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), twin.buffers()))
 
 
+def test_a_compiled_step_has_the_same_gradients():
+    torch.manual_seed(0)
+    model = models.build("mlp", (1, 2, 2), 3, hidden=[6, 6])
+    model.insert(2, nn.BatchNorm1d(6))
+    x = torch.rand(5, 1, 2, 2)
+
+    def step(x):
+        return sum(warmup_regularisers(model(with_moments(fb.linf_box(x, 0.1, 0.0, 1.0)))))
+
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+    eager, found = (torch.autograd.grad(f(x), list(model.parameters()), allow_unused=True) for f in (step, compiled))
+    for wanted, gradient in zip(eager, found):
+        assert (wanted is None) == (gradient is None)
+        if wanted is not None:
+            torch.testing.assert_close(gradient, wanted)
+
+
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("shape", [(4, 3, 2, 3), (7, 5)], ids=str)
 def test_gradcheck_through_batch_statistics(backend, shape):
