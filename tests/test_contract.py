@@ -240,12 +240,13 @@ def test_explicit_backward(stem: str, index: int, dtype: torch.dtype, device: st
 
 @every_sample
 @every_dtype
-def test_backward_through_the_op(stem: str, index: int, dtype: torch.dtype) -> None:
-    args = sample(stem, index, dtype)
+@every_device
+def test_backward_through_the_op(stem: str, index: int, dtype: torch.dtype, device: str) -> None:
+    args = sample(stem, index, dtype, device)
     names = [n for n in gradient_names(stem, args) if dict(zip(forward_names(stem), args))[n] is not None]
     grads = cotangents(as_tuple(getattr(reference(stem), f"{stem}_fwd")(*args)))
     bounds = rounding_bwd(stem, grads, args)
-    for backend in available(stem, "cpu", dtype):
+    for backend in available(stem, device, dtype):
         outputs, found = through_op(stem, backend, args, names, grads)
         assert_within(outputs, expected_outputs(stem, args), *rounding(stem, args), dtype, f"{backend}, output")
         magnitudes = dict(zip(gradient_names(stem, args), bounds[1]))
@@ -256,10 +257,11 @@ def test_backward_through_the_op(stem: str, index: int, dtype: torch.dtype) -> N
 
 
 @every_sample
-def test_gradients_of_some_inputs_from_some_outputs(stem: str, index: int) -> None:
+@every_device
+def test_gradients_of_some_inputs_from_some_outputs(stem: str, index: int, device: str) -> None:
     """A single input asks, or a single output is used: nothing else may be needed, and the numbers stay the same."""
     dtype = torch.float32
-    args = sample(stem, index, dtype)
+    args = sample(stem, index, dtype, device)
     names = gradient_names(stem, args)
     present = [n for n in names if dict(zip(forward_names(stem), args))[n] is not None]
     grads = cotangents(as_tuple(getattr(reference(stem), f"{stem}_fwd")(*args)))
@@ -268,7 +270,7 @@ def test_gradients_of_some_inputs_from_some_outputs(stem: str, index: int) -> No
     partial = [(grads, [name]) for name in present]
     if sum(g is not None for g in grads) > 1:
         partial += [(tuple(g if i == j else None for i, g in enumerate(grads)), present) for j in range(len(grads))]
-    for backend in available(stem, "cpu", dtype):
+    for backend in available(stem, device, dtype):
         for some_grads, some_names in partial:
             _, found = through_op(stem, backend, args, some_names, some_grads)
             expected = expected_gradients(stem, some_grads, args, some_names)
@@ -341,9 +343,10 @@ LAYOUTS = (reversed_dims, channels_last, channels_last_by_stream, fenced, fenced
 
 @every_sample
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__name__)
-def test_memory_layout_changes_nothing(stem: str, index: int, layout: Callable[[Tensor], Tensor]) -> None:
+@every_device
+def test_memory_layout_changes_nothing(stem: str, index: int, layout: Callable[[Tensor], Tensor], device: str) -> None:
     dtype = torch.float32
-    args = sample(stem, index, dtype)
+    args = sample(stem, index, dtype, device)
     moved = mapped(args, layout)
     assert all(torch.equal(a, m) for a, m in zip(args, moved) if is_real(a))
     names = gradient_names(stem, args)
@@ -352,7 +355,7 @@ def test_memory_layout_changes_nothing(stem: str, index: int, layout: Callable[[
     terms, magnitudes = rounding_bwd(stem, grads, args)
     chosen = [m for n, m in zip(names, magnitudes) if n in present]
     expected = expected_gradients(stem, grads, args, present)
-    for backend in available(stem, "cpu", dtype):
+    for backend in available(stem, device, dtype):
         for some in (moved, (moved[0], *args[1:]), (args[0], *moved[1:])):
             outputs, found = through_op(stem, backend, some, present, mapped(grads, layout))
             assert_within(outputs, expected_outputs(stem, args), *rounding(stem, args), dtype, f"{backend}, output")
@@ -360,10 +363,11 @@ def test_memory_layout_changes_nothing(stem: str, index: int, layout: Callable[[
 
 
 @every_sample
-def test_expanded_inputs_and_gradients(stem: str, index: int) -> None:
+@every_device
+def test_expanded_inputs_and_gradients(stem: str, index: int, device: str) -> None:
     """Strides of 0: one eps for a whole box, and the gradient of a sum."""
     dtype = torch.float32
-    args = sample(stem, index, dtype)
+    args = sample(stem, index, dtype, device)
     names = gradient_names(stem, args)
     first = forward_names(stem).index("radius") if "radius" in forward_names(stem) else 0
     if not args[first].numel():
@@ -377,8 +381,8 @@ def test_expanded_inputs_and_gradients(stem: str, index: int) -> None:
     terms, magnitudes = rounding_bwd(stem, grads, dense)
     chosen = [m for n, m in zip(names, magnitudes) if n in present]
     expected = expected_gradients(stem, grads, dense, present)
-    ones = mapped(grads, lambda g: torch.ones((), dtype=dtype).expand_as(g))
-    for backend in available(stem, "cpu", dtype):
+    ones = mapped(grads, lambda g: torch.ones((), dtype=dtype, device=device).expand_as(g))
+    for backend in available(stem, device, dtype):
         outputs, found = through_op(stem, backend, wide, present, ones)
         assert_within(outputs, expected_outputs(stem, dense), *rounding(stem, dense), dtype, f"{backend}, output")
         assert_within(found, expected, terms, chosen, dtype, f"{backend}, gradient")
