@@ -32,6 +32,7 @@ _LINES = {
 GENERAL: dict[str, Method] = {name: Method(name) for name in ("ibp", "crown-ibp", "crown")}
 STUDIED: dict[str, Method] = {
     **{name: Method("zonotope", name) for name in ZONOTOPES},
+    "box": Method("ibp"),  # as a zonotope it is the same, at a higher price
     **{f"crown{suffix}": Method("crown", lines) for suffix, lines in _LINES.items() if suffix},
     **{f"crown-ibp-r{suffix}": Method("crown-ibp", lines) for suffix, lines in _LINES.items()},
     "crown-ibp-r-soft": Method("crown-ibp", "soft-10"),

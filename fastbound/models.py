@@ -3,6 +3,7 @@
 Sources: DM-small, DM-medium, DM-large: Gowal et al., 2018, arXiv 1810.12715. CNN-7 with BatchNorm, Wide-ResNet and
 ResNeXt: Shi et al., 2021, arXiv 2103.17268. Every convolution keeps its bias, also in front of a BatchNorm. ``mlp`` is
 from no paper. ``norm=True`` gives the DM networks the BatchNorm of CNN-7, behind every layer but the classifier.
+``paradox-fc``, ``paradox-conv``: FC and CONV of Jovanovic et al., 2022, arXiv 2102.06700, whose CONVPLUS is DM-small.
 """
 
 from __future__ import annotations
@@ -183,6 +184,16 @@ def _mlp(shape: tuple[int, ...], num_classes: int, hidden: Sequence[int] = (256,
         layers += [nn.Linear(size, width), nn.ReLU()]
         size = width
     return [*layers, nn.Linear(size, num_classes)]
+
+
+@_network("paradox-fc")
+def _paradox_fc(shape: tuple[int, ...], num_classes: int) -> list[nn.Module]:
+    return _mlp(shape, num_classes, (400, 200, 100, 100))
+
+
+@_network("paradox-conv")
+def _paradox_conv(shape: tuple[int, ...], num_classes: int) -> list[nn.Module]:
+    return _plain(shape, num_classes, [(16, 4, 2, 1)], [100], norm=False)
 
 
 @_network("dm-small")

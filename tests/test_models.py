@@ -26,6 +26,8 @@ def described(model: nn.Module) -> list[str]:
 
 PLANS = {
     "mlp": "f256 r f256 r f256 r f10",
+    "paradox-fc": "f400 r f200 r f100 r f100 r f10",
+    "paradox-conv": "c16/4/2/1 r f100 r f10",
     "dm-small": "c16/4/2/0 r c32/4/1/0 r f100 r f10",
     "dm-medium": "c32/3/1/0 r c32/4/2/0 r c64/3/1/0 r c64/4/2/0 r f512 r f512 r f10",
     "dm-large": "c64/3/1/1 r c64/3/1/1 r c128/3/2/1 r c128/3/1/1 r c128/3/1/1 r f512 r f10",
@@ -95,11 +97,12 @@ def test_residual_block_adds_and_rectifies():
 def test_a_network_that_does_not_fit_names_those_that_do():
     with pytest.raises(
         ValueError,
-        match=r"dm-small does not fit inputs of shape \[1, 8, 8\].*Networks that fit: cnn7, dm-large, mlp, resnext, "
+        match=r"dm-small does not fit inputs of shape \[1, 8, 8\].*Networks that fit: cnn7, dm-large, mlp, "
+        "paradox-conv, paradox-fc, resnext, "
         r"wide-resnet",
     ):
         models.build("dm-small", DIGITS, 10)
-    assert models.fitting((7,)) == ["mlp"]
+    assert models.fitting((7,)) == ["mlp", "paradox-fc"]
     assert "dm-small" in models.fitting((1, 10, 10)) and "dm-small" not in models.fitting((1, 9, 9))
     assert models.default_network(DIGITS) == "mlp" and models.default_network(MNIST) == "dm-small"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from itertools import groupby
 
 from fastbound.train.configs import CONFIGS, Config
 from fastbound.train.recipes import METHODS
+from fastbound.train.recipes.relaxation import RELAXATIONS
 
 
 def print_listing() -> None:
@@ -14,6 +16,9 @@ def print_listing() -> None:
     for name, method in METHODS.items():
         print(f"{name:15}{method.summary}\n{'':15}{method.source}")
     print(f"{'FILE.py:CLASS':15}a recipe of your own, see docs/methods/README.md")
+    print("\nrelaxations (--method relaxation --relaxation NAME; certify --method NAME, crown-ibp is IBP there):\n")
+    lines = textwrap.wrap(", ".join(RELAXATIONS), 110, break_on_hyphens=False)
+    print(textwrap.indent("\n".join(lines), "  "))
     print("\npublished configurations (--config):")
     for source, entries in groupby(CONFIGS.items(), lambda entry: entry[1].source):
         print(f"\n{source}")

@@ -68,6 +68,9 @@ def train(
     beta_end: Annotated[
         float | None, typer.Option(help="Weight of CROWN-IBP margins after the ramp (crown-ibp).")
     ] = None,
+    relaxation: Annotated[
+        str | None, typer.Option(help="Relaxation to train with (--method relaxation); --list prints the names.")
+    ] = None,
     fuse_loss: Annotated[bool | None, typer.Option(help="One backward row a sample (crown-ibp).")] = None,
     flip: Annotated[
         bool | None, typer.Option(help="Random horizontal flips; by default as the data set has it.")
@@ -147,6 +150,7 @@ def train(
         kappa_start=kappa_start,
         kappa_end=kappa_end,
         beta_end=beta_end,
+        relaxation=relaxation,
         fuse_loss=fuse_loss,
         flip=flip,
         crop=crop,

@@ -14,12 +14,14 @@ from fastbound.train.recipes.ibp import IBP
 from fastbound.train.recipes.natural import Natural
 from fastbound.train.recipes.pgd import PGD
 from fastbound.train.recipes.recipe import Recipe
+from fastbound.train.recipes.relaxation import Relaxation
 from fastbound.train.recipes.sabr import SABR
 from fastbound.train.recipes.short_warmup import ShortWarmup
 
 # The one place that lists them.
 METHODS: dict[str, type[Recipe]] = {
-    recipe.method: recipe for recipe in (Natural, IBP, ShortWarmup, CrownIBP, SABR, MTLIBP, CCIBP, ExpIBP, PGD)
+    recipe.method: recipe
+    for recipe in (Natural, IBP, ShortWarmup, CrownIBP, SABR, MTLIBP, CCIBP, ExpIBP, PGD, Relaxation)
 }
 
 

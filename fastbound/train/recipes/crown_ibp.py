@@ -50,11 +50,11 @@ class CrownIBP(CertifiedRecipe):
         if self.fuse_loss:
             robust = losses.fused_cross_entropy(out, step.labels, beta)
         else:
-            robust = losses.robust_cross_entropy(_blended(out, step.spec(), beta))
+            robust = losses.robust_cross_entropy(blended(out, step.spec(), beta))
         return self.regularised(step, out, mixed(out, step.labels, robust, kappa))
 
 
-def _blended(out: Interval, spec: Tensor, beta: Scheduled) -> Interval:  # [B, K-1]
+def blended(out: Interval, spec: Tensor, beta: Scheduled) -> Interval:  # [B, K-1]
     """Margins beta CROWN-IBP + (1 - beta) IBP: a convex combination of two bounds is a bound."""
     if is_exactly(beta, 0):
         return bound(out, method="ibp", spec=spec)

@@ -64,6 +64,10 @@ class Recipe(ABC):
     def loss(self, step: Step) -> Losses:
         """The losses of one step: "loss" is minimised, the others are recorded."""
 
+    def certificates(self) -> tuple[str, ...]:
+        """The methods that certify a finished run: the report is the first one's, the others add their errors."""
+        return (self.certify_with,)
+
     def check_network(self, model: nn.Module) -> None:
         """Warns of a network with which the method loses what it is for, or raises ValueError for one it cannot
         train."""
