@@ -126,7 +126,7 @@ def fused_cross_entropy(out: Interval, labels: Tensor, beta: float | Tensor) -> 
         # below. A sum of exp is at least 0, also where rounding has eaten its bound.
         row = torch.cat((slope.sum(1, keepdim=True), -slope), 1).gather(1, _places(labels, out.shape[1]))
         crown = offset - bound(out, method="crown-ibp", spec=row.unsqueeze(1)).lower
-        total = beta * crown.clamp(min=0) + (1 - beta) * total
+        total = torch.lerp(total, crown.clamp(min=0), beta)
     return ((total + own).log() + shift).mean()
 
 
