@@ -4,6 +4,8 @@ Sources: DM-small, DM-medium, DM-large: Gowal et al., 2018, arXiv 1810.12715. CN
 ResNeXt: Shi et al., 2021, arXiv 2103.17268. Every convolution keeps its bias, also in front of a BatchNorm. ``mlp`` is
 from no paper. ``norm=True`` gives the DM networks the BatchNorm of CNN-7, behind every layer but the classifier.
 ``paradox-fc``, ``paradox-conv``: FC and CONV of Jovanovic et al., 2022, arXiv 2102.06700, whose CONVPLUS is DM-small.
+SingleProp (Boopathy et al., 2021, arXiv 2102.01208) trains DM-small and DM-medium with ``same_padding=True`` and a wide
+network of its own, ``wide-cnn``.
 """
 
 from __future__ import annotations
@@ -125,6 +127,9 @@ def _output_shape(layers: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
             shape = (layer.out_channels, *(_conv_size(layer, axis, size) for axis, size in enumerate(shape[1:])))
+        elif isinstance(layer, nn.ZeroPad2d):
+            left, right, top, bottom = layer.padding
+            shape = (shape[0], shape[1] + top + bottom, shape[2] + left + right)
         elif isinstance(layer, _Residual):
             stride = layer.stride
             shape = (layer.out_channels, *(math.ceil(size / stride) for size in shape[1:]))
@@ -165,15 +170,30 @@ def _convs(channels: int, plan: Sequence[tuple[int, int, int, int]], norm: bool 
     return layers
 
 
+def _same_convs(
+    shape: tuple[int, ...], plan: Sequence[tuple[int, int, int, int]], norm: bool = False
+) -> list[nn.Module]:
+    """As `_convs`, but padded to ceil(size / stride) pixels as TensorFlow's "SAME" does: an odd pixel goes behind."""
+    layers: list[nn.Module] = []
+    for out, kernel, stride, _ in plan:
+        channels, *sizes = _output_shape(layers, shape)
+        totals = [max((math.ceil(size / stride) - 1) * stride + kernel - size, 0) for size in sizes]
+        (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in totals)
+        layers += [nn.ZeroPad2d((left, right, top, bottom)), *_convs(channels, [(out, kernel, stride, 0)], norm)]
+    return layers
+
+
 def _plain(
     shape: tuple[int, ...],
     num_classes: int,
     plan: Sequence[tuple[int, int, int, int]],
     hidden: Sequence[int],
     norm: bool,
+    same_padding: bool = False,
 ) -> list[nn.Module]:
     """Convolutions, then fully connected layers; `norm`: BatchNorm behind every one of them but the classifier."""
-    return _head(_convs(shape[0], plan, norm), shape, hidden, num_classes, norm)
+    convs = _same_convs(shape, plan, norm) if same_padding else _convs(shape[0], plan, norm)
+    return _head(convs, shape, hidden, num_classes, norm)
 
 
 @_network("mlp")
@@ -197,14 +217,18 @@ def _paradox_conv(shape: tuple[int, ...], num_classes: int) -> list[nn.Module]:
 
 
 @_network("dm-small")
-def _dm_small(shape: tuple[int, ...], num_classes: int, norm: bool = False) -> list[nn.Module]:
-    return _plain(shape, num_classes, [(16, 4, 2, 0), (32, 4, 1, 0)], [100], norm)
+def _dm_small(
+    shape: tuple[int, ...], num_classes: int, norm: bool = False, same_padding: bool = False
+) -> list[nn.Module]:
+    return _plain(shape, num_classes, [(16, 4, 2, 0), (32, 4, 1, 0)], [100], norm, same_padding)
 
 
 @_network("dm-medium")
-def _dm_medium(shape: tuple[int, ...], num_classes: int, norm: bool = False) -> list[nn.Module]:
+def _dm_medium(
+    shape: tuple[int, ...], num_classes: int, norm: bool = False, same_padding: bool = False
+) -> list[nn.Module]:
     plan = [(32, 3, 1, 0), (32, 4, 2, 0), (64, 3, 1, 0), (64, 4, 2, 0)]
-    return _plain(shape, num_classes, plan, [512, 512], norm)
+    return _plain(shape, num_classes, plan, [512, 512], norm, same_padding)
 
 
 def _seven_layer_plan(width: int) -> list[tuple[int, int, int, int]]:
@@ -214,6 +238,12 @@ def _seven_layer_plan(width: int) -> list[tuple[int, int, int, int]]:
 @_network("dm-large")
 def _dm_large(shape: tuple[int, ...], num_classes: int, width: int = 64, norm: bool = False) -> list[nn.Module]:
     return _plain(shape, num_classes, _seven_layer_plan(width), [512], norm)
+
+
+@_network("wide-cnn")
+def _wide_cnn(shape: tuple[int, ...], num_classes: int, width: int = 128) -> list[nn.Module]:
+    plan = [(width, 3, 1, 0), (2 * width, 3, 2, 0), (4 * width, 3, 2, 0)]
+    return _plain(shape, num_classes, plan, [1024], norm=False, same_padding=True)
 
 
 @_network("cnn7")

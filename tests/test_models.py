@@ -10,11 +10,14 @@ CIFAR, MNIST, DIGITS = (3, 32, 32), (1, 28, 28), (1, 8, 8)
 
 
 def described(model: nn.Module) -> list[str]:
-    """One word a layer: c16/4/2/0 for a convolution, f100 for a fully connected layer, b for BatchNorm, r for ReLU."""
+    """One word a layer: c16/4/2/0 for a convolution, p0101 for padding (left, right, top, bottom), f100 for a fully
+    connected layer, b for BatchNorm, r for ReLU."""
     words = []
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
             words.append(f"c{layer.out_channels}/{layer.kernel_size[0]}/{layer.stride[0]}/{layer.padding[0]}")
+        elif isinstance(layer, nn.ZeroPad2d):
+            words.append("p" + "".join(map(str, layer.padding)))
         elif isinstance(layer, nn.Linear):
             words.append(f"f{layer.out_features}")
         elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -32,6 +35,7 @@ PLANS = {
     "dm-medium": "c32/3/1/0 r c32/4/2/0 r c64/3/1/0 r c64/4/2/0 r f512 r f512 r f10",
     "dm-large": "c64/3/1/1 r c64/3/1/1 r c128/3/2/1 r c128/3/1/1 r c128/3/1/1 r f512 r f10",
     "cnn7": "c64/3/1/1 b r c64/3/1/1 b r c128/3/2/1 b r c128/3/1/1 b r c128/3/1/1 b r f512 b r f10",
+    "wide-cnn": "p1111 c128/3/1/0 r p0101 c256/3/2/0 r p0101 c512/3/2/0 r f1024 r f10",
     "wide-resnet": "c16/3/1/1 b r"
     " c128/3/1/1 b r c128/3/1/1 b c128/1/1/0 b c256/3/2/1 b r c256/3/1/1 b c256/1/2/0 b c512/3/2/1 b r c512/3/1/1 b "
     "c512/1/2/0 b f512 b r f10",
@@ -58,10 +62,40 @@ def test_norm_puts_batchnorm_behind_every_layer_but_the_classifier(name):
 
 
 @pytest.mark.parametrize(
+    ("name", "padded"),
+    [
+        ("dm-small", "p1111 c16/4/2/0 r p1212 c32/4/1/0 r f100 r f10"),
+        ("dm-medium", "p1111 c32/3/1/0 r p1111 c32/4/2/0 r p1111 c64/3/1/0 r p1111 c64/4/2/0 r f512 r f512 r f10"),
+    ],
+)
+def test_same_padding_keeps_the_size_that_the_stride_leaves(name, padded):
+    with torch.device("meta"):
+        model = models.build(name, MNIST, 10, same_padding=True)
+    assert " ".join(described(model)) == padded
+    hidden = next(layer for layer in model if isinstance(layer, nn.Linear)).in_features
+    assert hidden == {"dm-small": 32 * 14 * 14, "dm-medium": 64 * 7 * 7}[name]
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_same_padding_is_that_of_torch_where_torch_has_it(norm):
+    """At stride 1 padding='same' puts the odd pixel behind, too."""
+    layers = models._same_convs((1, 7, 6), [(3, 4, 1, 0)], norm)
+    x, conv = torch.rand(2, 1, 7, 6), layers[1]
+    wanted = nn.functional.conv2d(x, conv.weight, conv.bias, padding="same")
+    torch.testing.assert_close(nn.Sequential(*layers[:2])(x), wanted)
+
+
+@pytest.mark.parametrize(
     ("name", "shape"), [(name, shape) for shape in (CIFAR, MNIST, DIGITS) for name in models.fitting(shape)], ids=str
 )
 def test_forward_gives_logits(name, shape):
-    small = {"cnn7": {"width": 4}, "dm-large": {"width": 4}, "wide-resnet": {"width": 8}, "resnext": {"width": 8}}
+    small = {
+        "wide-cnn": {"width": 4},
+        "cnn7": {"width": 4},
+        "dm-large": {"width": 4},
+        "wide-resnet": {"width": 8},
+        "resnext": {"width": 8},
+    }
     model = models.build(name, shape, 7, **small.get(name, {}))
     logits = model(torch.rand(3, *shape))
     assert logits.shape == (3, 7)
@@ -99,7 +133,7 @@ def test_a_network_that_does_not_fit_names_those_that_do():
         ValueError,
         match=r"dm-small does not fit inputs of shape \[1, 8, 8\].*Networks that fit: cnn7, dm-large, mlp, "
         "paradox-conv, paradox-fc, resnext, "
-        r"wide-resnet",
+        r"wide-cnn, wide-resnet",
     ):
         models.build("dm-small", DIGITS, 10)
     assert models.fitting((7,)) == ["mlp", "paradox-fc"]

@@ -193,7 +193,7 @@ def test_unknown_names_list_the_known_ones():
         recipes.find_method("ipb")
     with pytest.raises(ValueError, match=r"no published configuration 'x'; known: mnist-dm-large-0\.1"):
         find_config("x")
-    with pytest.raises(ValueError, match="no initialisation 'x'; known: default, orthogonal, ibp"):
+    with pytest.raises(ValueError, match="no initialisation 'x'; known: default, orthogonal, lecun-normal, ibp"):
         initialise(nn.Linear(2, 2), "x", torch.zeros(1, 2))
 
 

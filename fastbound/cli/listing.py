@@ -13,9 +13,10 @@ from fastbound.train.recipes.relaxation import RELAXATIONS
 def print_listing() -> None:
     """Prints the training methods and the published configurations, with their sources."""
     print("training methods (--method):\n")
+    width = max(map(len, METHODS)) + 2
     for name, method in METHODS.items():
-        print(f"{name:15}{method.summary}\n{'':15}{method.source}")
-    print(f"{'FILE.py:CLASS':15}a recipe of your own, see docs/methods/README.md")
+        print(f"{name:{width}}{method.summary}\n{'':{width}}{method.source}")
+    print(f"{'FILE.py:CLASS':{width}}a recipe of your own, see docs/methods/README.md")
     print("\nrelaxations (--method relaxation --relaxation NAME; certify --method NAME, crown-ibp is IBP there):\n")
     lines = textwrap.wrap(", ".join(RELAXATIONS), 110, break_on_hyphens=False)
     print(textwrap.indent("\n".join(lines), "  "))

@@ -23,13 +23,16 @@ FORMAT = 1
 
 @dataclass
 class Position:
-    """Where a run stands: `batch` batches of `epoch` (from 0) are done, `step` steps in all; `sums` are the epoch's
-    so far."""
+    """Where a run stands: `batch` batches of `epoch` (from 0) are done, `step` steps in all.
+
+    `sums` are the losses of the epoch so far, `weights` those that the recipe took from the validation before it.
+    """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
     seconds: float = 0.0
+    weights: dict[str, float] = field(default_factory=dict)
     sums: dict[str, Tensor] = field(default_factory=dict)
 
 

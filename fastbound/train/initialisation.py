@@ -26,6 +26,16 @@ def orthogonal(model: nn.Module, x: Tensor) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def lecun_normal(model: nn.Module, x: Tensor) -> None:
+    """Weights from N(0, 1 / fan_in) and zero biases in every convolution and linear layer (LeCun et al., 1998; Boopathy
+    et al., 2021, arXiv 2102.01208)."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 def ibp(model: nn.Module, x: Tensor) -> None:  # x [B, ...]
     """Weights from N(0, 2 pi / n^2), n the fan-in: interval widths keep their size from layer to layer.
 
@@ -77,7 +87,7 @@ def _reads_relu_of_sum(node: Node) -> bool:
     return isinstance(source.record, LeakyReLU) and isinstance(source.inputs[0].record, Sum)
 
 
-INITIALISATIONS = {"default": default, "orthogonal": orthogonal, "ibp": ibp}
+INITIALISATIONS = {"default": default, "orthogonal": orthogonal, "lecun-normal": lecun_normal, "ibp": ibp}
 
 
 def initialise(model: nn.Module, name: str, x: Tensor) -> None:

@@ -29,6 +29,7 @@ from fastbound.train.recipes import Losses
 from fastbound.train.runs import RunFolder, build_model
 from fastbound.train.settings import Settings
 from fastbound.train.steps import CapturedByPhase, TrainingStep, make_optimizer, scheduled_at, set_lr, why_eager
+from fastbound.train.validation import mean_losses
 
 EVALUATION_BATCH = 256
 
@@ -101,8 +102,9 @@ class Trainer:
             self.recipe, self.parallel, self.optimizer, data.num_classes, self.precision.lowered
         )
         self._captured_step = CapturedByPhase(self._eager_step) if captured else None
+        held_out, training = data.train.limit(chosen.limit).split(self.recipe.held_out())
         self.loader = Loader(
-            data.train.limit(chosen.limit).to(group.device),
+            training.to(group.device),
             self.recipe.batch_size,
             shuffle=True,
             drop_last=True,
@@ -111,7 +113,9 @@ class Trainer:
             rank=group.rank,
             world_size=group.world_size,
         )
-        self.test = Loader(_shard(data.test.limit(chosen.test_limit), group).to(group.device), EVALUATION_BATCH)
+        self.validation = _evaluation_loader(held_out, group, "validation") if self.recipe.held_out() else None
+        self.test = _evaluation_loader(data.test.limit(chosen.test_limit), group, "test_limit")
+        self.num_classes = data.num_classes
         self.at = Position()
         self._interrupts = Interrupts()
         self._checkpoint_seconds, self._saved_at = checkpoint_seconds, time.monotonic()
@@ -164,8 +168,9 @@ class Trainer:
             self.at.seconds = before + time.perf_counter() - started
             display.advance(epoch, self._finite(losses["loss"]) if display.due() else None)
             self._stop_if_asked()
-        record = self._record(epoch)
-        self.at = Position(epoch=epoch + 1, step=self.at.step)
+        validation = self._validation_losses()
+        record = self._record(epoch, validation)
+        self.at = Position(epoch=epoch + 1, step=self.at.step, weights=self.recipe.adapted(validation))
         if self.group.writes:
             self.folder.append_metrics(record)
             if epoch + 1 == self.recipe.epochs or time.monotonic() - self._saved_at >= self._checkpoint_seconds:
@@ -175,7 +180,7 @@ class Trainer:
     def _step(self, x: Tensor, labels: Tensor, display: Display) -> Losses:
         batches = len(self.loader)
         set_lr(self.optimizer, self.recipe.lr_at(self.at.step, batches))
-        scheduled = scheduled_at(self.recipe, self.at.step, batches)
+        scheduled = {**scheduled_at(self.recipe, self.at.step, batches), **self.at.weights}
         if self._captured_step is not None:
             try:
                 return self._captured_step(x, labels, scheduled)
@@ -199,7 +204,14 @@ class Trainer:
             )
         return value
 
-    def _record(self, epoch: int) -> dict[str, object]:
+    def _validation_losses(self) -> dict[str, float]:
+        """Mean losses of the held-out images at the end of an epoch; none where none are held out."""
+        if self.validation is None:
+            return {}
+        scheduled = {**scheduled_at(self.recipe, self.at.step - 1, len(self.loader)), **self.at.weights}
+        return mean_losses(self.recipe, self.model, self.validation, self.num_classes, scheduled, self.group)
+
+    def _record(self, epoch: int, validation: Mapping[str, float]) -> dict[str, object]:
         """The line of an epoch: mean losses over all processes, errors over the whole test set."""
         count = self.at.batch * self.group.world_size
         means = {name: self._finite(self.group.total(total.clone()) / count) for name, total in self.at.sums.items()}
@@ -209,7 +221,9 @@ class Trainer:
             "epoch": epoch + 1,
             "eps": self.recipe.eps(step, len(self.loader)),
             "lr": self.recipe.lr_at(step, len(self.loader)),
+            **self.at.weights,
             **means,
+            **{f"validation_{name}": value for name, value in validation.items()},
             "clean_error": errors["clean_error"],
             "verified_error": errors["verified_error"],
             "seconds": round(self.at.seconds, 3),
@@ -291,9 +305,10 @@ class Trainer:
         self._saved_at = time.monotonic()
 
 
-def _shard(images: Images, group: Processes) -> Images:
+def _evaluation_loader(images: Images, group: Processes, option: str) -> Loader:
+    """The share of this process, in batches; `option` says how many images there are."""
     if len(images) < group.world_size:
-        raise ValueError(f"test_limit: {len(images)} test images are too few for {group.world_size} processes.")
-    return Images(
-        images.pixels[group.rank :: group.world_size], images.labels[group.rank :: group.world_size], images.scale
-    )
+        raise ValueError(f"{option}: {len(images)} images are too few for {group.world_size} processes.")
+    share = slice(group.rank, None, group.world_size)
+    shard = Images(images.pixels[share], images.labels[share], images.scale)
+    return Loader(shard.to(group.device), EVALUATION_BATCH)

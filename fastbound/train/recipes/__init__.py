@@ -24,5 +24,7 @@ from fastbound.train.recipes.pgd import PGD as PGD
 from fastbound.train.recipes.recipe import Recipe as Recipe
 from fastbound.train.recipes.sabr import SABR as SABR
 from fastbound.train.recipes.short_warmup import ShortWarmup as ShortWarmup
+from fastbound.train.recipes.singleprop import AdaptiveSingleProp as AdaptiveSingleProp
+from fastbound.train.recipes.singleprop import SingleProp as SingleProp
 from fastbound.train.recipes.step import Losses as Losses
 from fastbound.train.recipes.step import Step as Step

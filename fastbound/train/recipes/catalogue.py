@@ -17,12 +17,14 @@ from fastbound.train.recipes.recipe import Recipe
 from fastbound.train.recipes.relaxation import Relaxation
 from fastbound.train.recipes.sabr import SABR
 from fastbound.train.recipes.short_warmup import ShortWarmup
+from fastbound.train.recipes.singleprop import AdaptiveSingleProp, SingleProp
 
 # The one place that lists them.
-METHODS: dict[str, type[Recipe]] = {
-    recipe.method: recipe
-    for recipe in (Natural, IBP, ShortWarmup, CrownIBP, SABR, MTLIBP, CCIBP, ExpIBP, PGD, Relaxation)
-}
+_RECIPES = (
+    *(Natural, IBP, ShortWarmup, CrownIBP, SingleProp, AdaptiveSingleProp),
+    *(SABR, MTLIBP, CCIBP, ExpIBP, PGD, Relaxation),
+)
+METHODS: dict[str, type[Recipe]] = {recipe.method: recipe for recipe in _RECIPES}
 
 
 def find_method(name: str) -> type[Recipe]:

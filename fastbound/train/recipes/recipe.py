@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -82,6 +83,18 @@ class Recipe(ABC):
 
     def weights(self, step: float, steps_per_epoch: int) -> dict[str, float]:
         """What else changes during the run: the numbers that `loss` reads as ``step.weights[name]``."""
+        return {}
+
+    def held_out(self) -> int:
+        """How many training images, the first ones, are set aside for `validation_losses`."""
+        return 0
+
+    def validation_losses(self, step: Step) -> Losses:
+        """The losses of a validation batch at the radius and weights of the moment, without gradients."""
+        raise NotImplementedError(f"{type(self).__name__} has no validation_losses.")
+
+    def adapted(self, validation: Mapping[str, float]) -> dict[str, float]:
+        """Weights for the next epoch from the mean validation losses behind this one; they overrule `weights`."""
         return {}
 
     def lr_at(self, step: float, steps_per_epoch: int) -> float:

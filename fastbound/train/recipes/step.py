@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastbound.domains.interval import Interval
+from fastbound.domains.streams import Streams
 from fastbound.spec import margin_spec
 from fastbound.train.schedules import Scheduled, is_exactly
 
@@ -43,7 +43,7 @@ def natural_loss(step: Step) -> Losses:
     return {"loss": loss, "natural_loss": loss.detach()}
 
 
-def mixed(out: Interval, labels: Tensor, robust: Tensor, kappa: Scheduled) -> Losses:
+def mixed(out: Streams, labels: Tensor, robust: Tensor, kappa: Scheduled) -> Losses:
     """kappa CE(clean logits) + (1 - kappa) robust; the clean part is left out where kappa is 0."""
     if is_exactly(kappa, 0):
         return {"loss": robust, "robust_loss": robust.detach()}
