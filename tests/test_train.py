@@ -188,6 +188,20 @@ def test_published_configurations_are_complete():
     assert [ibp.lr_at(t, 300) for t in (14999, 15000, 25000)] == pytest.approx([1e-3, 1e-4, 1e-5])
 
 
+def test_published_singleprop_runs():
+    # 550 steps an epoch: the first 5,000 images are held out; 2,000 at eps 0, a ramp of 10,000
+    recipe = find_config("singleprop-mnist-dm-small-0.3").recipe
+    assert recipe.eps(2000, 550) == 0 and recipe.eps(7000, 550) == pytest.approx(0.15) and recipe.eps(12000, 550) == 0.3
+    assert [recipe.lr_at(t, 550) for t in (14999, 15000, 25000)] == pytest.approx([5e-4, 5e-5, 5e-6])
+    assert recipe.held_out() == 5000 and recipe.variant == "zero" and not recipe.clip_box
+    # 900 steps an epoch: 5,000 at eps 0, a ramp of 50,000 to 8/255 itself, no augmentation
+    cifar = find_config("singleprop-adaptive-cifar10-dm-small-8-255")
+    assert cifar.recipe.eps(5000, 900) == 0 < cifar.recipe.eps(5001, 900) and cifar.recipe.eps(55000, 900) == 8 / 255
+    assert [cifar.recipe.lr_at(t, 900) for t in (59999, 60000, 90000)] == pytest.approx([5e-4, 5e-5, 5e-6])
+    assert cifar.recipe.variant == "fast-lin" and (cifar.recipe.flip, cifar.recipe.crop) == (False, 0)
+    assert cifar.model_options == {"same_padding": True}
+
+
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(ValueError, match="no training method 'ipb'; known: natural, ibp, short-warmup, crown-ibp"):
         recipes.find_method("ipb")

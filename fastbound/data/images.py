@@ -34,6 +34,16 @@ class Images:
             raise ValueError(f"limit: wanted at least 1 image, got {count}.")
         return replace(self, pixels=self.pixels[:count], labels=self.labels[:count])
 
+    def split(self, count: int) -> tuple[Images, Images]:
+        """The first `count` images, held out for validation, and the others, of which at least one must be left."""
+        if not 0 <= count < len(self):
+            raise ValueError(
+                f"validation: wanted fewer than the {len(self)} training images held out, got {count}; for example "
+                f"--set validation={len(self) // 10}."
+            )
+        held_out = replace(self, pixels=self.pixels[:count], labels=self.labels[:count])
+        return held_out, replace(self, pixels=self.pixels[count:], labels=self.labels[count:])
+
 
 @dataclass(frozen=True)
 class Augmentation:

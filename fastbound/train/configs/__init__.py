@@ -3,13 +3,14 @@
 One file a family of methods, and the one place that lists them: `CONFIGS`.
 """
 
-from fastbound.train.configs import crown_ibp, expressive, ibp, sabr, short_warmup
+from fastbound.train.configs import crown_ibp, expressive, ibp, sabr, short_warmup, singleprop
 from fastbound.train.configs.config import Config as Config
 
 CONFIGS: dict[str, Config] = {
     **crown_ibp.CONFIGS,
     **ibp.CONFIGS,
     **short_warmup.CONFIGS,
+    **singleprop.CONFIGS,
     **sabr.CONFIGS,
     **expressive.CONFIGS,
 }

@@ -98,7 +98,7 @@ class Recipe(ABC):
         return {}
 
     def lr_at(self, step: float, steps_per_epoch: int) -> float:
-        return milestone_lr(step, self.lr, self.lr_decay, [epoch * steps_per_epoch for epoch in self.milestones])
+        return milestone_lr(step, self.lr, self.lr_decay, [round(epoch * steps_per_epoch) for epoch in self.milestones])
 
     def scaled(self, epochs: int) -> Recipe:
         """The same recipe over another number of epochs: every time shrinks or grows with it."""
