@@ -146,7 +146,13 @@ def test_a_bad_recipe_file_is_one_line_and_writes_nothing(tmp_path, capsys):
         assert not (tmp_path / "run").exists()
 
 
-WORDS = {"init": "orthogonal", "eps_schedule": "linear", "certify_with": "crown-ibp", "crop_mode": "zero"}
+WORDS = {
+    "init": "orthogonal",
+    "eps_schedule": "linear",
+    "certify_with": "crown-ibp",
+    "crop_mode": "zero",
+    "variant": "fast-lin",
+}
 
 
 def another(name: str, value: object) -> object:
@@ -165,8 +171,10 @@ def test_every_default_can_be_set(method: str, tmp_path, capsys):
     """--set takes every field of every recipe."""
     recipe = recipes.resolve(METHODS[method](), 0.1, {"epochs": 1})
     fields = {name: another(name, value) for name, value in dataclasses.asdict(recipe).items()}
-    if method == "pgd":  # has no bounds to regularise
+    if method in ("pgd", "singleprop", "singleprop-adaptive"):  # have no bounds to regularise
         fields["regularisation"] = 0.0
+    if "singleprop" in method:
+        fields |= {"clip_box": False, "validation": 8}
     pairs = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items()]
     options = [option for pair in pairs for option in ("--set", pair)]
     code, _, err = run("train", "--out", tmp_path / "run", "--method", method, *SMALL, *options, capsys=capsys)
