@@ -18,7 +18,7 @@ NVCC := $(firstword $(wildcard $(CUDACXX) $(CUDA_HOME)/bin/nvcc) $(shell command
 # Build tools (cmake, ninja) of the environment come before those of the machine.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help install test slow check demo bench clean
+.PHONY: help install test slow check check-gpu-build demo bench clean
 
 help:
 	@sed -n '1,2p' Makefile
@@ -43,10 +43,10 @@ $(BUILD): $(INSTALL) $(NATIVE)
 install: $(BUILD)
 
 test: install
-	$(BIN)/python -m pytest -m "not gpu and not slow" tests
+	$(BIN)/python -m pytest -m "not gpu and not slow and not cuda_on_cpu" tests
 
 slow: install
-	$(BIN)/python -m pytest -m "slow and not gpu" tests
+	$(BIN)/python -m pytest -m "slow and not gpu and not cuda_on_cpu" tests
 
 bench: install
 	$(BIN)/python -m pytest bench --benchmark-only
@@ -61,12 +61,15 @@ check: install
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 	$(BIN)/mypy
 ifneq ($(NVCC),)
-	@mkdir -p build/check
-	@for source in csrc/cuda/*.cu; do echo "nvcc $$source"; \
-	  "$(NVCC)" -std=c++17 -arch=sm_90 -Icsrc -Werror all-warnings -c $$source -o build/check/$$(basename $$source).o || exit 1; done
+	$(MAKE) --no-print-directory check-gpu-build
 else
 	@echo "nvcc not found: the CUDA sources were NOT compiled"
 endif
+
+# Every check of the CUDA code that needs no GPU: registers and spills of each kernel, then the kernels run on the processor.
+check-gpu-build: install
+	$(BIN)/python tests/check_cuda_build.py $(NVCC)
+	$(BIN)/python -m pytest -m cuda_on_cpu tests
 
 clean:
 	rm -rf build $(VENV)/.stamp-build*

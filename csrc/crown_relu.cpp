@@ -1,10 +1,13 @@
-// Host side: checks and dtype. No arithmetic.
+// Host side: checks, dtype and device. No arithmetic.
 #include <limits>
 #include <vector>
 
 #include "cpu/crown_relu_cpu.h"
 #include "host.h"
 #include "isa.h"
+#ifdef FASTBOUND_WITH_CUDA
+#include "cuda/crown_relu.cuh"
+#endif
 
 namespace fastbound {
 
@@ -21,9 +24,7 @@ Relaxation<T> relaxation_of(double slope, int kind) {
   return {static_cast<T>(slope), kind == 2 ? infinity : (kind == 3 ? -infinity : T(0)), kind == 1};
 }
 
-CrownShape check(int64_t batch, int64_t rows, int64_t outer, int64_t channels, int64_t inner, double slope, int kind,
-                 int threads) {
-  require_threads(threads);
+CrownShape check(int64_t batch, int64_t rows, int64_t outer, int64_t channels, int64_t inner, double slope, int kind) {
   require_size(batch, "batch");
   require_size(rows, "rows");
   require_size(outer, "outer");
@@ -43,14 +44,31 @@ void check_tensors(Address rows, Address center, Address radius, CrownShape shap
   require_pointer(radius, "radius");
 }
 
-void crown_relu_fwd(int dtype, Address rows, Address center, Address radius, Address scale, Address shift,
-                    Address offset, Address out_rows, Address bias, int64_t batch, int64_t functions, int64_t outer,
-                    int64_t channels, int64_t inner, double slope, int relaxation, int threads) {
-  const CrownShape shape = check(batch, functions, outer, channels, inner, slope, relaxation, threads);
-  if (batch * functions == 0) return;
+// True where there is something to do.
+bool check_fwd(Address rows, Address center, Address radius, Address out_rows, Address bias, CrownShape shape) {
+  if (shape.batch * shape.rows == 0) return false;
   check_tensors(rows, center, radius, shape);
   require_pointer(bias, "bias");
   if (shape.size() > 0) require_pointer(out_rows, "out_rows");
+  return true;
+}
+
+void check_bwd(Address rows, Address center, Address radius, Address out_rows, Address out_center, Address out_radius,
+               Address out_channels, CrownShape shape) {
+  check_tensors(rows, center, radius, shape);
+  if (shape.channels > 0) require_pointer(out_channels, "out_channels");
+  if (shape.batch * shape.size() == 0) return;
+  require_pointer(out_center, "out_center");
+  require_pointer(out_radius, "out_radius");
+  if (shape.rows > 0) require_pointer(out_rows, "out_rows");
+}
+
+void crown_relu_fwd(int dtype, Address rows, Address center, Address radius, Address scale, Address shift,
+                    Address offset, Address out_rows, Address bias, int64_t batch, int64_t functions, int64_t outer,
+                    int64_t channels, int64_t inner, double slope, int relaxation, int threads) {
+  require_threads(threads);
+  const CrownShape shape = check(batch, functions, outer, channels, inner, slope, relaxation);
+  if (!check_fwd(rows, center, radius, out_rows, bias, shape)) return;
   std::vector<double> scratch(threads * batch * functions);
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -64,14 +82,9 @@ void crown_relu_bwd(int dtype, Address grad_rows, Address grad_bias, Address row
                     Address scale, Address shift, Address offset, Address out_rows, Address out_center,
                     Address out_radius, Address out_channels, int64_t batch, int64_t functions, int64_t outer,
                     int64_t channels, int64_t inner, double slope, int relaxation, int threads) {
-  const CrownShape shape = check(batch, functions, outer, channels, inner, slope, relaxation, threads);
-  check_tensors(rows, center, radius, shape);
-  if (channels > 0) require_pointer(out_channels, "out_channels");
-  if (batch * shape.size() > 0) {
-    require_pointer(out_center, "out_center");
-    require_pointer(out_radius, "out_radius");
-    if (functions > 0) require_pointer(out_rows, "out_rows");
-  }
+  require_threads(threads);
+  const CrownShape shape = check(batch, functions, outer, channels, inner, slope, relaxation);
+  check_bwd(rows, center, radius, out_rows, out_center, out_radius, out_channels, shape);
   std::vector<double> scratch(threads * 3 * channels);
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -81,6 +94,61 @@ void crown_relu_bwd(int dtype, Address grad_rows, Address grad_bias, Address row
                              relaxation_of<T>(slope, relaxation), std::numeric_limits<T>::min(), threads);
   });
 }
+
+#ifdef FASTBOUND_WITH_CUDA
+// Numbers in double that a launch needs to be lent.
+int64_t crown_relu_fwd_workspace(int dtype, int64_t batch, int64_t functions, int64_t outer, int64_t channels,
+                                 int64_t inner) {
+  const MapShape map{batch, outer, channels, inner};
+  return cuda::dispatch(dtype, [&](auto zero) {
+    return batch * functions * cuda::crown_relu_fwd_tiles(map, functions, cuda::kPack<decltype(zero)>).tiles;
+  });
+}
+
+int64_t crown_relu_bwd_workspace(int dtype, int64_t batch, int64_t outer, int64_t channels, int64_t inner) {
+  return cuda::dispatch(dtype, [&](auto zero) {
+    const Sweep sweep = cuda::crown_relu_bwd_sweep({batch, outer, channels, inner}, cuda::kPack<decltype(zero)>);
+    return 3 * sweep.parts * sweep.period;
+  });
+}
+
+void crown_relu_fwd_cuda(int dtype, Address rows, Address center, Address radius, Address scale, Address shift,
+                         Address offset, Address out_rows, Address bias, int64_t batch, int64_t functions,
+                         int64_t outer, int64_t channels, int64_t inner, double slope, int relaxation,
+                         Address workspace, Address stream, int device) {
+  const CrownShape shape = check(batch, functions, outer, channels, inner, slope, relaxation);
+  if (!check_fwd(rows, center, radius, out_rows, bias, shape)) return;
+  if (shape.size() > 0) require_pointer(workspace, "workspace");
+  cuda::dispatch(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using A = cuda::Compute<S>;
+    const cuda::CrownBounds<S> bounds{in<S>(center), in<S>(radius), in<A>(scale), in<A>(shift), in<A>(offset)};
+    cuda::crown_relu_fwd_launch<S>(in<S>(rows), bounds, out<S>(out_rows), out<S>(bias), out<double>(workspace),
+                                   {batch, outer, channels, inner}, functions, relaxation_of<A>(slope, relaxation),
+                                   reinterpret_cast<cudaStream_t>(stream), device);
+  });
+}
+
+void crown_relu_bwd_cuda(int dtype, Address grad_rows, Address grad_bias, Address rows, Address center, Address radius,
+                         Address scale, Address shift, Address offset, Address out_rows, Address out_center,
+                         Address out_radius, Address out_channels, int64_t batch, int64_t functions, int64_t outer,
+                         int64_t channels, int64_t inner, double slope, int relaxation, Address workspace,
+                         Address stream, int device) {
+  const CrownShape shape = check(batch, functions, outer, channels, inner, slope, relaxation);
+  check_bwd(rows, center, radius, out_rows, out_center, out_radius, out_channels, shape);
+  if (channels == 0) return;
+  if (batch * shape.size() > 0) require_pointer(workspace, "workspace");
+  cuda::dispatch(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using A = cuda::Compute<S>;
+    const cuda::CrownBounds<S> bounds{in<S>(center), in<S>(radius), in<A>(scale), in<A>(shift), in<A>(offset)};
+    cuda::crown_relu_bwd_launch<S>(in<S>(grad_rows), in<S>(grad_bias), in<S>(rows), bounds, out<S>(out_rows),
+                                   out<S>(out_center), out<S>(out_radius), out<A>(out_channels), out<double>(workspace),
+                                   {batch, outer, channels, inner}, functions, relaxation_of<A>(slope, relaxation),
+                                   reinterpret_cast<cudaStream_t>(stream), device);
+  });
+}
+#endif
 
 }  // namespace
 
@@ -93,6 +161,20 @@ void bind_crown_relu(pybind11::module_& m) {
         arg("radius"), arg("scale"), arg("shift"), arg("offset"), arg("out_rows"), arg("out_center"), arg("out_radius"),
         arg("out_channels"), arg("batch"), arg("functions"), arg("outer"), arg("channels"), arg("inner"), arg("slope"),
         arg("relaxation"), arg("threads"), NoGil());
+#ifdef FASTBOUND_WITH_CUDA
+  m.def("crown_relu_fwd_workspace", crown_relu_fwd_workspace, arg("dtype"), arg("batch"), arg("functions"),
+        arg("outer"), arg("channels"), arg("inner"));
+  m.def("crown_relu_bwd_workspace", crown_relu_bwd_workspace, arg("dtype"), arg("batch"), arg("outer"), arg("channels"),
+        arg("inner"));
+  m.def("crown_relu_fwd_cuda", crown_relu_fwd_cuda, arg("dtype"), arg("rows"), arg("center"), arg("radius"),
+        arg("scale"), arg("shift"), arg("offset"), arg("out_rows"), arg("bias"), arg("batch"), arg("functions"),
+        arg("outer"), arg("channels"), arg("inner"), arg("slope"), arg("relaxation"), arg("workspace"), arg("stream"),
+        arg("device"), NoGil());
+  m.def("crown_relu_bwd_cuda", crown_relu_bwd_cuda, arg("dtype"), arg("grad_rows"), arg("grad_bias"), arg("rows"),
+        arg("center"), arg("radius"), arg("scale"), arg("shift"), arg("offset"), arg("out_rows"), arg("out_center"),
+        arg("out_radius"), arg("out_channels"), arg("batch"), arg("functions"), arg("outer"), arg("channels"),
+        arg("inner"), arg("slope"), arg("relaxation"), arg("workspace"), arg("stream"), arg("device"), NoGil());
+#endif
 }
 
 }  // namespace fastbound

@@ -30,6 +30,36 @@ FASTBOUND_HD ReluLines<T> relu_lines(T center, T radius, Relaxation<T> relaxatio
   return {stable ? fixed : free, upper, stable ? T(0) : half * (radius - center * quotient)};
 }
 
+// One coefficient of a row through its neuron, whose value is scale x + shift of what lies in front: the coefficient of
+// x, and what the function's constant gains.
+template <typename T>
+FASTBOUND_HD T through_relu(T row, ReluLines<T> lines, T scale, T offset, T& constant) {
+  const bool negative = row < T(0);
+  const T inner = row * (negative ? lines.upper : lines.lower);
+  constant += (negative ? row * lines.intercept : T(0)) + inner * offset;
+  return inner * scale;
+}
+
+// What all rows add up to in one neuron: gradients of the slope and the intercept of the chord, of scale and of offset.
+template <typename T>
+struct NeuronTotals {
+  T slope, intercept, scale, offset;
+};
+
+// The gradient of a coefficient, from those of what it became and of the function's constant; adds to `totals`.
+template <typename T>
+FASTBOUND_HD T through_relu_grad(T row, T grad_row, T grad_constant, ReluLines<T> lines, T scale, T offset,
+                                 bool same_slope, NeuronTotals<T>& totals) {
+  const bool negative = row < T(0);
+  const T taken = negative ? lines.upper : lines.lower;
+  const T grad_inner = grad_row * scale + grad_constant * offset;
+  totals.slope += negative || same_slope ? grad_inner * row : T(0);
+  totals.intercept += negative ? grad_constant * row : T(0);
+  totals.scale += grad_row * (row * taken);
+  totals.offset += grad_constant * (row * taken);
+  return grad_inner * taken + (negative ? grad_constant * lines.intercept : T(0));
+}
+
 // From gradients of the chord's slope and intercept to those of center and radius.
 template <typename T>
 FASTBOUND_HD void relu_lines_grad(T grad_slope, T grad_intercept, T center, T radius, T slope, T tiny, T& grad_center,

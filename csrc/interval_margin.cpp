@@ -80,26 +80,32 @@ void interval_margin_bwd(int dtype, Address grad, Address radius, Address weight
 }
 
 #ifdef FASTBOUND_WITH_CUDA
+// Numbers in double that a launch needs to be lent for the gradient of the weight.
+int64_t interval_margin_bwd_workspace(int /* dtype */, int64_t batch, int64_t features, int64_t classes) {
+  return ceil_div(batch, cuda::kMarginSamples) * classes * features;
+}
+
 // Labels lie on the device and cannot be checked without a synchronisation: a wrong one gives NaN in its row.
 void interval_margin_fwd_cuda(int dtype, Address radius, Address weight, Address labels, Address out_margins,
                               int64_t batch, int64_t features, int64_t classes, Address stream, int device) {
   if (!check_fwd(radius, weight, labels, out_margins, batch, features, classes)) return;
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    cuda::interval_margin_fwd_launch<T>(in<T>(radius), in<T>(weight), in<int64_t>(labels), out<T>(out_margins), batch,
+  cuda::dispatch(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    cuda::interval_margin_fwd_launch<S>(in<S>(radius), in<S>(weight), in<int64_t>(labels), out<S>(out_margins), batch,
                                         features, classes, reinterpret_cast<cudaStream_t>(stream), device);
   });
 }
 
 void interval_margin_bwd_cuda(int dtype, Address grad, Address radius, Address weight, Address labels,
                               Address grad_radius, Address grad_weight, int64_t batch, int64_t features,
-                              int64_t classes, Address stream, int device) {
+                              int64_t classes, Address workspace, Address stream, int device) {
   if (!check_bwd(grad, radius, weight, labels, grad_radius, grad_weight, batch, features, classes)) return;
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    cuda::interval_margin_bwd_launch<T>(in<T>(grad), in<T>(radius), in<T>(weight), in<int64_t>(labels),
-                                        out<T>(grad_radius), out<T>(grad_weight), batch, features, classes,
-                                        reinterpret_cast<cudaStream_t>(stream), device);
+  if (grad_weight != 0 && batch > 0) require_pointer(workspace, "workspace");
+  cuda::dispatch(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    cuda::interval_margin_bwd_launch<S>(in<S>(grad), in<S>(radius), in<S>(weight), in<int64_t>(labels),
+                                        out<S>(grad_radius), out<S>(grad_weight), out<double>(workspace), batch,
+                                        features, classes, reinterpret_cast<cudaStream_t>(stream), device);
   });
 }
 #endif
@@ -118,7 +124,9 @@ void bind_interval_margin(pybind11::module_& m) {
         arg("out"), arg("batch"), arg("features"), arg("classes"), arg("stream"), arg("device"), NoGil());
   m.def("interval_margin_bwd_cuda", interval_margin_bwd_cuda, arg("dtype"), arg("grad"), arg("radius"), arg("weight"),
         arg("labels"), arg("grad_radius"), arg("grad_weight"), arg("batch"), arg("features"), arg("classes"),
-        arg("stream"), arg("device"), NoGil());
+        arg("workspace"), arg("stream"), arg("device"), NoGil());
+  m.def("interval_margin_bwd_workspace", interval_margin_bwd_workspace, arg("dtype"), arg("batch"), arg("features"),
+        arg("classes"));
 #endif
 }
 

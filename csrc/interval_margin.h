@@ -7,15 +7,12 @@ namespace fastbound {
 
 template <typename T>
 FASTBOUND_HD T margin_radius(T label_weight, T other_weight, T radius) {
-  const T difference = label_weight - other_weight;
-  return (difference < T(0) ? -difference : difference) * radius;
+  return absolute(label_weight - other_weight) * radius;
 }
 
-// sign(label_weight - other_weight) * value, with sign(0) = 0.
 template <typename T>
 FASTBOUND_HD T margin_signed(T label_weight, T other_weight, T value) {
-  const T difference = label_weight - other_weight;
-  return difference > T(0) ? value : (difference < T(0) ? -value : T(0));
+  return signed_as(label_weight - other_weight, value);
 }
 
 }  // namespace fastbound

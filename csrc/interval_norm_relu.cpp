@@ -86,13 +86,23 @@ void interval_norm_relu_bwd(int dtype, Address grad_stack, Address grad_radius, 
 }
 
 #ifdef FASTBOUND_WITH_CUDA
+// Numbers in double that norm_statistics and interval_norm_relu_bwd_sums need to be lent.
+int64_t channel_sums_workspace(int dtype, int64_t outer, int64_t channels, int64_t inner) {
+  return cuda::dispatch(dtype, [&](auto zero) {
+    const Sweep sweep = cuda::channel_sums_sweep(outer, channels, inner, cuda::kPack<decltype(zero)>);
+    return 2 * sweep.parts * sweep.period;
+  });
+}
+
 void norm_statistics_cuda(int dtype, Address x, Address mean, Address var, int64_t outer, int64_t channels,
-                          int64_t inner, Address stream, int device) {
+                          int64_t inner, Address workspace, Address stream, int device) {
   check_statistics(x, mean, var, outer, channels, inner);
   if (channels == 0) return;
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    cuda::norm_statistics_launch<T>(in<T>(x), out<T>(mean), out<T>(var), outer, channels, inner,
+  require_pointer(workspace, "workspace");
+  cuda::dispatch(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using A = cuda::Compute<S>;
+    cuda::norm_statistics_launch<S>(in<S>(x), out<A>(mean), out<A>(var), out<double>(workspace), outer, channels, inner,
                                     reinterpret_cast<cudaStream_t>(stream), device);
   });
 }
@@ -101,27 +111,30 @@ void interval_norm_relu_fwd_cuda(int dtype, Address stack, Address radius, Addre
                                  Address out_stack, Address out_radius, int streams, int64_t outer, int64_t channels,
                                  int64_t inner, double slope, Address stream, int device) {
   if (!check_fwd(stack, radius, scale, shift, out_stack, out_radius, streams, outer, channels, inner, slope)) return;
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    cuda::interval_norm_relu_fwd_launch<T>(in<T>(stack), in<T>(radius), in<T>(scale), in<T>(shift), out<T>(out_stack),
-                                           out<T>(out_radius), streams, outer, channels, inner, static_cast<T>(slope),
+  cuda::dispatch(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using A = cuda::Compute<S>;
+    cuda::interval_norm_relu_fwd_launch<S>(in<S>(stack), in<S>(radius), in<A>(scale), in<A>(shift), out<S>(out_stack),
+                                           out<S>(out_radius), streams, outer, channels, inner, static_cast<A>(slope),
                                            reinterpret_cast<cudaStream_t>(stream), device);
   });
 }
 
 void interval_norm_relu_bwd_sums_cuda(int dtype, Address grad_stack, Address grad_radius, Address stack, Address radius,
                                       Address scale, Address shift, Address sum_scale, Address sum_shift, int streams,
-                                      int64_t outer, int64_t channels, int64_t inner, double slope, Address stream,
-                                      int device) {
+                                      int64_t outer, int64_t channels, int64_t inner, double slope, Address workspace,
+                                      Address stream, int device) {
   if (!check_bwd_sums(grad_stack, stack, radius, scale, shift, sum_scale, sum_shift, streams, outer, channels, inner,
                       slope))
     return;
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    cuda::interval_norm_relu_bwd_sums_launch<T>(in<T>(grad_stack), in<T>(grad_radius), in<T>(stack), in<T>(radius),
-                                                in<T>(scale), in<T>(shift), out<T>(sum_scale), out<T>(sum_shift),
-                                                streams, outer, channels, inner, static_cast<T>(slope),
-                                                reinterpret_cast<cudaStream_t>(stream), device);
+  if (outer > 0 && inner > 0) require_pointer(workspace, "workspace");
+  cuda::dispatch(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using A = cuda::Compute<S>;
+    cuda::interval_norm_relu_bwd_sums_launch<S>(in<S>(grad_stack), in<S>(grad_radius), in<S>(stack), in<S>(radius),
+                                                in<A>(scale), in<A>(shift), out<A>(sum_scale), out<A>(sum_shift),
+                                                out<double>(workspace), streams, outer, channels, inner,
+                                                static_cast<A>(slope), reinterpret_cast<cudaStream_t>(stream), device);
   });
 }
 
@@ -132,12 +145,13 @@ void interval_norm_relu_bwd_cuda(int dtype, Address grad_stack, Address grad_rad
   if (!check_bwd(grad_stack, stack, radius, scale, shift, nominal_mul, nominal_add, out_grad_stack, out_grad_radius,
                  streams, outer, channels, inner, slope))
     return;
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    cuda::interval_norm_relu_bwd_launch<T>(
-        in<T>(grad_stack), in<T>(grad_radius), in<T>(stack), in<T>(radius), in<T>(scale), in<T>(shift),
-        in<T>(nominal_mul), in<T>(nominal_add), out<T>(out_grad_stack), out<T>(out_grad_radius), streams, outer,
-        channels, inner, static_cast<T>(slope), reinterpret_cast<cudaStream_t>(stream), device);
+  cuda::dispatch(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using A = cuda::Compute<S>;
+    cuda::interval_norm_relu_bwd_launch<S>(
+        in<S>(grad_stack), in<S>(grad_radius), in<S>(stack), in<S>(radius), in<A>(scale), in<A>(shift),
+        in<A>(nominal_mul), in<A>(nominal_add), out<S>(out_grad_stack), out<S>(out_grad_radius), streams, outer,
+        channels, inner, static_cast<A>(slope), reinterpret_cast<cudaStream_t>(stream), device);
   });
 }
 #endif
@@ -159,15 +173,17 @@ void bind_interval_norm_relu(pybind11::module_& m) {
         arg("out_grad_stack"), arg("out_grad_radius"), arg("streams"), arg("outer"), arg("channels"), arg("inner"),
         arg("slope"), arg("threads"), NoGil());
 #ifdef FASTBOUND_WITH_CUDA
+  for (const char* name : {"norm_statistics_workspace", "interval_norm_relu_bwd_sums_workspace"})
+    m.def(name, channel_sums_workspace, arg("dtype"), arg("outer"), arg("channels"), arg("inner"));
   m.def("norm_statistics_cuda", norm_statistics_cuda, arg("dtype"), arg("x"), arg("mean"), arg("var"), arg("outer"),
-        arg("channels"), arg("inner"), arg("stream"), arg("device"), NoGil());
+        arg("channels"), arg("inner"), arg("workspace"), arg("stream"), arg("device"), NoGil());
   m.def("interval_norm_relu_fwd_cuda", interval_norm_relu_fwd_cuda, arg("dtype"), arg("stack"), arg("radius"),
         arg("scale"), arg("shift"), arg("out_stack"), arg("out_radius"), arg("streams"), arg("outer"), arg("channels"),
         arg("inner"), arg("slope"), arg("stream"), arg("device"), NoGil());
   m.def("interval_norm_relu_bwd_sums_cuda", interval_norm_relu_bwd_sums_cuda, arg("dtype"), arg("grad_stack"),
         arg("grad_radius"), arg("stack"), arg("radius"), arg("scale"), arg("shift"), arg("sum_scale"), arg("sum_shift"),
-        arg("streams"), arg("outer"), arg("channels"), arg("inner"), arg("slope"), arg("stream"), arg("device"),
-        NoGil());
+        arg("streams"), arg("outer"), arg("channels"), arg("inner"), arg("slope"), arg("workspace"), arg("stream"),
+        arg("device"), NoGil());
   m.def("interval_norm_relu_bwd_cuda", interval_norm_relu_bwd_cuda, arg("dtype"), arg("grad_stack"), arg("grad_radius"),
         arg("stack"), arg("radius"), arg("scale"), arg("shift"), arg("nominal_mul"), arg("nominal_add"),
         arg("out_grad_stack"), arg("out_grad_radius"), arg("streams"), arg("outer"), arg("channels"), arg("inner"),

@@ -47,14 +47,50 @@ FASTBOUND_HD void interval_relu_grad(T& grad_center, T& grad_radius, T center, T
   grad_radius = active ? grad_radius : (dead ? dead_radius : mixed_radius);
 }
 
-template <typename T>
-FASTBOUND_HD T absolute(T value) {
-  return value < T(0) ? -value : value;
-}
-
+// sign(0) = 0.
 template <typename T>
 FASTBOUND_HD T sign(T value) {
   return value > T(0) ? T(1) : (value < T(0) ? T(-1) : T(0));
+}
+
+// What the backward passes add to the gradient of the affine map's output: nothing, for the function alone.
+struct NoMore {
+  template <typename T>
+  FASTBOUND_HD void operator()(T&, T&, T, T) const {}
+};
+
+// What (grad_center, grad_radius) behind the ReLU give to the gradients of scale and shift. `magnitude` and `direction`
+// are absolute value and sign of the scale.
+template <typename T, typename More>
+FASTBOUND_HD void affine_grad(T grad_center, T grad_radius, T center, T radius, T scale, T magnitude, T direction,
+                              T shift, T slope, const More& more, T& to_scale, T& to_shift) {
+  const T y = scale * center + shift, spread = magnitude * radius;
+  interval_relu_grad(grad_center, grad_radius, y, spread, slope);
+  more(grad_center, grad_radius, y, spread);
+  to_scale = grad_center * center + direction * grad_radius * radius;
+  to_shift = grad_center;
+}
+
+// The same for the nominal stream, added.
+template <typename T>
+FASTBOUND_HD void add_nominal_grad(T grad, T nominal, T scale, T shift, T slope, T& to_scale, T& to_shift) {
+  const T gated = leaky_relu_grad(grad, scale * nominal + shift, slope);
+  to_scale += gated * nominal;
+  to_shift += gated;
+}
+
+// Moments about the first element of a channel, so that a mean far from zero costs no digits of the variance.
+// (Chan, Golub, LeVeque: Algorithms for computing the sample variance, 1983.)
+FASTBOUND_HD void add_about(double first, double value, double& sum, double& square) {
+  const double d = value - first;
+  sum += d;
+  square += d * d;
+}
+
+FASTBOUND_HD void statistics_of(double sum, double square, double count, double first, double& mean, double& var) {
+  const double offset = sum / count, spread = square / count - offset * offset;
+  mean = first + offset;
+  var = spread > 0 || spread != spread ? spread : 0;  // NaN stays NaN
 }
 
 }  // namespace fastbound

@@ -8,3 +8,18 @@
 #else
 #define FASTBOUND_HD __attribute__((always_inline)) inline
 #endif
+
+namespace fastbound {
+
+template <typename T>
+FASTBOUND_HD T absolute(T value) {
+  return value < T(0) ? -value : value;
+}
+
+// sign(value) * magnitude with sign(0) = 0.
+template <typename T>
+FASTBOUND_HD T signed_as(T value, T magnitude) {
+  return value > T(0) ? magnitude : (value < T(0) ? -magnitude : T(0));
+}
+
+}  // namespace fastbound

@@ -35,9 +35,9 @@ void signed_weight_grad_cpu(int dtype, Address grad, Address grad_abs, Address w
 void signed_weight_grad_cuda(int dtype, Address grad, Address grad_abs, Address weight, std::int64_t n, Address stream,
                              int device) {
   if (!check(grad, grad_abs, weight, n)) return;
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    cuda::signed_weight_grad_launch<T>(out<T>(grad), in<T>(grad_abs), in<T>(weight), n,
+  cuda::dispatch(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    cuda::signed_weight_grad_launch<S>(out<S>(grad), in<S>(grad_abs), in<S>(weight), n,
                                        reinterpret_cast<cudaStream_t>(stream), device);
   });
 }

@@ -8,7 +8,7 @@ namespace fastbound {
 // grad + sign(weight) * grad_abs with sign(0) = 0: the gradient of a function of (weight, abs(weight)).
 template <typename T>
 FASTBOUND_HD T add_signed(T grad, T grad_abs, T weight) {
-  return grad + (weight > T(0) ? grad_abs : (weight < T(0) ? -grad_abs : T(0)));
+  return grad + signed_as(weight, grad_abs);
 }
 
 }  // namespace fastbound

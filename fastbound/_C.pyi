@@ -1,18 +1,35 @@
 """The compiled module, built from csrc/. Tensors go in as the addresses of their first elements, 0 for None.
 
-``dtype`` is 0 for float32 and 1 for float64. A map in memory is (outer, channels, inner). The functions of CUDA exist
-where the module was built with it; they run on ``stream`` of ``device``.
+``dtype`` is 0 for float32 and 1 for float64, on CUDA also 2 for float16 and 3 for bfloat16. A map in memory is (outer,
+channels, inner). The functions of CUDA exist where the module was built with it; they run on ``stream`` of ``device``,
+and those with a ``workspace`` must be lent as many doubles as their ``_workspace`` says.
 """
 
 built_with_cuda: bool
 cuda_archs: tuple[str, ...]
 isa: str  # "base", "avx2" or "avx512"
 
+def cuda_problem(device: int) -> str: ...
+
 _Pair = tuple[int, int]
 _Triple = tuple[int, int, int]
 
 def crown_concretize_fwd(
     dtype: int, rows: int, center: int, radius: int, out: int, batch: int, functions: int, size: int, threads: int
+) -> None: ...
+def crown_concretize_fwd_workspace(dtype: int, batch: int, functions: int, size: int) -> int: ...
+def crown_concretize_fwd_cuda(
+    dtype: int,
+    rows: int,
+    center: int,
+    radius: int,
+    out: int,
+    batch: int,
+    functions: int,
+    size: int,
+    workspace: int,
+    stream: int,
+    device: int,
 ) -> None: ...
 def crown_concretize_bwd(
     dtype: int,
@@ -27,6 +44,21 @@ def crown_concretize_bwd(
     functions: int,
     size: int,
     threads: int,
+) -> None: ...
+def crown_concretize_bwd_cuda(
+    dtype: int,
+    grad: int,
+    rows: int,
+    center: int,
+    radius: int,
+    out_rows: int,
+    out_center: int,
+    out_radius: int,
+    batch: int,
+    functions: int,
+    size: int,
+    stream: int,
+    device: int,
 ) -> None: ...
 def crown_relu_fwd(
     dtype: int,
@@ -46,6 +78,28 @@ def crown_relu_fwd(
     slope: float,
     relaxation: int,
     threads: int,
+) -> None: ...
+def crown_relu_fwd_workspace(dtype: int, batch: int, functions: int, outer: int, channels: int, inner: int) -> int: ...
+def crown_relu_fwd_cuda(
+    dtype: int,
+    rows: int,
+    center: int,
+    radius: int,
+    scale: int,
+    shift: int,
+    offset: int,
+    out_rows: int,
+    bias: int,
+    batch: int,
+    functions: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    slope: float,
+    relaxation: int,
+    workspace: int,
+    stream: int,
+    device: int,
 ) -> None: ...
 def crown_relu_bwd(
     dtype: int,
@@ -69,6 +123,32 @@ def crown_relu_bwd(
     slope: float,
     relaxation: int,
     threads: int,
+) -> None: ...
+def crown_relu_bwd_workspace(dtype: int, batch: int, outer: int, channels: int, inner: int) -> int: ...
+def crown_relu_bwd_cuda(
+    dtype: int,
+    grad_rows: int,
+    grad_bias: int,
+    rows: int,
+    center: int,
+    radius: int,
+    scale: int,
+    shift: int,
+    offset: int,
+    out_rows: int,
+    out_center: int,
+    out_radius: int,
+    out_channels: int,
+    batch: int,
+    functions: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    slope: float,
+    relaxation: int,
+    workspace: int,
+    stream: int,
+    device: int,
 ) -> None: ...
 def crown_windows_lines(
     dtype: int,
@@ -145,6 +225,7 @@ def interval_margin_fwd_cuda(
     stream: int,
     device: int,
 ) -> None: ...
+def interval_margin_bwd_workspace(dtype: int, batch: int, features: int, classes: int) -> int: ...
 def interval_margin_bwd_cuda(
     dtype: int,
     grad: int,
@@ -156,14 +237,25 @@ def interval_margin_bwd_cuda(
     batch: int,
     features: int,
     classes: int,
+    workspace: int,
     stream: int,
     device: int,
 ) -> None: ...
 def norm_statistics(
     dtype: int, x: int, mean: int, var: int, outer: int, channels: int, inner: int, threads: int
 ) -> None: ...
+def norm_statistics_workspace(dtype: int, outer: int, channels: int, inner: int) -> int: ...
 def norm_statistics_cuda(
-    dtype: int, x: int, mean: int, var: int, outer: int, channels: int, inner: int, stream: int, device: int
+    dtype: int,
+    x: int,
+    mean: int,
+    var: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    workspace: int,
+    stream: int,
+    device: int,
 ) -> None: ...
 def interval_norm_relu_fwd(
     dtype: int,
@@ -213,6 +305,7 @@ def interval_norm_relu_bwd_sums(
     slope: float,
     threads: int,
 ) -> None: ...
+def interval_norm_relu_bwd_sums_workspace(dtype: int, outer: int, channels: int, inner: int) -> int: ...
 def interval_norm_relu_bwd_sums_cuda(
     dtype: int,
     grad_stack: int,
@@ -228,6 +321,7 @@ def interval_norm_relu_bwd_sums_cuda(
     channels: int,
     inner: int,
     slope: float,
+    workspace: int,
     stream: int,
     device: int,
 ) -> None: ...

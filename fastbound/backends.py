@@ -53,11 +53,17 @@ def use_backend(name: str) -> Iterator[None]:
 def find(stem: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> ModuleType:
     """The module that serves the primitive ``stem`` for tensors like ``tensor`` (its device and dtype).
 
-    Compiled code reads all tensors of a call by the dtype of one, so ``others`` must share it: TypeError.
+    Compiled code reads all tensors of a call by the dtype and on the device of one, so ``others`` must share both:
+    TypeError, ValueError. What belongs to channels [C] may be float32 beside maps of half precision.
     """
+    half = tensor.dtype in (torch.float16, torch.bfloat16)
     for other in others:
-        if other is not None and other.dtype != tensor.dtype:
+        if other is None:
+            continue
+        if other.dtype != tensor.dtype and not (half and other.dtype == torch.float32 and other.dim() == 1):
             raise TypeError(f"{stem}: wanted one dtype, got {tensor.dtype} and {other.dtype}; convert one of them.")
+        if other.device != tensor.device:
+            raise ValueError(f"{stem}: wanted one device, got {tensor.device} and {other.device}; move one of them.")
     if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than it calls a kernel
         _require_compilable(stem, _requested_of_compiler[-1] if _requested_of_compiler else None)
         return _references[stem]

@@ -13,10 +13,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from cuda_on_cpu import build as cuda_on_cpu
 
 from fastbound import _C
 
-FENCE, MARK = 33, 12345.0
+# Elements on each side of an array. The first keeps it aligned to 16 bytes, so that CUDA code reads it in packs.
+FENCES, MARK = (64, 33), 12345.0
 DTYPES = [np.float32, np.float64]
 SHAPES = [  # outer, channels, inner; two threads share the work from 16384 elements on
     (1, 1, 1),
@@ -57,22 +59,24 @@ def gamma(n, dtype):
 class Memory:
     """An array between fences, on the device that the call will run on."""
 
-    def __init__(self, where, values=None, *, shape=None, dtype=None):
+    def __init__(self, where, values=None, *, shape=None, dtype=None, width=FENCES[1]):
         self.output = values is None
         self.shape = tuple(shape) if self.output else values.shape
         dtype = dtype if self.output else values.dtype
         count = int(np.prod(self.shape))
         fence = MARK if self.output else (np.nan if np.issubdtype(dtype, np.floating) else 2**62)
-        buffer = np.full(count + 2 * FENCE, fence, dtype)
-        buffer[FENCE : FENCE + count] = np.nan if self.output else values.reshape(-1)
+        self.inside = slice(width, width + count)
+        buffer = np.full(count + 2 * width, fence, dtype)
+        buffer[self.inside] = np.nan if self.output else values.reshape(-1)
         self.tensor = torch.from_numpy(buffer).to(where)
-        self.pointer = self.tensor[FENCE:].data_ptr()
+        self.pointer = self.tensor[width:].data_ptr()
 
     def get(self):
         buffer = self.tensor.cpu().numpy()
         if self.output:
-            assert (buffer[:FENCE] == MARK).all() and (buffer[-FENCE:] == MARK).all(), "wrote outside its output"
-        return buffer[FENCE:-FENCE].reshape(self.shape)
+            outside = np.delete(buffer, self.inside)
+            assert (outside == MARK).all(), "wrote outside its output"
+        return buffer[self.inside].reshape(self.shape)
 
 
 class InOut:
@@ -82,37 +86,55 @@ class InOut:
         self.values = values
 
 
-CUDA = pytest.param(
-    ("cuda", 0), marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-)
+# Which of its arguments a CUDA function's workspace is sized by.
+WORKSPACES = {
+    "norm_statistics": slice(-3, None),
+    "interval_norm_relu_bwd_sums": slice(-4, -1),
+    "interval_margin_bwd": slice(-3, None),
+}
+PLACES = [
+    pytest.param(("cpu", FENCES[1]), id="cpu"),
+    *(
+        pytest.param((place, width), id=f"{place}-{name}", marks=mark)
+        for place, mark in (("cuda", pytest.mark.gpu), ("cuda_on_cpu", pytest.mark.cuda_on_cpu))
+        for width, name in zip(FENCES, ("aligned", "misaligned"))
+    ),
+]
 
 
-@pytest.fixture(params=[("cpu", 2), CUDA], ids=["cpu", "cuda"])
+@pytest.fixture(params=PLACES)
 def call(request):
     """call(name, dtype, *arguments): arrays become pointers, (shape,) tuples NaN-filled outputs, which are returned."""
-    where, threads = request.param
+    place, width = request.param
+    where = "cuda" if place == "cuda" else "cpu"
+    module = cuda_on_cpu.load() if place == "cuda_on_cpu" else _C
 
     def run(name, dtype, *arguments):
         memories, raw = [], []
         for argument in arguments:
             if isinstance(argument, np.ndarray):
-                argument = Memory(where, argument)
+                argument = Memory(where, argument, width=width)
             elif isinstance(argument, tuple):
-                argument = Memory(where, shape=argument, dtype=dtype)
+                argument = Memory(where, shape=argument, dtype=dtype, width=width)
                 memories.append(argument)
             elif isinstance(argument, InOut):
-                argument = Memory(where, argument.values)
+                argument = Memory(where, argument.values, width=width)
                 memories.append(argument)
             raw.append(argument)
         pointers = [a.pointer if isinstance(a, Memory) else a for a in raw]
         code = DTYPES.index(dtype)
-        if where == "cuda":
-            stream = torch.cuda.current_stream()
-            getattr(_C, name + "_cuda")(code, *pointers, stream.cuda_stream, stream.device_index)
-            torch.cuda.synchronize()
-        else:
-            getattr(_C, name)(code, *pointers, threads)
-        return [memory.get() for memory in memories]
+        if place == "cpu":
+            getattr(_C, name)(code, *pointers, 2)
+            return [memory.get() for memory in memories]
+        if name in WORKSPACES:
+            size = getattr(module, f"{name}_workspace")(code, *arguments[WORKSPACES[name]])
+            lent = Memory(where, shape=(size,), dtype=np.float64, width=width)
+            pointers.append(lent.pointer)
+            memories.append(lent)
+        stream = torch.cuda.current_stream().cuda_stream if where == "cuda" else 0
+        getattr(module, f"{name}_cuda")(code, *pointers, stream, 0)
+        results = [memory.get() for memory in memories]
+        return results[:-1] if name in WORKSPACES else results
 
     return run
 
@@ -557,7 +579,7 @@ def test_every_instruction_set(isa):
         "-p",
         "no:cacheprovider",
         "-m",
-        "not gpu",
+        "not gpu and not cuda_on_cpu",
         "-k",
         "not float64",
         __file__,

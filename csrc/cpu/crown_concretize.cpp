@@ -1,4 +1,6 @@
 // Compiled once per instruction set.
+#include "crown_concretize.h"
+
 #include "cpu/crown_concretize_cpu.h"
 #include "cpu/parallel.h"
 
@@ -24,7 +26,7 @@ void forward(const T* rows, const T* center, const T* radius, T* out, Index batc
         const Index length = smaller(kBlock, size - first);
         T total = 0;
 #pragma omp simd reduction(+ : total)
-        for (Index i = 0; i < length; ++i) total += x[i] * c[i] - (x[i] < T(0) ? -x[i] : x[i]) * r[i];
+        for (Index i = 0; i < length; ++i) total += concretized(x[i], c[i], r[i]);
         sum += static_cast<double>(total);
       }
       out[row] = static_cast<T>(sum);
@@ -37,12 +39,8 @@ void backward_block(const T* __restrict__ x, T grad, const T* __restrict__ c, co
                     T* __restrict__ out, T* __restrict__ to_center, T* __restrict__ to_radius, Index length) {
 #pragma omp simd
   for (Index i = 0; i < length; ++i) {
-    const T magnitude = x[i] < T(0) ? -x[i] : x[i];
-    if (kRows) out[i] = grad * (c[i] - (x[i] > T(0) ? r[i] : (x[i] < T(0) ? -r[i] : T(0))));
-    if (kBox) {
-      to_center[i] += grad * x[i];
-      to_radius[i] -= grad * magnitude;
-    }
+    if (kRows) out[i] = concretized_grad_row(grad, x[i], c[i], r[i]);
+    if (kBox) concretized_grad_box(grad, x[i], to_center[i], to_radius[i]);
   }
 }
 

@@ -64,7 +64,7 @@ struct Block {
 #pragma omp simd
     for (Index i = 0; i < length; ++i) {
       center[i] = scale[i] * c[i] + shift[i];
-      radius[i] = (scale[i] < T(0) ? -scale[i] : scale[i]) * r[i];
+      radius[i] = absolute(scale[i]) * r[i];
       const ReluLines<T> lines = relu_lines(center[i], radius[i], relaxation);
       lower[i] = lines.lower;
       upper[i] = lines.upper;
@@ -101,9 +101,8 @@ void forward(const T* rows, CrownBounds<T> bounds, T* out, T* bias, double* scra
         T total = 0;
 #pragma omp simd reduction(+ : total)
         for (Index i = 0; i < length; ++i) {
-          const T inner = x[i] * (x[i] < T(0) ? block.upper[i] : block.lower[i]);
-          total += (x[i] < T(0) ? x[i] * block.intercept[i] : T(0)) + inner * block.offset[i];
-          y[i] = inner * block.scale[i];
+          const ReluLines<T> lines{block.lower[i], block.upper[i], block.intercept[i]};
+          y[i] = through_relu(x[i], lines, block.scale[i], block.offset[i], total);
         }
         sums[row] += static_cast<double>(total);
       }
@@ -130,14 +129,14 @@ struct Totals {
            Index length, bool same_slope) {
 #pragma omp simd
     for (Index i = 0; i < length; ++i) {
-      const bool negative = x[i] < T(0);
-      const T from_rows = kRows ? grad[i] : T(0), taken = negative ? block.upper[i] : block.lower[i];
-      const T grad_inner = from_rows * block.scale[i] + grad_bias * block.offset[i];
-      out[i] = grad_inner * taken + (negative ? grad_bias * block.intercept[i] : T(0));
-      slope[i] += negative || same_slope ? grad_inner * x[i] : T(0);
-      intercept[i] += negative ? grad_bias * x[i] : T(0);
-      scale[i] += from_rows * (x[i] * taken);
-      offset[i] += grad_bias * (x[i] * taken);
+      const ReluLines<T> lines{block.lower[i], block.upper[i], block.intercept[i]};
+      NeuronTotals<T> totals{slope[i], intercept[i], scale[i], offset[i]};
+      out[i] = through_relu_grad(x[i], kRows ? grad[i] : T(0), grad_bias, lines, block.scale[i], block.offset[i],
+                                 same_slope, totals);
+      slope[i] = totals.slope;
+      intercept[i] = totals.intercept;
+      scale[i] = totals.scale;
+      offset[i] = totals.offset;
     }
   }
 };
@@ -224,11 +223,11 @@ void backward(const T* grad_rows, const T* grad_bias, const T* rows, CrownBounds
         T grad_center, grad_radius;
         relu_lines_grad(totals.slope[i], totals.intercept[i], block.center[i], block.radius[i], relaxation.slope, tiny,
                         grad_center, grad_radius);
-        const T s = block.scale[i], sign = s > T(0) ? T(1) : (s < T(0) ? T(-1) : T(0));
-        totals.scale[i] += grad_center * c[i] + sign * grad_radius * r[i];
+        const T s = block.scale[i];
+        totals.scale[i] += grad_center * c[i] + signed_as(s, grad_radius) * r[i];
         totals.slope[i] = grad_center;
         to_center[i] = s * grad_center;
-        to_radius[i] = s * sign * grad_radius;
+        to_radius[i] = absolute(s) * grad_radius;
       }
       sums.add(0, totals.scale, first, length);
       sums.add(1, totals.slope, first, length);

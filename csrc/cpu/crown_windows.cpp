@@ -1,6 +1,7 @@
 // Compiled once per instruction set.
 #include "cpu/crown_windows_cpu.h"
 #include "cpu/parallel.h"
+#include "crown_concretize.h"
 
 namespace fastbound {
 namespace FASTBOUND_CPU_ISA {
@@ -87,7 +88,7 @@ void concretize(const T* values, const T* center, const T* radius, T* out, Windo
           const T* __restrict__ r = radius + map;
           T total = 0;
 #pragma omp simd reduction(+ : total)
-          for (Index k = 0; k < length; ++k) total += x[k] * c[k] - (x[k] < T(0) ? -x[k] : x[k]) * r[k];
+          for (Index k = 0; k < length; ++k) total += concretized(x[k], c[k], r[k]);
           sum += static_cast<double>(total);
         },
         [](Index, Index, Index) {},

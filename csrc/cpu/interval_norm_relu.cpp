@@ -6,8 +6,6 @@ namespace fastbound {
 namespace FASTBOUND_CPU_ISA {
 namespace {
 
-// Shifted by the channel's first element, so that a mean far from zero costs no digits of the variance.
-// (Chan, Golub, LeVeque: Algorithms for computing the sample variance, 1983.)
 template <typename T>
 void statistics(const T* x, T* mean, T* var, double* scratch, Index outer, Index channels, Index inner, int threads) {
   const Shape shape{outer, channels, inner};
@@ -19,30 +17,23 @@ void statistics(const T* x, T* mean, T* var, double* scratch, Index outer, Index
         const T* __restrict__ run = x + first;
         const T* __restrict__ shift = shifts.values.values + column;
 #pragma omp simd
-        for (Index i = 0; i < length; ++i) {
-          const double d = static_cast<double>(run[i]) - static_cast<double>(shift[i]);
-          sums[i] += d;
-          squares[i] += d * d;
-        }
+        for (Index i = 0; i < length; ++i) add_about(shift[i], run[i], sums[i], squares[i]);
       },
       [&](Index first, Index length, Index channel, double& sum, double& square) {
         const T* __restrict__ run = x + first;
         const double shift = x[channel * inner];
         double s = 0, q = 0;
 #pragma omp simd reduction(+ : s, q)
-        for (Index i = 0; i < length; ++i) {
-          const double d = static_cast<double>(run[i]) - shift;
-          s += d;
-          q += d * d;
-        }
+        for (Index i = 0; i < length; ++i) add_about(shift, run[i], s, q);
         sum += s;
         square += q;
       });
   const double count = static_cast<double>(outer) * static_cast<double>(inner);
   for (Index c = 0; c < channels; ++c) {
-    const double offset = scratch[c] / count, spread = scratch[channels + c] / count - offset * offset;
-    mean[c] = static_cast<T>(static_cast<double>(x[c * inner]) + offset);
-    var[c] = static_cast<T>(spread > 0 || spread != spread ? spread : 0);  // NaN stays NaN
+    double exact_mean, exact_var;
+    statistics_of(scratch[c], scratch[channels + c], count, x[c * inner], exact_mean, exact_var);
+    mean[c] = static_cast<T>(exact_mean);
+    var[c] = static_cast<T>(exact_var);
   }
 }
 

@@ -57,12 +57,6 @@ Forward<T> forward_of(const T* stack, const T* radius, T* out_stack, T* out_radi
           slope};
 }
 
-// What the backward passes add to the gradient of the affine map's output: nothing, for the function alone.
-struct NoMore {
-  template <typename T>
-  __attribute__((always_inline)) void operator()(T&, T&, T, T) const {}
-};
-
 template <typename T, typename More>
 struct Backward {
   const T *grad_nominal, *grad_center, *grad_radius;  // the radius one may be null
@@ -183,18 +177,9 @@ struct Sums {
           more(of.more) {}
     __attribute__((always_inline)) void operator()(Index i, T scale, T magnitude, T sign, T shift, T& to_scale,
                                                    T& to_shift) const {
-      T center_grad = gc[i];
-      T radius_grad = kRadius ? gr[i] : T(0);
-      const T y = scale * c[i] + shift, spread = magnitude * r[i];
-      interval_relu_grad(center_grad, radius_grad, y, spread, slope);
-      more(center_grad, radius_grad, y, spread);
-      to_scale = center_grad * c[i] + sign * radius_grad * r[i];
-      to_shift = center_grad;
-      if (kNominal) {
-        const T nominal_grad = leaky_relu_grad(g[i], scale * x[i] + shift, slope);
-        to_scale += nominal_grad * x[i];
-        to_shift += nominal_grad;
-      }
+      affine_grad(gc[i], kRadius ? gr[i] : T(0), c[i], r[i], scale, magnitude, sign, shift, slope, more, to_scale,
+                  to_shift);
+      if (kNominal) add_nominal_grad(g[i], x[i], scale, shift, slope, to_scale, to_shift);
     }
   };
 };

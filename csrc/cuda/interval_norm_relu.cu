@@ -1,216 +1,334 @@
 #include "cuda/interval_norm_relu.cuh"
+#include "cuda/sums.cuh"
 #include "interval_norm_relu.h"
 
 namespace fastbound {
 namespace cuda {
 namespace {
 
-template <typename T>
-__global__ void interval_norm_relu_fwd_kernel(const T* __restrict__ stack,   // [N, outer, C, inner]
-                                              const T* __restrict__ radius,  // [outer, C, inner]
-                                              const T* __restrict__ scale,   // [C] or null
-                                              const T* __restrict__ shift,   // [C] or null
-                                              T* __restrict__ out_stack,     // [N, outer, C, inner]
-                                              T* __restrict__ out_radius,    // [outer, C, inner]
-                                              int streams, Index size, Index channels, Index inner, T slope) {
-  const Index last = (streams - 1) * size;
-  const Index step = static_cast<Index>(gridDim.x) * blockDim.x;
-  for (Index i = static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x; i < size; i += step) {
-    const Index channel = i / inner % channels;
-    const T s = scale != nullptr ? scale[channel] : T(1);
-    const T b = scale != nullptr ? shift[channel] : T(0);
-    T center = s * stack[last + i] + b;
-    T spread = absolute(s) * radius[i];
-    interval_relu(center, spread, slope);
-    out_stack[last + i] = center;
-    out_radius[i] = spread;
-    if (streams == 2) out_stack[i] = leaky_relu(s * stack[i] + b, slope);
+// The maps of both streams in a stack: the nominal one is null where there is none.
+template <typename S>
+struct Streams {
+  S *nominal, *center;
+
+  __device__ Streams(S* stack, int streams, Index size)
+      : nominal(streams == 2 ? stack : nullptr), center(stack + (streams - 1) * size) {}
+};
+
+template <typename S>
+struct Statistics {
+  using A = Compute<S>;
+
+  const S* x;
+  double first[kPack<S>];
+  Sums<2, kPack<S>> sums;
+
+  __device__ Statistics(const S* values, const Sweep& sweep, const Walker& walker) : x(values) {
+#pragma unroll
+    for (int k = 0; k < kPack<S>; ++k)
+      first[k] = static_cast<double>(static_cast<A>(x[walker.channel(k) * sweep.shape.inner]));
   }
+
+  __device__ Pack<S> load(Site site) const { return cuda::load(x + site.at, site.count); }
+
+  __device__ void apply(Site site, const Pack<S>& pack) {
+#pragma unroll
+    for (int k = 0; k < kPack<S>; ++k)
+      if (k < site.count) add_about(first[k], static_cast<double>(pack[k]), sums.values[0][k], sums.values[1][k]);
+  }
+};
+
+template <typename S>
+__global__ void __launch_bounds__(Sweep::kThreads)
+    norm_statistics_kernel(const S* __restrict__ x,       // [outer, C, inner]
+                           double* __restrict__ partial,  // [parts, 2, period]
+                           Sweep sweep) {
+  const Walker walker(sweep, blockIdx.x, threadIdx.x);
+  Statistics<S> body(x, sweep, walker);
+  for_sites<4>(walker, body);
+  body.sums.leave(sweep, blockIdx.x, partial);
 }
 
-template <typename T>
-__global__ void interval_norm_relu_bwd_kernel(const T* __restrict__ grad_stack,   // [N, outer, C, inner]
-                                              const T* __restrict__ grad_radius,  // [outer, C, inner] or null
-                                              const T* __restrict__ stack,        // [N, outer, C, inner]
-                                              const T* __restrict__ radius,       // [outer, C, inner]
-                                              const T* __restrict__ scale,        // [C] or null
-                                              const T* __restrict__ shift,        // [C] or null
-                                              const T* __restrict__ nominal_mul,  // [C] or null
-                                              const T* __restrict__ nominal_add,  // [C] or null
-                                              T* __restrict__ out_grad_stack,     // [N, outer, C, inner]
-                                              T* __restrict__ out_grad_radius,    // [outer, C, inner]
-                                              int streams, Index size, Index channels, Index inner, T slope) {
-  const Index last = (streams - 1) * size;
-  const Index step = static_cast<Index>(gridDim.x) * blockDim.x;
-  for (Index i = static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x; i < size; i += step) {
-    const Index channel = i / inner % channels;
-    const T s = scale != nullptr ? scale[channel] : T(1);
-    const T b = scale != nullptr ? shift[channel] : T(0);
-    T center_grad = grad_stack[last + i];
-    T radius_grad = grad_radius != nullptr ? grad_radius[i] : T(0);
-    interval_relu_grad(center_grad, radius_grad, s * stack[last + i] + b, absolute(s) * radius[i], slope);
-    out_grad_stack[last + i] = s * center_grad;
-    out_grad_radius[i] = absolute(s) * radius_grad;
-    if (streams == 2) {
-      T grad = s * leaky_relu_grad(grad_stack[i], s * stack[i] + b, slope);
-      if (nominal_mul != nullptr) grad = grad + (nominal_mul[channel] * stack[i] + nominal_add[channel]);
-      out_grad_stack[i] = grad;
+template <typename S>
+__global__ void norm_statistics_end_kernel(const double* __restrict__ partial,  // [parts, 2, period]
+                                           const S* __restrict__ x,             // [outer, C, inner]
+                                           Compute<S>* __restrict__ mean,       // [C]
+                                           Compute<S>* __restrict__ var,        // [C]
+                                           Index parts, Index period, Index channels, Index inner, double count) {
+  const Index channel = static_cast<Index>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (channel >= channels) return;
+  const double sum = channel_total<2>(partial, parts, period, channels, channel, 0);
+  const double square = channel_total<2>(partial, parts, period, channels, channel, 1);
+  if (threadIdx.x % 32 != 0) return;
+  double exact_mean, exact_var;
+  statistics_of(sum, square, count, static_cast<double>(static_cast<Compute<S>>(x[channel * inner])), exact_mean,
+                exact_var);
+  mean[channel] = static_cast<Compute<S>>(exact_mean);
+  var[channel] = static_cast<Compute<S>>(exact_var);
+}
+
+template <typename S>
+struct Forward {
+  using A = Compute<S>;
+  struct Loaded {
+    Pack<S> nominal, center, radius;
+  };
+
+  Streams<const S> in;
+  const S* radius;
+  PerChannel<kPack<S>, A> scale, shift;
+  Streams<S> out;
+  S* out_radius;
+  A slope;
+
+  __device__ Loaded load(Site site) const {
+    return {load_or_zero(in.nominal, site.at, site.count), cuda::load(in.center + site.at, site.count),
+            cuda::load(radius + site.at, site.count)};
+  }
+
+  __device__ void apply(Site site, Loaded& x) const {
+#pragma unroll
+    for (int k = 0; k < kPack<S>; ++k) {
+      A center = scale[k] * x.center[k] + shift[k], spread = absolute(scale[k]) * x.radius[k];
+      interval_relu(center, spread, slope);
+      x.center.set(k, center);
+      x.radius.set(k, spread);
+      x.nominal.set(k, leaky_relu(scale[k] * x.nominal[k] + shift[k], slope));
+    }
+    store(out.center + site.at, x.center, site.count);
+    store(out_radius + site.at, x.radius, site.count);
+    if (out.nominal != nullptr) store(out.nominal + site.at, x.nominal, site.count);
+  }
+};
+
+template <typename S>
+__global__ void __launch_bounds__(Sweep::kThreads)
+    interval_norm_relu_fwd_kernel(const S* __restrict__ stack,           // [N, outer, C, inner]
+                                  const S* __restrict__ radius,          // [outer, C, inner]
+                                  const Compute<S>* __restrict__ scale,  // [C] or null
+                                  const Compute<S>* __restrict__ shift,  // [C] or null
+                                  S* __restrict__ out_stack,             // [N, outer, C, inner]
+                                  S* __restrict__ out_radius,            // [outer, C, inner]
+                                  int streams, Index size, Sweep sweep, Compute<S> slope) {
+  using A = Compute<S>;
+  const Walker walker(sweep, blockIdx.x, threadIdx.x);
+  const Forward<S> body{{stack, streams, size},
+                        radius,
+                        {scale, A(1), walker},
+                        {shift, A(0), walker},
+                        {out_stack, streams, size},
+                        out_radius,
+                        slope};
+  for_sites<2>(walker, body);
+}
+
+// What both passes of the backward read.
+template <typename S>
+struct Gradients {
+  struct Loaded {
+    Pack<S> grad_nominal, grad_center, grad_radius, nominal, center, radius;
+  };
+
+  Streams<const S> grad;
+  const S* grad_radius;
+  Streams<const S> in;
+  const S* radius;
+
+  __device__ Loaded load(Site site) const {
+    return {load_or_zero(grad.nominal, site.at, site.count), cuda::load(grad.center + site.at, site.count),
+            load_or_zero(grad_radius, site.at, site.count),  load_or_zero(in.nominal, site.at, site.count),
+            cuda::load(in.center + site.at, site.count),     cuda::load(radius + site.at, site.count)};
+  }
+};
+
+template <typename S>
+struct BackwardSums {
+  using A = Compute<S>;
+  using Loaded = typename Gradients<S>::Loaded;
+
+  Gradients<S> maps;
+  PerChannel<kPack<S>, A> scale, shift;
+  A slope;
+  Sums<2, kPack<S>> sums;
+
+  __device__ Loaded load(Site site) const { return maps.load(site); }
+
+  // An element that is missing was read as zeros, and so was its gradient: it adds zeros.
+  __device__ void apply(Site, const Loaded& x) {
+#pragma unroll
+    for (int k = 0; k < kPack<S>; ++k) {
+      A to_scale, to_shift;
+      affine_grad(x.grad_center[k], x.grad_radius[k], x.center[k], x.radius[k], scale[k], absolute(scale[k]),
+                  sign(scale[k]), shift[k], slope, NoMore(), to_scale, to_shift);
+      add_nominal_grad(x.grad_nominal[k], x.nominal[k], scale[k], shift[k], slope, to_scale, to_shift);
+      sums.add(0, k, to_scale);
+      sums.add(1, k, to_shift);
     }
   }
+};
+
+template <typename S>
+__global__ void __launch_bounds__(Sweep::kThreads)
+    interval_norm_relu_bwd_sums_kernel(const S* __restrict__ grad_stack,      // [N, outer, C, inner]
+                                       const S* __restrict__ grad_radius,     // [outer, C, inner] or null
+                                       const S* __restrict__ stack,           // [N, outer, C, inner]
+                                       const S* __restrict__ radius,          // [outer, C, inner]
+                                       const Compute<S>* __restrict__ scale,  // [C]
+                                       const Compute<S>* __restrict__ shift,  // [C]
+                                       double* __restrict__ partial,          // [parts, 2, period]
+                                       int streams, Index size, Sweep sweep, Compute<S> slope) {
+  using A = Compute<S>;
+  const Walker walker(sweep, blockIdx.x, threadIdx.x);
+  BackwardSums<S> body{{{grad_stack, streams, size}, grad_radius, {stack, streams, size}, radius},
+                       {scale, A(1), walker},
+                       {shift, A(0), walker},
+                       slope,
+                       {}};
+  for_sites<1>(walker, body);
+  body.sums.leave(sweep, blockIdx.x, partial);
 }
 
-// Two sums per channel in double, in an order that depends on the shape alone. A block owns `width` neighbouring
-// channels: 32 where channels are innermost, so that a warp reads 32 neighbours, and one where they are not. terms(i,
-// channel, one, two) are the two terms of element i; the sums come out in the threads of the first row.
-constexpr int kRows = 32;
-constexpr int kColumns = 32;
-
-template <typename Terms>
-__device__ bool two_sums(Index outer, Index channels, Index inner, Terms terms, Index& channel, double& one,
-                         double& two) {
-  __shared__ double ones[kRows][kColumns + 1], twos[kRows][kColumns + 1];
-  one = two = 0;
-  const int column = threadIdx.x, row = threadIdx.y;
-  if (inner == 1) {
-    channel = static_cast<Index>(blockIdx.x) * kColumns + column;
-    if (channel < channels)
-      for (Index o = row; o < outer; o += kRows) terms(o * channels + channel, channel, one, two);
-  } else {
-    channel = blockIdx.x;
-    for (Index o = 0; o < outer; ++o)
-      for (Index p = row * kColumns + column; p < inner; p += kRows * kColumns)
-        terms((o * channels + channel) * inner + p, channel, one, two);
-  }
-  ones[row][column] = one;
-  twos[row][column] = two;
-  __syncthreads();
-  if (row != 0) return false;
-  one = two = 0;
-  for (int r = 0; r < kRows; ++r) {
-    one += ones[r][column];
-    two += twos[r][column];
-  }
-  if (inner == 1) return channel < channels;
-  for (int offset = 16; offset > 0; offset /= 2) {  // row 0 is one whole warp
-    one += __shfl_down_sync(0xffffffffu, one, offset);
-    two += __shfl_down_sync(0xffffffffu, two, offset);
-  }
-  return column == 0;
+template <typename A>
+__global__ void interval_norm_relu_sums_end_kernel(const double* __restrict__ partial,  // [parts, 2, period]
+                                                   A* __restrict__ sum_scale,           // [C]
+                                                   A* __restrict__ sum_shift,           // [C]
+                                                   Index parts, Index period, Index channels) {
+  const Index channel = static_cast<Index>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (channel >= channels) return;
+  const double scale = channel_total<2>(partial, parts, period, channels, channel, 0);
+  const double shift = channel_total<2>(partial, parts, period, channels, channel, 1);
+  if (threadIdx.x % 32 != 0) return;
+  sum_scale[channel] = static_cast<A>(scale);
+  sum_shift[channel] = static_cast<A>(shift);
 }
 
-template <typename T>
-__global__ void norm_statistics_kernel(const T* __restrict__ x,                    // [outer, C, inner]
-                                       T* __restrict__ mean, T* __restrict__ var,  // [C]
-                                       Index outer, Index channels, Index inner) {
-  Index channel;
-  double sum, square;
-  // Shifted by the channel's first element, as on the CPU.
-  const auto terms = [=](Index i, Index c, double& one, double& two) {
-    const double d = static_cast<double>(x[i]) - static_cast<double>(x[c * inner]);
-    one += d;
-    two += d * d;
-  };
-  if (!two_sums(outer, channels, inner, terms, channel, sum, square)) return;
-  const double count = static_cast<double>(outer) * static_cast<double>(inner);
-  const double offset = sum / count, spread = square / count - offset * offset;
-  mean[channel] = static_cast<T>(static_cast<double>(x[channel * inner]) + offset);
-  var[channel] = static_cast<T>(spread > 0 || spread != spread ? spread : 0.0);
-}
+template <typename S>
+struct Backward {
+  using A = Compute<S>;
+  using Loaded = typename Gradients<S>::Loaded;
 
-template <typename T>
-__global__ void interval_norm_relu_bwd_sums_kernel(const T* __restrict__ grad_stack,   // [N, outer, C, inner]
-                                                   const T* __restrict__ grad_radius,  // [outer, C, inner] or null
-                                                   const T* __restrict__ stack,        // [N, outer, C, inner]
-                                                   const T* __restrict__ radius,       // [outer, C, inner]
-                                                   const T* __restrict__ scale,        // [C]
-                                                   const T* __restrict__ shift,        // [C]
-                                                   T* __restrict__ sum_scale,          // [C]
-                                                   T* __restrict__ sum_shift,          // [C]
-                                                   int streams, Index outer, Index channels, Index inner, T slope) {
-  const Index last = (streams - 1) * outer * channels * inner;
-  const auto terms = [=](Index i, Index c, double& one, double& two) {
-    const T s = scale[c], b = shift[c];
-    T center_grad = grad_stack[last + i];
-    T radius_grad = grad_radius != nullptr ? grad_radius[i] : T(0);
-    interval_relu_grad(center_grad, radius_grad, s * stack[last + i] + b, absolute(s) * radius[i], slope);
-    T to_scale = center_grad * stack[last + i] + sign(s) * radius_grad * radius[i];
-    T to_shift = center_grad;
-    if (streams == 2) {
-      const T grad = leaky_relu_grad(grad_stack[i], s * stack[i] + b, slope);
-      to_scale += grad * stack[i];
-      to_shift += grad;
+  Gradients<S> maps;
+  PerChannel<kPack<S>, A> scale, shift, mul, add;
+  Streams<S> out;
+  S* out_radius;
+  bool statistics;  // whether the gradient passes through them
+  A slope;
+
+  __device__ Loaded load(Site site) const { return maps.load(site); }
+
+  __device__ void apply(Site site, Loaded& x) const {
+#pragma unroll
+    for (int k = 0; k < kPack<S>; ++k) {
+      A center = x.grad_center[k], spread = x.grad_radius[k];
+      interval_relu_grad(center, spread, scale[k] * x.center[k] + shift[k], absolute(scale[k]) * x.radius[k], slope);
+      const A gated = scale[k] * leaky_relu_grad(x.grad_nominal[k], scale[k] * x.nominal[k] + shift[k], slope);
+      x.center.set(k, scale[k] * center);
+      x.radius.set(k, absolute(scale[k]) * spread);
+      x.nominal.set(k, statistics ? gated + (mul[k] * x.nominal[k] + add[k]) : gated);
     }
-    one += static_cast<double>(to_scale);
-    two += static_cast<double>(to_shift);
-  };
-  Index channel;
-  double scale_sum, shift_sum;
-  if (!two_sums(outer, channels, inner, terms, channel, scale_sum, shift_sum)) return;
-  sum_scale[channel] = static_cast<T>(scale_sum);
-  sum_shift[channel] = static_cast<T>(shift_sum);
+    store(out.center + site.at, x.center, site.count);
+    store(out_radius + site.at, x.radius, site.count);
+    if (out.nominal != nullptr) store(out.nominal + site.at, x.nominal, site.count);
+  }
+};
+
+template <typename S>
+__global__ void __launch_bounds__(Sweep::kThreads)
+    interval_norm_relu_bwd_kernel(const S* __restrict__ grad_stack,            // [N, outer, C, inner]
+                                  const S* __restrict__ grad_radius,           // [outer, C, inner] or null
+                                  const S* __restrict__ stack,                 // [N, outer, C, inner]
+                                  const S* __restrict__ radius,                // [outer, C, inner]
+                                  const Compute<S>* __restrict__ scale,        // [C] or null
+                                  const Compute<S>* __restrict__ shift,        // [C] or null
+                                  const Compute<S>* __restrict__ nominal_mul,  // [C] or null
+                                  const Compute<S>* __restrict__ nominal_add,  // [C] or null
+                                  S* __restrict__ out_grad_stack,              // [N, outer, C, inner]
+                                  S* __restrict__ out_grad_radius,             // [outer, C, inner]
+                                  int streams, Index size, Sweep sweep, Compute<S> slope) {
+  using A = Compute<S>;
+  const Walker walker(sweep, blockIdx.x, threadIdx.x);
+  const Backward<S> body{{{grad_stack, streams, size}, grad_radius, {stack, streams, size}, radius},
+                         {scale, A(1), walker},
+                         {shift, A(0), walker},
+                         {nominal_mul, A(0), walker},
+                         {nominal_add, A(0), walker},
+                         {out_grad_stack, streams, size},
+                         out_grad_radius,
+                         nominal_mul != nullptr,
+                         slope};
+  for_sites<1>(walker, body);
 }
 
-unsigned reduction_blocks(Index channels, Index inner) {
-  return static_cast<unsigned>(inner == 1 ? (channels + kColumns - 1) / kColumns : channels);
+// The sweep of an element-wise pass; without numbers of channels, all elements belong to one.
+Sweep elementwise(bool channels_matter, Index outer, Index channels, Index inner, int pack) {
+  const MapShape shape =
+      channels_matter ? map_shape(outer, channels, inner) : map_shape(outer * channels * inner, 1, 1);
+  return make_sweep(shape, pack, 4, kAnyBlocks);
 }
 
 }  // namespace
 
-template <typename T>
-void norm_statistics_launch(const T* x, T* mean, T* var, Index outer, Index channels, Index inner, cudaStream_t stream,
-                            int device) {
+template <typename S>
+void norm_statistics_launch(const S* x, Compute<S>* mean, Compute<S>* var, double* workspace, Index outer,
+                            Index channels, Index inner, cudaStream_t stream, int device) {
   const DeviceGuard guard(device);
-  norm_statistics_kernel<<<reduction_blocks(channels, inner), dim3(kColumns, kRows), 0, stream>>>(x, mean, var, outer,
-                                                                                                  channels, inner);
-  check(cudaGetLastError(), "norm_statistics");
+  const Sweep sweep = channel_sums_sweep(outer, channels, inner, kPack<S>);
+  launch("norm_statistics", norm_statistics_kernel<S>, sweep.blocks(), sweep.threads, stream, x, workspace, sweep);
+  launch("norm_statistics_end", norm_statistics_end_kernel<S>, ceil_div(channels, kWarps), RowTiles::kThreads, stream,
+         workspace, x, mean, var, sweep.parts, sweep.period, channels, inner,
+         static_cast<double>(outer) * static_cast<double>(inner));
 }
 
-template <typename T>
-void interval_norm_relu_fwd_launch(const T* stack, const T* radius, const T* scale, const T* shift, T* out_stack,
-                                   T* out_radius, int streams, Index outer, Index channels, Index inner, T slope,
-                                   cudaStream_t stream, int device) {
+template <typename S>
+void interval_norm_relu_fwd_launch(const S* stack, const S* radius, const Compute<S>* scale, const Compute<S>* shift,
+                                   S* out_stack, S* out_radius, int streams, Index outer, Index channels, Index inner,
+                                   Compute<S> slope, cudaStream_t stream, int device) {
   const DeviceGuard guard(device);
-  const Index size = outer * channels * inner;
-  interval_norm_relu_fwd_kernel<<<blocks_for(size), 256, 0, stream>>>(
-      stack, radius, scale, shift, out_stack, out_radius, streams, size, channels, inner, slope);
-  check(cudaGetLastError(), "interval_norm_relu_fwd");
+  const Sweep sweep = elementwise(scale != nullptr, outer, channels, inner, kPack<S>);
+  launch("interval_norm_relu_fwd", interval_norm_relu_fwd_kernel<S>, sweep.blocks(), sweep.threads, stream, stack,
+         radius, scale, shift, out_stack, out_radius, streams, outer * channels * inner, sweep, slope);
 }
 
-template <typename T>
-void interval_norm_relu_bwd_sums_launch(const T* grad_stack, const T* grad_radius, const T* stack, const T* radius,
-                                        const T* scale, const T* shift, T* sum_scale, T* sum_shift, int streams,
-                                        Index outer, Index channels, Index inner, T slope, cudaStream_t stream,
+template <typename S>
+void interval_norm_relu_bwd_sums_launch(const S* grad_stack, const S* grad_radius, const S* stack, const S* radius,
+                                        const Compute<S>* scale, const Compute<S>* shift, Compute<S>* sum_scale,
+                                        Compute<S>* sum_shift, double* workspace, int streams, Index outer,
+                                        Index channels, Index inner, Compute<S> slope, cudaStream_t stream,
                                         int device) {
   const DeviceGuard guard(device);
-  interval_norm_relu_bwd_sums_kernel<<<reduction_blocks(channels, inner), dim3(kColumns, kRows), 0, stream>>>(
-      grad_stack, grad_radius, stack, radius, scale, shift, sum_scale, sum_shift, streams, outer, channels, inner,
-      slope);
-  check(cudaGetLastError(), "interval_norm_relu_bwd_sums");
+  const Sweep sweep = channel_sums_sweep(outer, channels, inner, kPack<S>);
+  launch("interval_norm_relu_bwd_sums", interval_norm_relu_bwd_sums_kernel<S>, sweep.blocks(), sweep.threads, stream,
+         grad_stack, grad_radius, stack, radius, scale, shift, workspace, streams, outer * channels * inner, sweep,
+         slope);
+  launch("interval_norm_relu_sums_end", interval_norm_relu_sums_end_kernel<Compute<S>>, ceil_div(channels, kWarps),
+         RowTiles::kThreads, stream, workspace, sum_scale, sum_shift, sweep.parts, sweep.period, channels);
 }
 
-template <typename T>
-void interval_norm_relu_bwd_launch(const T* grad_stack, const T* grad_radius, const T* stack, const T* radius,
-                                   const T* scale, const T* shift, const T* nominal_mul, const T* nominal_add,
-                                   T* out_grad_stack, T* out_grad_radius, int streams, Index outer, Index channels,
-                                   Index inner, T slope, cudaStream_t stream, int device) {
+template <typename S>
+void interval_norm_relu_bwd_launch(const S* grad_stack, const S* grad_radius, const S* stack, const S* radius,
+                                   const Compute<S>* scale, const Compute<S>* shift, const Compute<S>* nominal_mul,
+                                   const Compute<S>* nominal_add, S* out_grad_stack, S* out_grad_radius, int streams,
+                                   Index outer, Index channels, Index inner, Compute<S> slope, cudaStream_t stream,
+                                   int device) {
   const DeviceGuard guard(device);
-  const Index size = outer * channels * inner;
-  interval_norm_relu_bwd_kernel<<<blocks_for(size), 256, 0, stream>>>(
-      grad_stack, grad_radius, stack, radius, scale, shift, nominal_mul, nominal_add, out_grad_stack, out_grad_radius,
-      streams, size, channels, inner, slope);
-  check(cudaGetLastError(), "interval_norm_relu_bwd");
+  const Sweep sweep = elementwise(scale != nullptr, outer, channels, inner, kPack<S>);
+  launch("interval_norm_relu_bwd", interval_norm_relu_bwd_kernel<S>, sweep.blocks(), sweep.threads, stream, grad_stack,
+         grad_radius, stack, radius, scale, shift, nominal_mul, nominal_add, out_grad_stack, out_grad_radius, streams,
+         outer * channels * inner, sweep, slope);
 }
 
-#define FASTBOUND_INSTANTIATE(T)                                                                                       \
-  template void norm_statistics_launch(const T*, T*, T*, Index, Index, Index, cudaStream_t, int);                      \
-  template void interval_norm_relu_fwd_launch(const T*, const T*, const T*, const T*, T*, T*, int, Index, Index,       \
-                                              Index, T, cudaStream_t, int);                                            \
-  template void interval_norm_relu_bwd_sums_launch(const T*, const T*, const T*, const T*, const T*, const T*, T*, T*, \
-                                                   int, Index, Index, Index, T, cudaStream_t, int);                    \
-  template void interval_norm_relu_bwd_launch(const T*, const T*, const T*, const T*, const T*, const T*, const T*,    \
-                                              const T*, T*, T*, int, Index, Index, Index, T, cudaStream_t, int);
-FASTBOUND_INSTANTIATE(float)
-FASTBOUND_INSTANTIATE(double)
+#define FASTBOUND_INSTANTIATE(S)                                                                                       \
+  template void norm_statistics_launch(const S*, Compute<S>*, Compute<S>*, double*, Index, Index, Index, cudaStream_t, \
+                                       int);                                                                           \
+  template void interval_norm_relu_fwd_launch(const S*, const S*, const Compute<S>*, const Compute<S>*, S*, S*, int,   \
+                                              Index, Index, Index, Compute<S>, cudaStream_t, int);                     \
+  template void interval_norm_relu_bwd_sums_launch(const S*, const S*, const S*, const S*, const Compute<S>*,          \
+                                                   const Compute<S>*, Compute<S>*, Compute<S>*, double*, int, Index,   \
+                                                   Index, Index, Compute<S>, cudaStream_t, int);                       \
+  template void interval_norm_relu_bwd_launch(const S*, const S*, const S*, const S*, const Compute<S>*,               \
+                                              const Compute<S>*, const Compute<S>*, const Compute<S>*, S*, S*, int,    \
+                                              Index, Index, Index, Compute<S>, cudaStream_t, int);
+FASTBOUND_FOR_EACH_STORAGE(FASTBOUND_INSTANTIATE)
 #undef FASTBOUND_INSTANTIATE
 
 }  // namespace cuda

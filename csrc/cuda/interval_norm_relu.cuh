@@ -1,47 +1,62 @@
-// Memory order of a map: [outer][channels][inner]; a stack is `streams` maps, the nominal one (if any) first.
-// Every launcher works on the given stream and device, does not synchronise and allocates nothing.
+// Memory order of a map: [outer][channels][inner]; a stack is `streams` maps, the nominal one (if any) first. What
+// belongs to channels is in the type that is computed in. Launchers work on the given stream and device, do not
+// synchronise and allocate nothing.
 #pragma once
 
 #include "cuda/launch.cuh"
+#include "cuda/storage.h"
+#include "sweep.h"
 
 namespace fastbound {
 namespace cuda {
 
-template <typename T>
-void norm_statistics_launch(const T* x,       // [outer, C, inner]
-                            T* mean, T* var,  // [C]
-                            Index outer, Index channels, Index inner, cudaStream_t stream, int device);
+// One sample of pixels, or samples of planes.
+inline MapShape map_shape(Index outer, Index channels, Index inner) {
+  return inner == 1 ? MapShape{1, outer, channels, 1} : MapShape{outer, 1, channels, inner};
+}
 
-template <typename T>
-void interval_norm_relu_fwd_launch(const T* stack,                  // [N, outer, C, inner]
-                                   const T* radius,                 // [outer, C, inner]
-                                   const T* scale, const T* shift,  // [C], or both null: no affine map
-                                   T* out_stack,                    // [N, outer, C, inner]
-                                   T* out_radius,                   // [outer, C, inner]
-                                   int streams, Index outer, Index channels, Index inner, T slope, cudaStream_t stream,
-                                   int device);
+// The sweep of both reductions, which leave two sums [parts, 2, period] in their workspace.
+inline Sweep channel_sums_sweep(Index outer, Index channels, Index inner, int pack) {
+  return make_sweep(map_shape(outer, channels, inner), pack, 4, kBlocksOfSums);
+}
 
-template <typename T>
-void interval_norm_relu_bwd_sums_launch(const T* grad_stack,             // [N, outer, C, inner]
-                                        const T* grad_radius,            // [outer, C, inner] or null: zero
-                                        const T* stack,                  // [N, outer, C, inner]
-                                        const T* radius,                 // [outer, C, inner]
-                                        const T* scale, const T* shift,  // [C]
-                                        T* sum_scale, T* sum_shift,      // [C]
-                                        int streams, Index outer, Index channels, Index inner, T slope,
-                                        cudaStream_t stream, int device);
+template <typename S>
+void norm_statistics_launch(const S* x,                         // [outer, C, inner]
+                            Compute<S>* mean, Compute<S>* var,  // [C]
+                            double* workspace, Index outer, Index channels, Index inner, cudaStream_t stream,
+                            int device);
 
-template <typename T>
-void interval_norm_relu_bwd_launch(const T* grad_stack,                         // [N, outer, C, inner]
-                                   const T* grad_radius,                        // [outer, C, inner] or null: zero
-                                   const T* stack,                              // [N, outer, C, inner]
-                                   const T* radius,                             // [outer, C, inner]
-                                   const T* scale, const T* shift,              // [C], or both null: no affine map
-                                   const T* nominal_mul, const T* nominal_add,  // [C], or both null
-                                   T* out_grad_stack,                           // [N, outer, C, inner]
-                                   T* out_grad_radius,                          // [outer, C, inner]
-                                   int streams, Index outer, Index channels, Index inner, T slope, cudaStream_t stream,
-                                   int device);
+template <typename S>
+void interval_norm_relu_fwd_launch(const S* stack,                                    // [N, outer, C, inner]
+                                   const S* radius,                                   // [outer, C, inner]
+                                   const Compute<S>* scale, const Compute<S>* shift,  // [C], or both null: none
+                                   S* out_stack,                                      // [N, outer, C, inner]
+                                   S* out_radius,                                     // [outer, C, inner]
+                                   int streams, Index outer, Index channels, Index inner, Compute<S> slope,
+                                   cudaStream_t stream, int device);
+
+template <typename S>
+void interval_norm_relu_bwd_sums_launch(const S* grad_stack,                               // [N, outer, C, inner]
+                                        const S* grad_radius,                              // or null: zero
+                                        const S* stack,                                    // [N, outer, C, inner]
+                                        const S* radius,                                   // [outer, C, inner]
+                                        const Compute<S>* scale, const Compute<S>* shift,  // [C]
+                                        Compute<S>* sum_scale, Compute<S>* sum_shift,      // [C]
+                                        double* workspace, int streams, Index outer, Index channels, Index inner,
+                                        Compute<S> slope, cudaStream_t stream, int device);
+
+template <typename S>
+void interval_norm_relu_bwd_launch(const S* grad_stack,                               // [N, outer, C, inner]
+                                   const S* grad_radius,                              // or null: zero
+                                   const S* stack,                                    // [N, outer, C, inner]
+                                   const S* radius,                                   // [outer, C, inner]
+                                   const Compute<S>* scale, const Compute<S>* shift,  // [C], or both null: none
+                                   const Compute<S>* nominal_mul,                     // [C], both or neither
+                                   const Compute<S>* nominal_add,                     // [C]
+                                   S* out_grad_stack,                                 // [N, outer, C, inner]
+                                   S* out_grad_radius,                                // [outer, C, inner]
+                                   int streams, Index outer, Index channels, Index inner, Compute<S> slope,
+                                   cudaStream_t stream, int device);
 
 }  // namespace cuda
 }  // namespace fastbound

@@ -10,11 +10,10 @@
 namespace fastbound {
 namespace cuda {
 
-using Index = std::int64_t;
-
 inline void check(cudaError_t error, const char* what) {
-  if (error != cudaSuccess)
-    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorName(error) + ": " + cudaGetErrorString(error));
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // or the next launch would be blamed for it
+  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorName(error) + ": " + cudaGetErrorString(error));
 }
 
 class DeviceGuard {
@@ -35,10 +34,21 @@ class DeviceGuard {
   bool changed_ = false;
 };
 
-// Blocks for `items` threads of 256; kernels stride over the grid, so the cap loses nothing.
-inline unsigned blocks_for(Index items) {
-  const Index blocks = (items + 255) / 256;
-  return static_cast<unsigned>(blocks < 65536 ? blocks : 65536);
+// kernel<<<blocks, threads, 0, stream>>>(arguments...), with the error of the launch itself. No blocks, no launch.
+template <typename... Parameters, typename... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), std::int64_t blocks, int threads, cudaStream_t stream,
+            Arguments... arguments) {
+  if (blocks == 0) return;
+  if (blocks > 0x7fffffff)
+    throw std::invalid_argument(std::string(name) + ": " + std::to_string(blocks) +
+                                " blocks are more than a launch can have; split the batch");
+  const auto start = [&](Parameters... converted) {
+    void* pointers[] = {&converted...};
+    check(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(static_cast<unsigned>(blocks)),
+                           dim3(static_cast<unsigned>(threads)), pointers, 0, stream),
+          name);
+  };
+  start(arguments...);
 }
 
 }  // namespace cuda

@@ -1,3 +1,4 @@
+#include "cuda/pack.cuh"
 #include "cuda/signed_weight_grad.cuh"
 #include "signed_weight_grad.h"
 
@@ -5,27 +6,51 @@ namespace fastbound {
 namespace cuda {
 namespace {
 
-template <typename T>
-__global__ void signed_weight_grad_kernel(T* __restrict__ grad,            // [n]
-                                          const T* __restrict__ grad_abs,  // [n]
-                                          const T* __restrict__ weight,    // [n]
-                                          Index n) {
-  const Index step = static_cast<Index>(gridDim.x) * blockDim.x;
-  for (Index i = static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += step)
-    grad[i] = add_signed(grad[i], grad_abs[i], weight[i]);
+template <typename S>
+struct Add {
+  struct Loaded {
+    Pack<S> grad, grad_abs, weight;
+  };
+
+  S* grad;
+  const S *grad_abs, *weight;
+
+  __device__ Loaded load(Site site) const {
+    return {cuda::load<S>(grad + site.at, site.count), cuda::load(grad_abs + site.at, site.count),
+            cuda::load(weight + site.at, site.count)};
+  }
+
+  __device__ void apply(Site site, Loaded& loaded) const {
+#pragma unroll
+    for (int k = 0; k < kPack<S>; ++k)
+      loaded.grad.set(k, add_signed(loaded.grad[k], loaded.grad_abs[k], loaded.weight[k]));
+    store(grad + site.at, loaded.grad, site.count);
+  }
+};
+
+template <typename S>
+__global__ void __launch_bounds__(Sweep::kThreads) signed_weight_grad_kernel(S* __restrict__ grad,            // [n]
+                                                                             const S* __restrict__ grad_abs,  // [n]
+                                                                             const S* __restrict__ weight,    // [n]
+                                                                             Sweep sweep) {
+  const Add<S> body{grad, grad_abs, weight};
+  for_sites<2>(Walker(sweep, blockIdx.x, threadIdx.x), body);
 }
 
 }  // namespace
 
-template <typename T>
-void signed_weight_grad_launch(T* grad, const T* grad_abs, const T* weight, Index n, cudaStream_t stream, int device) {
+template <typename S>
+void signed_weight_grad_launch(S* grad, const S* grad_abs, const S* weight, Index n, cudaStream_t stream, int device) {
   const DeviceGuard guard(device);
-  signed_weight_grad_kernel<<<blocks_for(n), 256, 0, stream>>>(grad, grad_abs, weight, n);
-  check(cudaGetLastError(), "signed_weight_grad");
+  const Sweep sweep = make_sweep({1, n, 1, 1}, kPack<S>, 2, kAnyBlocks);
+  launch("signed_weight_grad", signed_weight_grad_kernel<S>, sweep.blocks(), sweep.threads, stream, grad, grad_abs,
+         weight, sweep);
 }
 
-template void signed_weight_grad_launch(float*, const float*, const float*, Index, cudaStream_t, int);
-template void signed_weight_grad_launch(double*, const double*, const double*, Index, cudaStream_t, int);
+#define FASTBOUND_INSTANTIATE(S) \
+  template void signed_weight_grad_launch(S*, const S*, const S*, Index, cudaStream_t, int);
+FASTBOUND_FOR_EACH_STORAGE(FASTBOUND_INSTANTIATE)
+#undef FASTBOUND_INSTANTIATE
 
 }  // namespace cuda
 }  // namespace fastbound

@@ -1,14 +1,16 @@
 #pragma once
 
 #include "cuda/launch.cuh"
+#include "cuda/storage.h"
+#include "sweep.h"
 
 namespace fastbound {
 namespace cuda {
 
-template <typename T>
-void signed_weight_grad_launch(T* grad,            // [n], read and written
-                               const T* grad_abs,  // [n]
-                               const T* weight,    // [n]
+template <typename S>
+void signed_weight_grad_launch(S* grad,            // [n], read and written
+                               const S* grad_abs,  // [n]
+                               const S* weight,    // [n]
                                Index n, cudaStream_t stream, int device);
 
 }  // namespace cuda

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,9 @@ except ImportError as error:
         "folder on PYTHONPATH is not enough."
     ) from error
 
-DTYPE_CODES = {torch.float32: 0, torch.float64: 1}
+DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+HALVES = (torch.float16, torch.bfloat16)  # stored, never computed in: CUDA alone
+DTYPES = tuple(DTYPE_CODES)
 
 
 def description() -> str:
@@ -22,9 +26,11 @@ def description() -> str:
 
 
 def cpu_only(device_type: str, dtype: torch.dtype) -> str | None:
-    """The reason why the CPU passes cannot serve such tensors, or None."""
+    """The reason why a primitive that has no CUDA code cannot serve such tensors, or None."""
     if device_type != "cpu":
-        return f"its kernels for {device_type} are not connected"
+        return f"it has no code for {device_type}"
+    if dtype in HALVES:
+        return f"{dtype} is not supported on CPU; use float32 or float64"
     return None if dtype in DTYPE_CODES else f"{dtype} is not supported"
 
 
@@ -33,22 +39,59 @@ def product_on_cpu(device_type: str, dtype: torch.dtype) -> str | None:
     return None if device_type == "cpu" else cpu_only(device_type, dtype)
 
 
+def cpu_and_cuda(device_type: str, dtype: torch.dtype) -> str | None:
+    """The same for a primitive with code for both; of several GPUs, the current one is asked."""
+    if device_type != "cuda":
+        return cpu_only(device_type, dtype)
+    problem = _C.cuda_problem(torch.cuda.current_device() if torch.cuda.is_available() else 0)
+    return problem or (None if dtype in DTYPE_CODES else f"{dtype} is not supported")
+
+
+def launch(
+    name: str,
+    like: Tensor,
+    tensors: Iterable[Tensor | None],
+    numbers: Iterable[float],
+    workspace: Iterable[int] | None = None,
+) -> None:
+    """Run ``fastbound._C.<name>`` for the dtype of ``like`` where it lives.
+
+    On CPU with torch's number of threads; on a GPU on its current stream, without a synchronisation, so that a CUDA
+    graph can record the call.
+
+    Args:
+        tensors, numbers: the arguments of the function, in order.
+        workspace: what ``<name>_workspace`` asks for to say how much memory the CUDA code must be lent; None: none.
+    """
+    arguments = (DTYPE_CODES[like.dtype], *(pointer(t) for t in tensors), *numbers)
+    if like.device.type == "cpu":
+        getattr(_C, name)(*arguments, torch.get_num_threads())
+        return
+    lent: tuple[int, ...] = ()
+    if workspace is not None:
+        size = getattr(_C, f"{name}_workspace")(arguments[0], *workspace)
+        memory = torch.empty(size, dtype=torch.float64, device=like.device)
+        lent = (memory.data_ptr(),)
+    stream = torch.cuda.current_stream(like.device)
+    getattr(_C, f"{name}_cuda")(*arguments, *lent, stream.cuda_stream, stream.device_index)
+
+
+def computed(x: Tensor | None) -> Tensor | None:
+    """What belongs to channels [C], in the type that is computed in: float32 beside maps of half precision."""
+    if x is None:
+        return None
+    return x.float() if x.dtype in HALVES else x.contiguous()
+
+
 def signed_weight_grad(grad: Tensor, grad_abs: Tensor, weight: Tensor) -> None:
     """``grad += sign(weight) * grad_abs`` in one pass; all of one shape and dtype, sign(0) = 0."""
     if not grad.is_contiguous() or grad.stride() != grad_abs.stride() or grad.stride() != weight.stride():
         grad_abs = grad_abs.contiguous()
         weight = weight.contiguous()
-    if not grad.is_contiguous() or grad.dtype not in DTYPE_CODES:
+    if not grad.is_contiguous() or (grad.device.type == "cpu" and grad.dtype in HALVES):
         grad.addcmul_(weight.sign(), grad_abs)
         return
-    _C.signed_weight_grad(
-        DTYPE_CODES[grad.dtype],
-        grad.data_ptr(),
-        grad_abs.data_ptr(),
-        weight.data_ptr(),
-        grad.numel(),
-        torch.get_num_threads(),
-    )
+    launch("signed_weight_grad", grad, (grad, grad_abs, weight), (grad.numel(),))
 
 
 def pointer(tensor: Tensor | None) -> int:

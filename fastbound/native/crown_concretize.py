@@ -1,17 +1,16 @@
-"""`crown_concretize` on CPU: both sums in one C++ pass that reads each row once."""
+"""`crown_concretize`: both sums in one C++ or CUDA pass that reads each row once."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fastbound import _C
-from fastbound.native import DTYPE_CODES, pointer
-from fastbound.native import cpu_only as unsupported
+from fastbound.native import DTYPES, launch
+from fastbound.native import cpu_and_cuda as unsupported
 from fastbound.native.crown_relu import dense_rows, like_rows
 from fastbound.reference.crown_concretize import Gradients
 
-__all__ = ["crown_concretize_bwd", "crown_concretize_fwd", "unsupported"]
+__all__ = ["DTYPES", "crown_concretize_bwd", "crown_concretize_fwd", "unsupported"]
 
 
 def crown_concretize_fwd(
@@ -21,11 +20,8 @@ def crown_concretize_fwd(
 ) -> Tensor:  # [B, S]
     rows, center, radius = _one_order(rows, center, radius)
     out = rows.new_empty(rows.shape[:2])
-    _C.crown_concretize_fwd(
-        DTYPE_CODES[rows.dtype],
-        *(pointer(t) for t in (rows, center, radius, out)),
-        *(*rows.shape[:2], rows.shape[2:].numel(), torch.get_num_threads()),
-    )
+    sizes = (*rows.shape[:2], rows.shape[2:].numel())
+    launch("crown_concretize_fwd", rows, (rows, center, radius, out), sizes, workspace=sizes)
     return out
 
 
@@ -41,11 +37,8 @@ def crown_concretize_bwd(
     d_rows = torch.empty_like(rows) if needs[0] else None
     box = needs[1] or needs[2]
     d_center, d_radius = (torch.empty_like(center), torch.empty_like(radius)) if box else (None, None)
-    _C.crown_concretize_bwd(
-        DTYPE_CODES[rows.dtype],
-        *(pointer(t) for t in (grad, rows, center, radius, d_rows, d_center, d_radius)),
-        *(*rows.shape[:2], rows.shape[2:].numel(), torch.get_num_threads()),
-    )
+    tensors = (grad, rows, center, radius, d_rows, d_center, d_radius)
+    launch("crown_concretize_bwd", rows, tensors, (*rows.shape[:2], rows.shape[2:].numel()))
     return d_rows, d_center, d_radius
 
 

@@ -1,17 +1,16 @@
-"""`crown_relu` on CPU: one C++ pass that reads and writes each row once, forward and backward."""
+"""`crown_relu`: one C++ or CUDA pass that reads and writes each row once, forward and backward."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fastbound import _C
-from fastbound.native import DTYPE_CODES, pointer
-from fastbound.native import cpu_only as unsupported
+from fastbound.native import DTYPES, HALVES, computed, launch
+from fastbound.native import cpu_and_cuda as unsupported
 from fastbound.native.layout import channel_layout, in_order_of
 from fastbound.reference.crown_relu import RELAXATIONS, Gradients
 
-__all__ = ["crown_relu_bwd", "crown_relu_fwd", "unsupported"]
+__all__ = ["DTYPES", "crown_relu_bwd", "crown_relu_fwd", "unsupported"]
 
 
 def crown_relu_fwd(
@@ -26,13 +25,11 @@ def crown_relu_fwd(
 ) -> tuple[Tensor, Tensor]:  # [B, S, C, *], [B, S]
     rows, layout = dense_rows(rows)
     center, radius = like_rows(center, rows), like_rows(radius, rows)
-    scale, shift, offset = (None if v is None else v.contiguous() for v in (scale, shift, offset))
+    vectors = [computed(v) for v in (scale, shift, offset)]
     out, bias = torch.empty_like(rows), rows.new_empty(rows.shape[:2])
-    _C.crown_relu_fwd(
-        DTYPE_CODES[rows.dtype],
-        *(pointer(t) for t in (rows, center, radius, scale, shift, offset, out, bias)),
-        *(*rows.shape[:2], *layout, slope, RELAXATIONS.index(relaxation), torch.get_num_threads()),
-    )
+    sizes = (*rows.shape[:2], *layout)
+    numbers = (*sizes, slope, RELAXATIONS.index(relaxation))
+    launch("crown_relu_fwd", rows, (rows, center, radius, *vectors, out, bias), numbers, workspace=sizes)
     return out, bias
 
 
@@ -52,18 +49,18 @@ def crown_relu_bwd(
     """Gradients of rows, center, radius, scale, shift and offset."""
     rows, layout = dense_rows(rows)
     center, radius = like_rows(center, rows), like_rows(radius, rows)
-    scale, shift, offset = (None if v is None else v.contiguous() for v in (scale, shift, offset))
+    vectors = [computed(v) for v in (scale, shift, offset)]
     grad_rows = None if grad_rows is None else in_order_of(grad_rows, rows)
     grad_bias = None if grad_bias is None else grad_bias.contiguous()
     d_rows, d_center, d_radius = torch.empty_like(rows), torch.empty_like(center), torch.empty_like(radius)
-    sums = rows.new_empty(3, rows.shape[2])
-    _C.crown_relu_bwd(
-        DTYPE_CODES[rows.dtype],
-        *(pointer(t) for t in (grad_rows, grad_bias, rows, center, radius, scale, shift, offset)),
-        *(pointer(t) for t in (d_rows, d_center, d_radius, sums)),
-        *(*rows.shape[:2], *layout, slope, RELAXATIONS.index(relaxation), torch.get_num_threads()),
+    sums = rows.new_empty(3, rows.shape[2], dtype=torch.float32 if rows.dtype in HALVES else None)
+    inputs = (grad_rows, grad_bias, rows, center, radius, *vectors)
+    numbers = (*rows.shape[:2], *layout, slope, RELAXATIONS.index(relaxation))
+    launch(
+        *("crown_relu_bwd", rows, (*inputs, d_rows, d_center, d_radius, sums), numbers),
+        workspace=(rows.shape[0], *layout),
     )
-    channels = (None if v is None else d for v, d in zip((scale, shift, offset), sums))
+    channels = (None if v is None else d.to(v.dtype) for v, d in zip((scale, shift, offset), sums))
     return d_rows, d_center, d_radius, *channels
 
 

@@ -15,8 +15,8 @@ _COLUMNS = 2**19
 
 
 def supported(values: Tensor, *others: Tensor | None) -> bool:
-    """Whether the passes serve such tensors: where `crown_concretize` is native too; they know no gradient."""
-    if values.numel() == 0 or backends.needs_grad(values, *others):
+    """Whether the passes serve such tensors: on CPU, where `crown_concretize` is native; they know no gradient."""
+    if values.device.type != "cpu" or values.numel() == 0 or backends.needs_grad(values, *others):
         return False
     return backends.find("crown_concretize", values).__name__.startswith("fastbound.native")
 

@@ -1,37 +1,28 @@
-"""`interval_norm_relu` on CPU: one C++ pass over all streams forward, a reducing and an element-wise pass backward."""
+"""`interval_norm_relu`: one C++ or CUDA pass over all streams forward, a reducing and an element-wise one backward."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from fastbound import _C
-from fastbound.native import DTYPE_CODES, pointer
-from fastbound.native import cpu_only as unsupported
+from fastbound.native import DTYPES, HALVES, computed, launch
+from fastbound.native import cpu_and_cuda as unsupported
 from fastbound.native.layout import channel_layout, in_order_of
 from fastbound.reference.interval_norm_relu import Gradients
 
-__all__ = ["interval_norm_relu_bwd", "interval_norm_relu_fwd", "interval_norm_relu_statistics", "unsupported"]
+__all__ = ["DTYPES", "interval_norm_relu_bwd", "interval_norm_relu_fwd", "interval_norm_relu_statistics", "unsupported"]
 
 
 def interval_norm_relu_statistics(nominal: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance [C] of ``nominal`` [B, C, *]."""
+    """Mean and biased variance [C] of ``nominal`` [B, C, *]; float32 for maps of half precision."""
     layout = channel_layout(nominal)
     if layout is None:
         nominal = nominal.contiguous()
         layout = channel_layout(nominal)
     assert layout is not None
-    mean, var = nominal.new_empty(2, nominal.shape[1]).unbind(0)
-    _C.norm_statistics(
-        DTYPE_CODES[nominal.dtype],
-        nominal.data_ptr(),
-        mean.data_ptr(),
-        var.data_ptr(),
-        *layout,
-        torch.get_num_threads(),
-    )
+    dtype = torch.float32 if nominal.dtype in HALVES else nominal.dtype
+    mean, var = nominal.new_empty(2, nominal.shape[1], dtype=dtype).unbind(0)
+    launch("norm_statistics", nominal, (nominal, mean, var), layout, workspace=layout)
     return mean, var
 
 
@@ -48,19 +39,8 @@ def interval_norm_relu_fwd(
     stack, radius, layout = one_layout(stack, radius, mean is not None)
     scale, shift = affine(mean, var, weight, bias, eps)
     out_stack, out_radius = torch.empty_like(stack), torch.empty_like(radius)
-    _C.interval_norm_relu_fwd(
-        DTYPE_CODES[radius.dtype],
-        stack.data_ptr(),
-        radius.data_ptr(),
-        pointer(scale),
-        pointer(shift),
-        out_stack.data_ptr(),
-        out_radius.data_ptr(),
-        stack.shape[0],
-        *layout,
-        slope,
-        torch.get_num_threads(),
-    )
+    tensors = (stack, radius, scale, shift, out_stack, out_radius)
+    launch("interval_norm_relu_fwd", radius, tensors, (stack.shape[0], *layout, slope))
     return out_stack, out_radius
 
 
@@ -79,13 +59,14 @@ def interval_norm_relu_bwd(
     needs: tuple[bool, bool, bool, bool],
 ) -> Gradients:
     norm = (mean, var, weight, bias, eps)
-    passes = (_C.interval_norm_relu_bwd_sums, _C.interval_norm_relu_bwd)
-    return backward(passes, (), (grad_stack, grad_radius), stack, radius, norm, slope, batch_statistics, needs)
+    return backward(
+        "interval_norm_relu_bwd", (), (grad_stack, grad_radius), stack, radius, norm, slope, batch_statistics, needs
+    )
 
 
 def backward(
-    passes: tuple[Callable[..., None], Callable[..., None]],
-    more: tuple[int, ...],
+    passes: str,
+    more: tuple[Tensor, ...],
     grads: tuple[Tensor | None, Tensor | None],
     stack: Tensor,
     radius: Tensor,
@@ -94,42 +75,28 @@ def backward(
     batch_statistics: bool,
     needs: tuple[bool, bool, bool, bool],
 ) -> Gradients:
-    """The gradients by a pass that sums and a pass over the elements; `more` are pointers that both take besides."""
+    """The gradients by the pass ``<passes>_sums`` and the pass ``passes`` over the elements; both also take `more`."""
     grad_stack, grad_radius = grads
     mean, var, weight, bias, eps = norm
     stack, radius, layout = one_layout(stack, radius, mean is not None)
     grad_stack = torch.zeros_like(stack) if grad_stack is None else in_order_of(grad_stack, stack)
     grad_radius = None if grad_radius is None else in_order_of(grad_radius, radius)
     scale, shift = affine(mean, var, weight, bias, eps)
-    code, streams, threads = DTYPE_CODES[radius.dtype], stack.shape[0], torch.get_num_threads()
-    maps = (grad_stack.data_ptr(), pointer(grad_radius), *more, stack.data_ptr(), radius.data_ptr())
+    maps, numbers = (grad_stack, grad_radius, *more, stack, radius), (stack.shape[0], *layout, slope)
     nominal_mul = nominal_add = d_weight = d_bias = None
     if mean is not None and var is not None and scale is not None and (batch_statistics or needs[2] or needs[3]):
-        moment, total = mean.new_empty(2, mean.shape[0]).unbind(0)
-        sums = (moment.data_ptr(), total.data_ptr())
-        passes[0](code, *maps, scale.data_ptr(), pointer(shift), *sums, streams, *layout, slope, threads)
-        inverse = torch.rsqrt(var + eps)
+        moment, total = scale.new_empty(2, scale.shape[0]).unbind(0)
+        launch(f"{passes}_sums", radius, (*maps, scale, shift, moment, total), numbers, workspace=layout)
+        inverse = torch.rsqrt(var.to(scale.dtype) + eps)
         covariance = moment - mean * total
-        d_weight, d_bias = covariance * inverse if needs[2] else None, total if needs[3] else None
+        d_weight = (covariance * inverse).to(_dtype_of(weight, radius)) if needs[2] else None
+        d_bias = total.to(_dtype_of(bias, radius)) if needs[3] else None
         if batch_statistics:
             count = radius.numel() // max(radius.shape[1], 1)
             nominal_mul = -scale * covariance * inverse.square() / count
             nominal_add = -scale * total / count - mean * nominal_mul
     d_stack, d_radius = torch.empty_like(stack), torch.empty_like(radius)
-    passes[1](
-        code,
-        *maps,
-        pointer(scale),
-        pointer(shift),
-        pointer(nominal_mul),
-        pointer(nominal_add),
-        d_stack.data_ptr(),
-        d_radius.data_ptr(),
-        streams,
-        *layout,
-        slope,
-        threads,
-    )
+    launch(passes, radius, (*maps, scale, shift, nominal_mul, nominal_add, d_stack, d_radius), numbers)
     return d_stack, d_radius, d_weight, d_bias
 
 
@@ -137,6 +104,7 @@ def affine(
     mean: Tensor | None, var: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor | None, Tensor | None]:  # [C], [C]
     """The affine map of a BatchNorm as scale and shift; None twice where there is none."""
+    mean, var, weight, bias = (computed(v) for v in (mean, var, weight, bias))
     if mean is None or var is None:
         return None, None
     scale = torch.rsqrt(var + eps)
@@ -160,3 +128,7 @@ def one_layout(stack: Tensor, radius: Tensor, channels: bool) -> tuple[Tensor, T
 
 def _stacked_like(stack: Tensor, radius: Tensor) -> bool:
     return stack.shape[0] > 0 and stack[0].stride() == radius.stride() and stack.stride(0) == radius.numel()
+
+
+def _dtype_of(vector: Tensor | None, maps: Tensor) -> torch.dtype:
+    return maps.dtype if vector is None else vector.dtype

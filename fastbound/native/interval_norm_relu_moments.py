@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastbound import _C
-from fastbound.native import DTYPE_CODES, pointer
 from fastbound.native import cpu_only as unsupported
+from fastbound.native import launch
 from fastbound.native.interval_norm_relu import affine, backward, interval_norm_relu_bwd, one_layout
 from fastbound.reference.interval_norm_relu import Gradients
 
@@ -27,20 +26,8 @@ def interval_norm_relu_moments_fwd(
     stack, radius, layout = one_layout(stack, radius, mean is not None)
     scale, shift = affine(mean, var, weight, bias, eps)
     out_stack, out_radius, moments = torch.empty_like(stack), torch.empty_like(radius), radius.new_empty(8)
-    _C.interval_norm_relu_moments_fwd(
-        DTYPE_CODES[radius.dtype],
-        stack.data_ptr(),
-        radius.data_ptr(),
-        pointer(scale),
-        pointer(shift),
-        out_stack.data_ptr(),
-        out_radius.data_ptr(),
-        moments.data_ptr(),
-        stack.shape[0],
-        *layout,
-        slope,
-        torch.get_num_threads(),
-    )
+    tensors = (stack, radius, scale, shift, out_stack, out_radius, moments)
+    launch("interval_norm_relu_moments_fwd", radius, tensors, (stack.shape[0], *layout, slope))
     return out_stack, out_radius, moments
 
 
@@ -63,7 +50,5 @@ def interval_norm_relu_moments_bwd(
     norm = (mean, var, weight, bias, eps)
     if grad_moments is None:
         return interval_norm_relu_bwd(grad_stack, grad_radius, stack, radius, *norm, slope, batch_statistics, needs)
-    grad_moments, moments = grad_moments.contiguous(), moments.contiguous()
-    passes = (_C.interval_norm_relu_moments_bwd_sums, _C.interval_norm_relu_moments_bwd)
-    more = (grad_moments.data_ptr(), moments.data_ptr())
-    return backward(passes, more, (grad_stack, grad_radius), stack, radius, norm, slope, batch_statistics, needs)
+    more, grads = (grad_moments.contiguous(), moments.contiguous()), (grad_stack, grad_radius)
+    return backward("interval_norm_relu_moments_bwd", more, grads, stack, radius, norm, slope, batch_statistics, needs)

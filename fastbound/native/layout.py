@@ -1,4 +1,4 @@
-"""Memory orders of maps on CPU: which one a tensor has, and conversion at memory speed."""
+"""Memory orders of maps: which one a tensor has, and conversion at memory speed (on a GPU by torch's own copy)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def in_order_of(x: Tensor, other: Tensor) -> Tensor:
 
 
 def _native(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype in DTYPE_CODES
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
 def _swap(x: Tensor, out: Tensor, outer: int, rows: int, columns: int) -> None:

@@ -1,0 +1,55 @@
+// The module: the CUDA functions of all operators on addresses of the processor, and the arithmetic of sizes.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <tuple>
+#include <vector>
+
+#include "sweep.h"
+
+#define FASTBOUND_OP(stem) void bind_##stem(pybind11::module_& m);
+namespace fastbound {
+#include "ops.def"
+}
+#undef FASTBOUND_OP
+
+namespace {
+
+using fastbound::Index;
+using Shape = std::tuple<Index, Index, Index, Index>;
+using Visit = std::tuple<Index, Index, int, Index>;
+
+fastbound::Sweep sweep_of(Shape shape, int pack, Index least_steps, Index most_blocks) {
+  const auto [samples, outer, channels, inner] = shape;
+  return fastbound::make_sweep({samples, outer, channels, inner}, pack, least_steps, most_blocks);
+}
+
+// What the threads of some blocks read: (sample, first element, count, channel of the first element).
+std::vector<Visit> visits(Shape shape, int pack, Index least_steps, Index most_blocks, Index first, Index last) {
+  const fastbound::Sweep sweep = sweep_of(shape, pack, least_steps, most_blocks);
+  std::vector<Visit> found;
+  for (Index block = first; block < (last < sweep.blocks() ? last : sweep.blocks()); ++block)
+    for (int thread = 0; thread < sweep.threads; ++thread)
+      for (fastbound::Walker walker(sweep, block, thread); !walker.done();) {
+        const fastbound::Site site = walker.next();
+        if (site.count > 0) found.emplace_back(site.sample, site.at, site.count, walker.channel(0));
+      }
+  return found;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(cuda_on_cpu, m) {
+#define FASTBOUND_OP(stem) fastbound::bind_##stem(m);
+#include "ops.def"
+#undef FASTBOUND_OP
+  m.def("sweep", [](Shape shape, int pack, Index least_steps, Index most_blocks) {
+    const fastbound::Sweep s = sweep_of(shape, pack, least_steps, most_blocks);
+    return std::make_tuple(s.blocks(), s.threads, s.parts, s.period);
+  });
+  m.def("visits", visits);
+  m.def("row_tiles", [](Index samples, Index rows, Index size, int pack) {
+    const fastbound::RowTiles t = fastbound::make_row_tiles(samples, rows, size, pack);
+    return std::make_tuple(t.blocks(), t.threads, t.tiles, t.rows_per_chunk, t.chunks);
+  });
+}

@@ -1,0 +1,84 @@
+"""The choice of code for CUDA tensors, as far as it shows without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import fastbound as fb
+from fastbound import backends, native
+from fastbound.errors import BackendError
+from fastbound.ops import crown_concretize, interval_margin
+
+WITH_CUDA_CODE = ["crown_concretize", "crown_relu", "interval_margin", "interval_norm_relu"]
+PROBLEM = "device 0 has compute capability 7.0, for which the kernels of this build have no code"
+
+
+@pytest.fixture
+def old_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose GPU the kernels cannot run on."""
+
+    class Module:
+        built_with_cuda, isa = True, "base"
+
+        @staticmethod
+        def cuda_problem(device: int) -> str:
+            return PROBLEM
+
+    monkeypatch.setattr(native, "_C", Module)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    backends._select.cache_clear()
+    yield
+    backends._select.cache_clear()
+
+
+@pytest.mark.parametrize("stem", WITH_CUDA_CODE)
+@pytest.mark.parametrize("dtype", native.DTYPES, ids=str)
+def test_cuda_tensors_get_cuda_code(monkeypatch: pytest.MonkeyPatch, stem: str, dtype: torch.dtype) -> None:
+    monkeypatch.setattr(native._C, "cuda_problem", lambda device: "")
+    module, reason = backends._load("native", stem, "cuda", dtype)
+    assert module is not None and module.__name__ == f"fastbound.native.{stem}", reason
+
+
+@pytest.mark.parametrize("stem", WITH_CUDA_CODE)
+def test_a_request_that_the_gpu_cannot_serve_fails_and_names_the_reason(old_gpu: None, stem: str) -> None:
+    with pytest.raises(BackendError, match=f"backend 'native' cannot serve {stem} on cuda .*{PROBLEM}"):
+        backends._select(stem, "cuda", torch.float32, "native")
+
+
+@pytest.mark.parametrize("stem", WITH_CUDA_CODE)
+def test_the_automatic_choice_announces_its_fallback(old_gpu: None, stem: str) -> None:
+    assert not backends._select(stem, "cuda", torch.float32, None).__name__.startswith("fastbound.native")
+    lines = fb.show_config().splitlines()
+    after = lines[lines.index(next(line for line in lines if line.startswith(f"{stem} [cuda]"))) :]
+    assert after[1] == f"    not native: {PROBLEM}"
+
+
+def test_a_module_without_usable_cuda_says_so() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    assert native._C.cuda_problem(0) in (
+        "there is no CUDA driver",
+        "fastbound was built without CUDA; rebuild with FASTBOUND_CUDA=on",
+    )
+
+
+def test_tensors_of_two_devices_are_refused() -> None:
+    rows, box = torch.zeros(2, 3, 4), torch.zeros(2, 4)
+    with pytest.raises(ValueError, match="crown_concretize: wanted one device, got cpu and meta; move one of them"):
+        crown_concretize(rows, box, box.to("meta"))
+    with pytest.raises(ValueError, match="labels: wanted them on cpu, where radius is, got meta"):
+        interval_margin(torch.zeros(2, 4), torch.zeros(3, 4), torch.zeros(2, dtype=torch.long, device="meta"))
+
+
+def test_what_belongs_to_channels_may_be_single_precision_beside_half_maps() -> None:
+    maps, vector = torch.zeros(2, 3, dtype=torch.bfloat16), torch.zeros(3)
+    with pytest.raises(BackendError, match="no backend serves"):  # not on CPU, but not for the mixture
+        backends.find("interval_norm_relu", maps, maps, vector)
+    with pytest.raises(TypeError, match="wanted one dtype"):
+        backends.find("interval_norm_relu", maps, maps.float())
+    with pytest.raises(TypeError, match="wanted one dtype"):
+        backends.find("interval_norm_relu", maps.float(), maps.float(), vector.bfloat16())
