@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import fastbound as fb
 from fastbound.cli import main
+from fastbound.domains.loosened import LoosenedInterval
 from fastbound.train import train
 from fastbound.train.recipes import Step, resolve
 from fastbound.train.recipes.relaxation import RELAXATIONS, Relaxation
@@ -59,6 +60,17 @@ def test_the_loss_is_that_of_the_paper(name: str) -> None:
     wanted.backward()
     for one, parameter in zip(ours, model.parameters()):
         torch.testing.assert_close(one, parameter.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("jumps", [0.0, 10.0])
+def test_loosened_intervals_train_the_box(jumps: float) -> None:
+    model = small_model()
+    recipe = Relaxation(eps_train=0.1, looseness=0.5, jumps=jumps)
+    step = step_of(model, recipe)
+    box = LoosenedInterval(fb.linf_box(step.x, 0.05, 0, 1), 0.5, jumps)
+    wanted = fb.losses.robust_cross_entropy(fb.bound(model, box, spec=step.spec()))
+    torch.testing.assert_close(recipe.loss(step)["robust_loss"], wanted)
+    assert wanted > Relaxation(eps_train=0.1).loss(step)["robust_loss"]
 
 
 def test_eps_kappa_and_beta_are_linear_in_the_step() -> None:
@@ -127,6 +139,8 @@ def test_few_samples_share_the_budget_in_certification(monkeypatch: pytest.Monke
     "change, message",
     [
         ({"relaxation": "octagon"}, "relaxation: wanted one of box, hbox.*got 'octagon'"),
+        ({"looseness": -1.0}, "looseness and jumps: wanted 0 or more"),
+        ({"relaxation": "hbox", "looseness": 0.5}, "looseness: widens the intervals of relaxation 'box', got 'hbox'"),
         ({"l1": -1.0}, "l1: wanted 0 or more"),
         ({"kappa_end": 2.0}, r"kappa_end: wanted a number in \[0, 1\]"),
         ({"relaxation": "deepz", "regularisation": 0.5}, "regularisation: .*read intervals"),

@@ -216,6 +216,17 @@ def test_a_point_gives_the_plain_forward() -> None:
     assert out.radius.max() == 0 and torch.allclose(out.center, model(x))
 
 
+@pytest.mark.parametrize("name", ["cnn", "batch norm", "residual"])
+def test_converted_models_give_the_same(name: str) -> None:
+    """Their layers may call rules without dispatch, and the relaxation that reads intervals needs it."""
+    model, x = zoo.build(name, dtype=torch.float64)
+    converted = fb.convert(copy.deepcopy(model))
+    for relaxation in RELAXATIONS:
+        wanted, out = (net(fb.zonotope(fb.linf_box(x, EPS), relaxation)) for net in (model, converted))
+        torch.testing.assert_close(out.lower, wanted.lower)
+        torch.testing.assert_close(out.upper, wanted.upper)
+
+
 # ---- gradients -----------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ class Streams(Value):
     those rules for all domains of this shape. What the streams mean, and what a nonlinear function does to them, is
     the domain's own.
     """
+
+    # Whether a layer may call a rule without dispatch, which would add nothing to its result.
+    direct: ClassVar[bool] = True
 
     @property
     def node(self) -> Node:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ class Zonotope(Streams):
     Raises:
         MissingRuleError: for a function or attribute without a rule, naming it and the module.
     """
+
+    direct: ClassVar[bool] = False
 
     @property
     def terms(self) -> Terms:

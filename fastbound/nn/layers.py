@@ -20,7 +20,7 @@ class Linear(nn.Linear):
     """`torch.nn.Linear`."""
 
     def forward(self, input: Any) -> Any:
-        if isinstance(input, Streams):
+        if isinstance(input, Streams) and input.direct:
             return linear(input, self.weight, self.bias)
         return super().forward(input)
 
@@ -29,7 +29,7 @@ class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d`."""
 
     def forward(self, input: Any) -> Any:
-        if isinstance(input, Streams) and self.padding_mode == "zeros":
+        if isinstance(input, Streams) and input.direct and self.padding_mode == "zeros":
             return conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         return super().forward(input)
 
@@ -38,7 +38,7 @@ class ReLU(nn.ReLU):
     """`torch.nn.ReLU`; right behind a BatchNorm both run in one pass over all streams."""
 
     def forward(self, input: Any) -> Any:
-        if isinstance(input, Interval) and not self.inplace:
+        if type(input) is Interval and not self.inplace:  # domains derived from it have ReLUs of their own
             return relu(input)
         return super().forward(input)
 

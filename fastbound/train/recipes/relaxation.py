@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from fastbound import losses
 from fastbound.bounds import bound
 from fastbound.domains.interval import Interval
+from fastbound.domains.loosened import LoosenedInterval
 from fastbound.domains.zonotope import zonotope
 from fastbound.methods import METHODS, STUDIED
 from fastbound.train.penalties import l1_of_weights
@@ -27,6 +28,8 @@ class Relaxation(CertifiedRecipe):
 
     `beta_end` belongs to the relaxation crown-ibp alone, whose margins are beta CROWN-IBP + (1 - beta) IBP with beta
     from 1 to it. A run is certified by its own relaxation (crown-ibp: by IBP), and by `certify_with` beside it.
+    `looseness` and `jumps` train the relaxation box with wider intervals (`LoosenedInterval`), the controlled
+    experiment of the paper; certificates are those of box itself.
     """
 
     method: ClassVar[str] = "relaxation"
@@ -47,6 +50,8 @@ class Relaxation(CertifiedRecipe):
     kappa_end: float = 0.5
     beta_end: float = 0.0
     l1: float = 0.0
+    looseness: float = 0.0
+    jumps: float = 0.0
 
     def __post_init__(self) -> None:
         if self.relaxation not in RELAXATIONS:
@@ -55,6 +60,10 @@ class Relaxation(CertifiedRecipe):
         check_shares(self, "kappa_start", "kappa_end", "beta_end")
         if not self.l1 >= 0:
             raise ValueError(f"l1: wanted 0 or more, got {self.l1}.")
+        if not (self.looseness >= 0 and self.jumps >= 0):
+            raise ValueError(f"looseness and jumps: wanted 0 or more, got {self.looseness} and {self.jumps}.")
+        if self.looseness > 0 and self.relaxation != "box":
+            raise ValueError(f"looseness: widens the intervals of relaxation 'box', got {self.relaxation!r}.")
         if self.regularisation > 0 and self._zonotope():
             raise ValueError(
                 "regularisation: the regularisers of short warm-up read intervals; take a relaxation without zonotopes."
@@ -80,6 +89,8 @@ class Relaxation(CertifiedRecipe):
     def propagated(self, step: Step, box: Interval) -> Any:
         if self._zonotope():
             return step.model(zonotope(box, self.relaxation))
+        if self.looseness > 0:
+            box = LoosenedInterval(box, self.looseness, self.jumps)
         return super().propagated(step, box)
 
     def certified_loss(self, step: Step) -> Losses:
