@@ -6,7 +6,19 @@ from fastbound import losses, nn
 from fastbound.backends import show_config, use_backend
 from fastbound.bounds import bound
 from fastbound.certify import certify
-from fastbound.domains import Interval, SingleProp, Zonotope, box, linf_box, rule, singleprop, zonotope
+from fastbound.domains import (
+    Interval,
+    Lipschitz,
+    LipschitzState,
+    SingleProp,
+    Zonotope,
+    box,
+    linf_box,
+    lipschitz,
+    rule,
+    singleprop,
+    zonotope,
+)
 from fastbound.errors import BackendError, MissingRuleError, TapeError
 from fastbound.memory import keep_freed_memory
 from fastbound.nn import convert
@@ -18,6 +30,8 @@ __version__ = version("fastbound")
 __all__ = [
     "BackendError",
     "Interval",
+    "Lipschitz",
+    "LipschitzState",
     "MissingRuleError",
     "SingleProp",
     "TapeError",
@@ -28,6 +42,7 @@ __all__ = [
     "convert",
     "keep_freed_memory",
     "linf_box",
+    "lipschitz",
     "load_run",
     "losses",
     "margin_spec",

@@ -10,6 +10,7 @@ from torch import Tensor
 from fastbound.bounds import bound, margins
 from fastbound.domains.checks import require
 from fastbound.domains.interval import Interval
+from fastbound.domains.lipschitz import Lipschitz
 from fastbound.domains.singleprop import SingleProp
 from fastbound.spec import check_labels
 
@@ -163,3 +164,70 @@ class _Chords(torch.autograd.Function):
         through_slope = torch.addcmul(d_slope, d_offset, low, value=-1)
         d_low = torch.addcmul(through_slope * by_low, d_offset, at_low - slope)
         return d_low, torch.addcmul(through_slope * by_high, d_total, at_high), None
+
+
+def gloro_cross_entropy(out: Lipschitz, labels: Tensor, eps: float | Tensor) -> Tensor:  # labels [B]
+    """Cross-entropy of the K + 1 logits of a globally-robust network: the K classes, and the bottom logit, which wins
+    where the prediction is not robust at eps. Bottom is never a label.
+
+    Args:
+        out: logits [B, K] as a `Lipschitz`.
+        labels: [B], integers in [0, K).
+        eps: l2 radius in the units of the input, a number or a tensor [].
+
+    Returns:
+        Scalar tensor.
+
+    Raises:
+        TypeError: not a Lipschitz. ValueError: not [B, K], or labels out of range.
+
+    Soundness: none; it trains with estimates of the constants.
+    Source: Leino, Wang & Fredrikson, ICML 2021, arXiv 2102.08452.
+    """
+    labels = _checked_gloro(out, labels)
+    logits = torch.cat((out.nominal, out.bottom_logit(eps).unsqueeze(1)), 1)
+    return torch.nn.functional.cross_entropy(logits, labels)
+
+
+def gloro_trades(
+    out: Lipschitz, labels: Tensor, eps: float | Tensor, weight: float | Tensor, divergence: str = "kl"
+) -> Tensor:  # labels [B]
+    """Clean cross-entropy plus ``weight`` times the divergence from the clean probabilities, with none for bottom, to
+    those with the bottom logit. Gradients flow into both.
+
+    Args:
+        out: logits [B, K] as a `Lipschitz`.
+        labels: [B], integers in [0, K).
+        eps: l2 radius in the units of the input, a number or a tensor [].
+        weight: of the divergence, a number or a tensor [].
+        divergence: "kl" or "ce" (cross-entropy: it also rewards confident clean probabilities).
+
+    Returns:
+        Scalar tensor.
+
+    Raises:
+        TypeError: not a Lipschitz. ValueError: not [B, K], labels out of range, another divergence.
+
+    Soundness: none; it trains with estimates of the constants.
+    Source: Leino, Wang & Fredrikson, ICML 2021, arXiv 2102.08452, after Zhang et al., 2019, arXiv 1901.08573.
+    """
+    if divergence not in ("kl", "ce"):
+        raise ValueError(f"divergence: wanted 'kl' or 'ce', got {divergence!r}.")
+    labels = _checked_gloro(out, labels)
+    logits, bottom = out.nominal, out.bottom_logit(eps).unsqueeze(1)
+    clean = logits.log_softmax(1)
+    with_bottom = logits - torch.logsumexp(torch.cat((logits, bottom), 1), 1, keepdim=True)
+    # Bottom has probability 0 in the clean distribution, and so no term.
+    terms = -with_bottom if divergence == "ce" else clean - with_bottom
+    return torch.nn.functional.nll_loss(clean, labels) + weight * (clean.exp() * terms).sum(1).mean()
+
+
+def _checked_gloro(out: Lipschitz, labels: Tensor) -> Tensor:
+    if not isinstance(out, Lipschitz):
+        raise TypeError(
+            f"out: wanted the Lipschitz value that the model returned for fastbound.lipschitz(x), got "
+            f"{type(out).__name__}."
+        )
+    if out.dim() != 2:
+        raise ValueError(f"out: wanted logits [B, K], got {tuple(out.shape)}.")
+    return check_labels(labels, out.shape[1]).to(out.device)

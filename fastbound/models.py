@@ -6,6 +6,7 @@ from no paper. ``norm=True`` gives the DM networks the BatchNorm of CNN-7, behin
 ``paradox-fc``, ``paradox-conv``: FC and CONV of Jovanovic et al., 2022, arXiv 2102.06700, whose CONVPLUS is DM-small.
 SingleProp (Boopathy et al., 2021, arXiv 2102.01208) trains DM-small and DM-medium with ``same_padding=True`` and a wide
 network of its own, ``wide-cnn``.
+The GloRo networks: Leino et al., 2021, arXiv 2102.08452; ``activation="minmax"`` gives them MinMax for ReLU.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from fastbound.nn import MinMax, Normalize
 
 _BUILDERS: dict[str, Callable[..., list[nn.Module]]] = {}
 
@@ -115,8 +118,6 @@ def _normalisation(mean: Sequence[float] | None, std: Sequence[float] | None) ->
         return []
     if mean is None or std is None:
         raise ValueError("mean and std belong together: give both or neither.")
-    from fastbound.nn import Normalize
-
     return [Normalize(mean, std)]
 
 
@@ -253,6 +254,68 @@ def _cnn7(shape: tuple[int, ...], num_classes: int, width: int = 64, last_stride
     plan = _seven_layer_plan(width)
     plan[-1] = (2 * width, 3, last_stride, 1)
     return _plain(shape, num_classes, plan, [512], norm=True)
+
+
+def _activation(name: str) -> nn.Module:
+    if name not in ("relu", "minmax"):
+        raise ValueError(f"activation: wanted relu or minmax, got {name!r}.")
+    return nn.ReLU() if name == "relu" else MinMax()
+
+
+def _globally_robust(
+    shape: tuple[int, ...],
+    num_classes: int,
+    plan: Sequence[tuple[int, int, int]],
+    hidden: Sequence[int],
+    activation: str,
+) -> list[nn.Module]:
+    """Convolutions (channels, kernel, stride) padded to ceil(size / stride) pixels, then fully connected layers."""
+    layers: list[nn.Module] = []
+    for out, kernel, stride in plan:
+        layers += [*_same_convolution(shape, out, kernel, stride), _activation(activation)]
+        shape = (out, *(math.ceil(size / stride) for size in shape[1:]))
+    size = math.prod(shape)
+    layers.append(nn.Flatten())
+    for width in hidden:
+        layers += [nn.Linear(size, width), _activation(activation)]
+        size = width
+    return [*layers, nn.Linear(size, num_classes)]
+
+
+def _same_convolution(shape: tuple[int, ...], out: int, kernel: int, stride: int) -> list[nn.Module]:
+    """TensorFlow's SAME padding: the odd pixel, where there is one, on the right and at the bottom, by a layer of its
+    own."""
+    if len(shape) != 3:
+        raise _TooSmall(f"it needs images (C, H, W), got {len(shape)} dimensions")
+    rows, columns = (max((math.ceil(size / stride) - 1) * stride + kernel - size, 0) for size in shape[1:])
+    if rows % 2 == columns % 2 == 0:
+        return [nn.Conv2d(shape[0], out, kernel, stride, (rows // 2, columns // 2))]
+    pad = nn.ZeroPad2d((columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+    return [pad, nn.Conv2d(shape[0], out, kernel, stride)]
+
+
+@_network("gloro-2c2f")
+def _gloro_2c2f(shape: tuple[int, ...], num_classes: int, activation: str = "relu") -> list[nn.Module]:
+    return _globally_robust(shape, num_classes, [(16, 4, 2), (32, 4, 2)], [100], activation)
+
+
+@_network("gloro-4c3f")
+def _gloro_4c3f(shape: tuple[int, ...], num_classes: int, activation: str = "relu") -> list[nn.Module]:
+    plan = [(32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 4, 2)]
+    return _globally_robust(shape, num_classes, plan, [512, 512], activation)
+
+
+@_network("gloro-6c2f")
+def _gloro_6c2f(shape: tuple[int, ...], num_classes: int, activation: str = "relu") -> list[nn.Module]:
+    plan = [(32, 3, 1), (32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 3, 1), (64, 4, 2)]
+    return _globally_robust(shape, num_classes, plan, [512], activation)
+
+
+@_network("gloro-tin")
+def _gloro_tin(shape: tuple[int, ...], num_classes: int, activation: str = "relu") -> list[nn.Module]:
+    """For Tiny-ImageNet; the classifier reads the last map."""
+    plan = [(64, 3, 1), (64, 3, 1), (64, 4, 2), (128, 3, 1), (128, 4, 2), (256, 3, 1), (256, 4, 2)]
+    return _globally_robust(shape, num_classes, plan, [], activation)
 
 
 @_network("wide-resnet")

@@ -155,13 +155,13 @@ def batches(count: int, device: str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
 
 def trained(recipe: Recipe, at: list[int], captured: bool, device: str = "cpu") -> tuple[list[Tensor], list[Tensor]]:
     """Losses and final parameters of one training step at each of the moments `at` of a run."""
-    model = network().double().to(device)
+    model = network(recipe.norm).double().to(device)
     optimizer = make_optimizer(recipe, model, torch.device(device), captured and device == "cuda")
     if captured and device == "cpu":
         optimizer.param_groups[0].update(lr=torch.tensor(recipe.lr), foreach=False)
     # A bias in front of a BatchNorm has no gradient but rounding, of which Adam would make whole steps; hence float64.
     optimizer.param_groups[0]["eps"] = 1e-3
-    eager = TrainingStep(recipe, model, optimizer, 10)
+    eager = TrainingStep(recipe, model, optimizer, 10, recipe.memory())
     step = CapturedByPhase(eager) if captured else eager
     losses = []
     torch.manual_seed(7)
@@ -196,10 +196,10 @@ def test_the_learning_rate_is_one_tensor_and_survives_a_checkpoint(tmp_path: Any
     assert optimizer.param_groups[0]["lr"] is lr and lr == 0.25
     model(torch.rand(6, 1, 8, 8)).sum().backward()
     optimizer.step()
-    checkpoint.save(tmp_path / "state", model, optimizer, checkpoint.Position(step=1))
+    checkpoint.save(tmp_path / "state", model, torch.nn.Module(), optimizer, checkpoint.Position(step=1))
     # A run that is resumed without graphs has a number there, and keeps it.
     other = torch.optim.Adam(network().parameters(), lr=1e-3)
-    assert checkpoint.load(tmp_path / "state", network(), other).step == 1
+    assert checkpoint.load(tmp_path / "state", network(), torch.nn.Module(), other).step == 1
     assert other.param_groups[0]["lr"] == 1e-3 and not other.param_groups[0]["capturable"]
     for index, saved in optimizer.state_dict()["state"].items():
         mine = other.state_dict()["state"][index]
@@ -245,11 +245,11 @@ def _flat(tree: Any) -> Iterator[Any]:
 
 
 def run_without_the_host(recipe: Recipe, values: dict[str, float]) -> None:
-    model = network().to("meta")
+    model = network(recipe.norm).to("meta")
     x, labels = torch.empty(6, 1, 8, 8, device="meta"), torch.empty(6, dtype=torch.int64, device="meta")
     scheduled = {k: v if v in (0, 1) else torch.empty((), device="meta") for k, v in values.items()}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    step = TrainingStep(recipe, model, optimizer, 10)
+    step = TrainingStep(recipe, model, optimizer, 10, recipe.memory())
     for _ in range(2):
         with NothingFromTheHost():
             step(x, labels, scheduled)

@@ -264,7 +264,7 @@ def test_backward_methods_certify(digits_model, method):
         ({"eps": -0.1}, ValueError, "eps: wanted a finite radius of at least 0, got -0.1"),
         ({"eps": math.nan}, ValueError, "eps: wanted a finite radius"),
         ({"eps": math.inf}, ValueError, "eps: wanted a finite radius"),
-        ({"method": "ipb"}, ValueError, r"method: wanted one of ibp, crown-ibp, crown, .*, lp, got 'ipb'"),
+        ({"method": "ipb"}, ValueError, r"method: wanted one of ibp, crown-ibp, crown, .*, lp, lipschitz, got 'ipb'"),
         ({"limit": 0}, ValueError, "limit: wanted at least 1 sample, got 0"),
         ({"loader": []}, ValueError, "gave no sample"),
         ({"loader": [(X, torch.tensor([0, 0, 0, 2]))]}, ValueError, "label 2 is out of range for 2 classes"),

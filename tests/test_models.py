@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fastbound import models
+from fastbound.nn import MinMax
 
 CIFAR, MNIST, DIGITS = (3, 32, 32), (1, 28, 28), (1, 8, 8)
 
@@ -42,6 +43,10 @@ PLANS = {
     "resnext": "c64/3/1/1 b r"
     " c64/1/1/0 b r c64/3/1/1 b r c128/1/1/0 b c128/1/1/0 b c128/1/1/0 b r c128/3/2/1 b r c256/1/1/0 b c256/1/2/0 b"
     " c256/1/1/0 b r c256/3/2/1 b r c512/1/1/0 b c512/1/2/0 b f512 b r f10",
+    "gloro-2c2f": "c16/4/2/1 r c32/4/2/1 r f100 r f10",
+    "gloro-4c3f": "c32/3/1/1 r c32/4/2/1 r c64/3/1/1 r c64/4/2/1 r f512 r f512 r f10",
+    "gloro-6c2f": "c32/3/1/1 r c32/3/1/1 r c32/4/2/1 r c64/3/1/1 r c64/3/1/1 r c64/4/2/1 r f512 r f10",
+    "gloro-tin": "c64/3/1/1 r c64/3/1/1 r c64/4/2/1 r c128/3/1/1 r c128/4/2/1 r c256/3/1/1 r c256/4/2/1 r f10",
 }
 
 
@@ -59,6 +64,28 @@ def test_norm_puts_batchnorm_behind_every_layer_but_the_classifier(name):
         model = models.build(name, CIFAR, 10, norm=True)
     assert " ".join(described(model)) == PLANS[name].replace(" r", " b r")
     assert model(torch.rand(2, *CIFAR, device="meta")).shape == (2, 10)
+
+
+@pytest.mark.parametrize("size", range(5, 12))
+def test_gloro_networks_pad_like_tensorflow(size):
+    """SAME: ceil(size / stride) pixels, the odd pixel of the padding on the right and at the bottom."""
+    model = models.build("gloro-4c3f", (1, size, size + 1), 10, activation="minmax")
+    assert sum(isinstance(layer, MinMax) for layer in model) == 6
+    x = torch.rand(2, 1, size, size + 1)
+    for layer in model:
+        if isinstance(layer, nn.ZeroPad2d):
+            left, right, top, bottom = layer.padding
+            assert 0 <= right - left <= 1 and 0 <= bottom - top <= 1
+        if isinstance(layer, nn.Flatten):
+            break
+        x = layer(x)
+    assert x.shape[2:] == (-(-size // 4), -(-(size + 1) // 4))
+    assert model(torch.rand(2, 1, size, size + 1)).shape == (2, 10)
+
+
+def test_gloro_activations_are_named():
+    with pytest.raises(ValueError, match="activation: wanted relu or minmax, got 'gelu'"):
+        models.build("gloro-2c2f", MNIST, 10, activation="gelu")
 
 
 @pytest.mark.parametrize(
@@ -131,8 +158,8 @@ def test_residual_block_adds_and_rectifies():
 def test_a_network_that_does_not_fit_names_those_that_do():
     with pytest.raises(
         ValueError,
-        match=r"dm-small does not fit inputs of shape \[1, 8, 8\].*Networks that fit: cnn7, dm-large, mlp, "
-        "paradox-conv, paradox-fc, resnext, "
+        match=r"dm-small does not fit inputs of shape \[1, 8, 8\].*Networks that fit: cnn7, dm-large, gloro-2c2f, "
+        "gloro-4c3f, gloro-6c2f, gloro-tin, mlp, paradox-conv, paradox-fc, resnext, "
         r"wide-cnn, wide-resnet",
     ):
         models.build("dm-small", DIGITS, 10)

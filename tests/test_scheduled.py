@@ -39,16 +39,16 @@ def moments(recipe: Recipe) -> dict[int, dict[str, float]]:
     }
 
 
-def network() -> nn.Module:
+def network(norm: str = "linf") -> nn.Module:
     torch.manual_seed(0)
-    return models.build("cnn7", (1, 8, 8), 10, width=2)
+    return models.build("gloro-4c3f", (1, 8, 8), 10) if norm == "l2" else models.build("cnn7", (1, 8, 8), 10, width=2)
 
 
 def losses_and_gradients(recipe: Recipe, values: Mapping[str, float | Tensor]) -> tuple[Losses, list[Tensor]]:
-    model, weights = network(), dict(values)
+    model, weights = network(recipe.norm), dict(values)
     torch.manual_seed(1)
     x, labels = torch.rand(6, 1, 8, 8), torch.arange(6)
-    found = recipe.loss(Step(model, x, labels, 10, weights.pop("eps"), recipe.eps_max(), weights))
+    found = recipe.loss(Step(model, x, labels, 10, weights.pop("eps"), recipe.eps_max(), weights, recipe.memory()))
     found["loss"].backward()
     return found, [p.grad for p in model.parameters() if p.grad is not None]
 

@@ -1,5 +1,7 @@
 """Schedules against their formulas."""
 
+import math
+
 import pytest
 
 from fastbound.train import schedules as s
@@ -41,6 +43,19 @@ def test_smoothed_joins_with_one_slope_and_grows():
 
 def test_smoothed_of_a_short_ramp_is_linear():
     assert [s.smoothed_eps(t, 0, 3, 0.3) for t in range(4)] == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+def test_log_equals_its_formula():
+    for t in range(0, 101):
+        formula = 0.3 * math.log((math.e - math.exp(0.01)) * t / 100 + math.exp(0.01))
+        assert s.log_eps(20 + t, 20, 120, 0.3) == pytest.approx(formula, rel=1e-12)
+    assert s.log_eps(19, 20, 120, 0.3) == 0 and s.log_eps(500, 20, 120, 0.3) == pytest.approx(0.3)
+    assert s.log_eps(0, 0, 0, 0.3) == pytest.approx(0.3)
+
+
+def test_geometric_lr():
+    found = [s.geometric_lr(t, 1e-3, 1e-6, 50, 80) for t in (0, 50, 60, 70, 80)]
+    assert found == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5, 1e-6])
 
 
 def test_weights():

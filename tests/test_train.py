@@ -342,7 +342,7 @@ def test_resume_from_an_older_checkpoint_rewrites_the_later_lines(finished, tmp_
     out = tmp_path / "run"
     real = checkpoint.save
     with monkeypatch.context() as patch:  # the last checkpoint is of epoch 1, the metrics are of all three
-        patch.setattr(checkpoint, "save", lambda path, m, o, at: real(path, m, o, at) if at.epoch <= 1 else None)
+        patch.setattr(checkpoint, "save", lambda path, *state: real(path, *state) if state[-1].epoch <= 1 else None)
         small_run(out, checkpoint_seconds=0.0)
     assert len(numbers(out)) == 3
     small_run(out, resume=True)

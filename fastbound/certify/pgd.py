@@ -87,20 +87,39 @@ def pgd_attack(
 
     Soundness: none; a point that is not found proves nothing.
     """
-    attack = attack or Attack()
     low, high = (x - eps).clamp(min=lower), (x + eps).clamp(max=upper)
+    return strongest_point(
+        model,
+        x,
+        labels,
+        attack or Attack(),
+        lambda: random_point(low, high, generator),
+        lambda point, gradient, size: signed_step(point, gradient, size * eps, low, high),
+    )
+
+
+def strongest_point(
+    model: Callable[[Tensor], Tensor],
+    x: Tensor,  # [B, ...]
+    labels: Tensor,  # [B]
+    attack: Attack,
+    start: Callable[[], Tensor],
+    step: Callable[[Tensor, Tensor, float], Tensor],
+) -> tuple[Tensor, Tensor]:  # [B, ...], [B]
+    """The search of `pgd_attack` with ``start()``, a random point, and ``step(point, gradient, size)``, a step uphill
+    by a fraction of eps; both end inside what is searched."""
     points, best = x.detach().clone(), x.new_full((len(x),), -torch.inf)
     broken = torch.zeros_like(labels, dtype=torch.bool)
     mode = evaluation_mode(model) if isinstance(model, nn.Module) else nullcontext()
     with mode:
         for _ in range(attack.restarts):
-            point = random_point(low, high, generator)
-            for step in range(attack.steps + 1):
+            point = start()
+            for index in range(attack.steps + 1):
                 margin, wrong, gradient = _margin_and_gradient(model, point, labels)
                 broken |= wrong
                 points = torch.where(_per_sample(margin > best, x), point, points)
                 best = torch.maximum(best, margin)
-                point = signed_step(point, gradient, attack.size(step) * eps, low, high)
+                point = step(point, gradient, attack.size(index))
     return points, broken
 
 

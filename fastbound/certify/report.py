@@ -16,9 +16,8 @@ class SoundnessError(RuntimeError):
     def __init__(self, index: int, margin: float, method: str, eps: float) -> None:
         super().__init__(
             f"soundness failure: sample {index} is certified by {method} at eps {eps:g} with margin {margin:.6g}, and "
-            "the attack found a "
-            "misclassified point inside its box. No number of this run can be trusted; please report the model and the "
-            "sample."
+            "the attack found a misclassified point inside its ball. No number of this run can be trusted; please "
+            "report the model and the sample."
         )
         self.index = index
 
@@ -29,6 +28,8 @@ class Report:
 
     margins [N, K-1]: lower bounds of label logit minus every other logit, in the order of `margin_spec`.
     clean_correct [N] bool; attacked_correct [N] bool or None without an attack (false where clean is wrong).
+    rejected [N] bool: the predicted class, right or wrong, has no certificate; None for methods that look at the
+    label's margins alone.
     """
 
     eps: float
@@ -38,6 +39,8 @@ class Report:
     attacked_correct: Tensor | None
     precision: str
     attack: str | None = None
+    norm: str = "linf"
+    rejected: Tensor | None = None
     seconds: float = 0.0
 
     @property
@@ -62,6 +65,10 @@ class Report:
     def pgd_error(self) -> float | None:
         return None if self.attacked_correct is None else _share(~self.attacked_correct)
 
+    @property
+    def rejected_fraction(self) -> float | None:
+        return None if self.rejected is None else _share(self.rejected)
+
     def check(self) -> Report:
         """Raises SoundnessError for the first certified sample that the attack broke; else the report itself."""
         if self.attacked_correct is not None:
@@ -72,12 +79,18 @@ class Report:
         return self
 
     def as_dict(self) -> dict[str, object]:
-        """The report without the margins, as JSON takes it; errors are fractions in [0, 1]."""
+        """The report without the margins, as JSON takes it; errors are fractions in [0, 1].
+
+        Where rejections are known, with the accuracy under verification (VRA, 1 - verified_error) and their fraction.
+        """
+        rejection = {} if self.rejected is None else rejection_figures(self.verified_error, _share(self.rejected))
         return {
             "clean_error": self.clean_error,
             "pgd_error": self.pgd_error,
             "verified_error": self.verified_error,
+            **rejection,
             "eps": self.eps,
+            "norm": self.norm,
             "method": self.method,
             "num_samples": self.num_samples,
             "attack": self.attack,
@@ -94,6 +107,11 @@ def _share(mask: Tensor) -> float:
     return int(mask.sum()) / len(mask)
 
 
+def rejection_figures(verified_error: float, rejected: float) -> dict[str, float]:
+    """What globally-robust networks are reported by."""
+    return {"vra": 1 - verified_error, "rejected_fraction": rejected}
+
+
 def write_json(path: str | Path, content: object) -> None:
     """Writes JSON so that a reader never meets half a file."""
     path = Path(path)
@@ -105,10 +123,12 @@ def write_json(path: str | Path, content: object) -> None:
 def joined(reports: list[Report]) -> Report:
     """The report of several batches, in order."""
     attacked = [report.attacked_correct for report in reports]
+    rejected = [report.rejected for report in reports]
     return replace(
         reports[0],
         margins=torch.cat([report.margins for report in reports]),
         clean_correct=torch.cat([report.clean_correct for report in reports]),
         attacked_correct=None if attacked[0] is None else torch.cat([mask for mask in attacked if mask is not None]),
+        rejected=None if rejected[0] is None else torch.cat([mask for mask in rejected if mask is not None]),
         seconds=sum(report.seconds for report in reports),
     )

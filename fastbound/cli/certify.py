@@ -12,22 +12,31 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fastbound import data
-from fastbound.certify import Attack, Report, certify, plot_sweep
+from fastbound.certify import BALLS, Attack, Report, certify, plot_sweep
+from fastbound.certify.balls import find_ball
 from fastbound.certify.report import write_json
 from fastbound.cli.reports import print_reports
 from fastbound.cli.values import DataDir, Device, Threads, parse_radius, set_threads
 from fastbound.methods import GENERAL
 from fastbound.train.distributed import find_device
 from fastbound.train.runs import RunFolder, load_run
-from fastbound.train.settings import read_trained
+from fastbound.train.settings import Trained, read_trained
 
 
 def certify_run(
     run: Annotated[Path, typer.Argument(help="Run folder of fastbound train.")],
     eps: Annotated[str | None, typer.Option(help="Radius; by default the one that the run was trained for.")] = None,
+    norm: Annotated[
+        str | None,
+        typer.Option(help=f"Norm of the ball: {', '.join(BALLS)}; by default the one that the run was trained for."),
+    ] = None,
     method: Annotated[
-        str, typer.Option(help=f"Bounds: {', '.join(GENERAL)}, lp, or a relaxation (fastbound train --list).")
-    ] = "ibp",
+        str | None,
+        typer.Option(
+            help=f"Bounds: {', '.join(GENERAL)} (ibp by default), lp, a relaxation (fastbound train --list); for l2 "
+            "lipschitz."
+        ),
+    ] = None,
     sweep: Annotated[
         str | None, typer.Option(help="Several radii, for example 0,0.05,0.1: a table and a picture.")
     ] = None,
@@ -47,24 +56,40 @@ def certify_run(
     names = ("report.json",) if sweep is None else ("sweep.json", "sweep.png")
     _check_free(out, names, overwrite)
     trained = read_trained(RunFolder(run))
+    norm = _norm_of(trained, norm, eps or sweep)
+    method = method or find_ball(norm).default
     model = load_run(run, find_device(device or "auto"))
     images = data.load(trained.dataset, data_dir or trained.data_dir).test.limit(limit)
     attack = Attack(pgd_steps, pgd_restarts) if pgd_steps else None
     radii = [trained.eps if eps is None else parse_radius(eps)] if sweep is None else _parse_radii(sweep)
-    reports = [_with_progress(model, data.Loader(images, batch_size), radius, method, attack, seed) for radius in radii]
+    reports = [
+        _with_progress(model, data.Loader(images, batch_size), radius, norm, method, attack, seed) for radius in radii
+    ]
     print_reports([report.as_dict() for report in reports], str(run))
     if out is not None:
         _write_reports(out, reports, sweep is not None, f"{trained.dataset}, {trained.model}, {trained.method}")
 
 
 def _with_progress(
-    model: torch.nn.Module, loader: data.Loader, eps: float, method: str, attack: Attack | None, seed: int
+    model: torch.nn.Module, loader: data.Loader, eps: float, norm: str, method: str, attack: Attack | None, seed: int
 ) -> Report:
     console = Console(stderr=True)
     shown = Progress(console=console, transient=True, disable=not console.is_terminal)
     with shown:
         task = shown.add_task(f"{method} at eps {eps:.4g}", total=len(loader))
-        return certify(model, loader, eps, method, attack=attack, seed=seed, on_batch=lambda _: shown.advance(task))
+        return certify(
+            model, loader, eps, method, norm=norm, attack=attack, seed=seed, on_batch=lambda _: shown.advance(task)
+        )
+
+
+def _norm_of(trained: Trained, norm: str | None, radii: str | None) -> str:
+    """The norm to certify in; raises ValueError where the radius of the run would be read in another norm."""
+    if norm is not None and find_ball(norm).norm != trained.norm and radii is None:
+        raise ValueError(
+            f"norm: the radius of this run, {trained.eps:g}, is one of {trained.norm}; give a radius in {norm} with "
+            f"--eps, or leave out --norm {norm}."
+        )
+    return norm or trained.norm
 
 
 def _parse_radii(text: str) -> list[float]:

@@ -9,15 +9,18 @@ from rich.table import Table
 
 
 def print_reports(reports: Sequence[dict], title: str) -> None:
-    table = Table("eps", "method", "samples", "clean error", "PGD error", "verified error", title=title)
+    shares = {"clean error": "clean_error", "PGD error": "pgd_error"}
+    if "vra" in reports[0]:
+        shares |= {"VRA": "vra", "rejected": "rejected_fraction"}
+    else:
+        shares |= {"verified error": "verified_error"}
+    table = Table(f"eps ({reports[0]['norm']})", "method", "samples", *shares, title=title)
     for report in reports:
-        attacked = report.get("pgd_error")
+        found = [report.get(key) for key in shares.values()]
         table.add_row(
             f"{report['eps']:.4g}",
             str(report["method"]),
             str(report["num_samples"]),
-            f"{report['clean_error']:.2%}",
-            "-" if attacked is None else f"{attacked:.2%}",
-            f"{report['verified_error']:.2%}",
+            *("-" if share is None else f"{share:.2%}" for share in found),
         )
     Console().print(table)

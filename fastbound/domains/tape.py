@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -382,11 +382,21 @@ def enter(tape: Tape, stack: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
     return _Entry.apply(tape, stack, radius)
 
 
-def topological(node: Node) -> list[Node]:
-    """All nodes from ``node`` back to the box, each before its inputs."""
-    order: list[Node] = []
+class HasInputs(Protocol):
+    """A node of a graph."""
+
+    @property
+    def inputs(self: N) -> tuple[N, ...]: ...
+
+
+N = TypeVar("N", bound=HasInputs)
+
+
+def topological(node: N) -> list[N]:
+    """All nodes from ``node`` back to the source, each before its inputs."""
+    order: list[N] = []
     seen: set[int] = set()
-    stack: list[tuple[Node, bool]] = [(node, False)]
+    stack: list[tuple[N, bool]] = [(node, False)]
     while stack:
         current, done = stack.pop()
         if done:

@@ -2,6 +2,7 @@
 
 from fastbound.nn.convert import convert
 from fastbound.nn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d, Conv2d, Linear, ReLU, SyncBatchNorm
+from fastbound.nn.minmax import MinMax
 from fastbound.nn.normalize import Normalize
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "BatchNorm3d",
     "Conv2d",
     "Linear",
+    "MinMax",
     "Normalize",
     "ReLU",
     "SyncBatchNorm",

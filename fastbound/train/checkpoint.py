@@ -1,8 +1,9 @@
 """Checkpoints: one safetensors file with the whole state of a run, written so that a reader never meets half of one.
 
-The file holds the weights ("model."), the optimiser's tensors ("optimizer."), the sums of the running epoch ("sums.")
-and the states of the random generators ("rng."); counters are JSON in its header. The optimiser's groups follow from
-the recipe and the device, so they are not saved. Nothing is pickled.
+The file holds the weights ("model."), what the method carries from step to step ("memory."), the optimiser's tensors
+("optimizer."), the sums of the running epoch ("sums.") and the states of the random generators ("rng."); counters are
+JSON in its header. The optimiser's groups follow from the recipe and the device, so they are not saved. Nothing is
+pickled.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ class Position:
     sums: dict[str, Tensor] = field(default_factory=dict)
 
 
-def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+def save(path: Path, model: nn.Module, memory: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
     """Writes the state of a run to `path`, replacing what was there in one step."""
     state = optimizer.state_dict()
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"memory.{name}": tensor for name, tensor in memory.state_dict().items()}
     for index, entries in state["state"].items():
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in entries.items()}
     tensors |= {f"sums.{name}": value for name, value in position.sums.items()}
@@ -49,14 +51,15 @@ def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, positio
     write_safetensors(path, tensors, {"fastbound": json.dumps(header)})
 
 
-def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """Puts the state at `path` into model, optimiser and random generators; returns where the run stood.
+def load(path: Path, model: nn.Module, memory: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+    """Puts the state at `path` into model, memory, optimiser and random generators; returns where the run stood.
 
     Raises ValueError for a missing or damaged file, another format, or a state of another network.
     """
     header, tensors = _read(path)
     try:
         model.load_state_dict(_under("model.", tensors))
+        memory.load_state_dict(_under("memory.", tensors))
     except RuntimeError as problem:
         raise ValueError(f"{path}: this checkpoint is of another network: {problem}") from None
     entries: dict[int, dict[str, Tensor]] = {}

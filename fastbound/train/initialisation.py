@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -19,21 +20,19 @@ def default(model: nn.Module, x: Tensor) -> None:
 def orthogonal(model: nn.Module, x: Tensor) -> None:
     """Orthogonal weights and zero biases in every convolution and linear layer (Gowal et al., 2018, arXiv
     1810.12715)."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
-            nn.init.orthogonal_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    _set_layers(model, nn.init.orthogonal_)
+
+
+def glorot(model: nn.Module, x: Tensor) -> None:
+    """Glorot's uniform weights and zero biases in every convolution and linear layer, Keras's default (Glorot & Bengio,
+    2010)."""
+    _set_layers(model, nn.init.xavier_uniform_)
 
 
 def lecun_normal(model: nn.Module, x: Tensor) -> None:
     """Weights from N(0, 1 / fan_in) and zero biases in every convolution and linear layer (LeCun et al., 1998; Boopathy
     et al., 2021, arXiv 2102.01208)."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    _set_layers(model, lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="linear"))
 
 
 def ibp(model: nn.Module, x: Tensor) -> None:  # x [B, ...]
@@ -57,6 +56,15 @@ def ibp(model: nn.Module, x: Tensor) -> None:  # x [B, ...]
             record.weight.normal_(std=math.sqrt(2 * math.pi) / _fan_in(record))
         for weight in halved.values():
             weight.mul_(0.5)
+
+
+def _set_layers(model: nn.Module, set_weight: Callable[[Tensor], Tensor]) -> None:
+    """Weights by `set_weight` and zero biases in every convolution and linear layer."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+            set_weight(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def _computation(model: nn.Module, x: Tensor) -> list[Node]:
@@ -87,7 +95,13 @@ def _reads_relu_of_sum(node: Node) -> bool:
     return isinstance(source.record, LeakyReLU) and isinstance(source.inputs[0].record, Sum)
 
 
-INITIALISATIONS = {"default": default, "orthogonal": orthogonal, "lecun-normal": lecun_normal, "ibp": ibp}
+INITIALISATIONS = {
+    "default": default,
+    "orthogonal": orthogonal,
+    "lecun-normal": lecun_normal,
+    "ibp": ibp,
+    "glorot": glorot,
+}
 
 
 def initialise(model: nn.Module, name: str, x: Tensor) -> None:

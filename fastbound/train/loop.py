@@ -98,8 +98,9 @@ class Trainer:
         captured = self.eager_because is None
         self.optimizer = make_optimizer(self.recipe, self.model, group.device, captured)
         self.precision = TrainingPrecision(chosen.precision, group.device)
+        self.memory = self.recipe.memory()
         self._eager_step = TrainingStep(
-            self.recipe, self.parallel, self.optimizer, data.num_classes, self.precision.lowered
+            self.recipe, self.parallel, self.optimizer, data.num_classes, self.memory, self.precision.lowered
         )
         self._captured_step = CapturedByPhase(self._eager_step) if captured else None
         held_out, training = data.train.limit(chosen.limit).split(self.recipe.held_out())
@@ -124,7 +125,7 @@ class Trainer:
         """Makes the run folder anew, or reads where its run stood."""
         self.group.wait()
         if resume:
-            self.at = checkpoint.load(self.folder.checkpoint, self.model, self.optimizer)
+            self.at = checkpoint.load(self.folder.checkpoint, self.model, self.memory, self.optimizer)
         if self.group.writes and resume:
             self.folder.keep_metrics(self.at.epoch)
         elif self.group.writes:
@@ -217,6 +218,7 @@ class Trainer:
         means = {name: self._finite(self.group.total(total.clone()) / count) for name, total in self.at.sums.items()}
         step = self.at.step - 1
         errors = self._errors(self._certify(None))
+        errors.pop("num_samples")
         return {
             "epoch": epoch + 1,
             "eps": self.recipe.eps(step, len(self.loader)),
@@ -224,18 +226,18 @@ class Trainer:
             **self.at.weights,
             **means,
             **{f"validation_{name}": value for name, value in validation.items()},
-            "clean_error": errors["clean_error"],
-            "verified_error": errors["verified_error"],
+            **errors,
             "seconds": round(self.at.seconds, 3),
         }
 
-    def _certify(self, attack: Attack | None, method: str = "ibp") -> Report:
+    def _certify(self, attack: Attack | None, method: str | None = None) -> Report:
         self.group.same_buffers(self.model)
         return certify(
             self.model,
             self.test,
             self.settings.eps,
             method,
+            norm=self.recipe.norm,
             attack=attack,
             seed=self.group.rank,
             on_batch=lambda _: self._stop_if_asked(),
@@ -243,12 +245,16 @@ class Trainer:
 
     def _errors(self, report: Report) -> dict[str, object]:
         """The errors of the shards of all processes, over the whole test set."""
-        wrong = [~report.clean_correct, ~report.certified]
-        wrong += [] if report.attacked_correct is None else [~report.attacked_correct]
-        counts = self.group.total(torch.tensor([report.num_samples, *(int(mask.sum()) for mask in wrong)]))
-        samples, *errors = counts.tolist()
-        names = ("clean_error", "verified_error", "pgd_error")
-        return {"num_samples": samples, **{name: count / samples for name, count in zip(names, errors, strict=False)}}
+        masks = {"clean_error": ~report.clean_correct, "verified_error": ~report.certified}
+        if report.attacked_correct is not None:
+            masks["pgd_error"] = ~report.attacked_correct
+        if report.rejected is not None:
+            masks["rejected_fraction"] = report.rejected
+        counts = self.group.total(torch.tensor([report.num_samples, *(int(mask.sum()) for mask in masks.values())]))
+        samples, *sums = counts.tolist()
+        errors = {name: count / samples for name, count in zip(masks, sums, strict=True)}
+        vra = {} if report.rejected is None else {"vra": 1 - errors["verified_error"]}
+        return {"num_samples": samples, **errors, **vra}
 
     def _final_report(self) -> dict[str, object]:
         attack = (
@@ -301,7 +307,7 @@ class Trainer:
 
     def save(self) -> None:
         """Writes the checkpoint of this moment."""
-        checkpoint.save(self.folder.checkpoint, self.model, self.optimizer, self.at)
+        checkpoint.save(self.folder.checkpoint, self.model, self.memory, self.optimizer, self.at)
         self._saved_at = time.monotonic()
 
 

@@ -1,11 +1,13 @@
 """What changes during a run, as functions of the step (counted from 0).
 
 Sources: the eps schedules of Gowal et al., 2018, arXiv 1810.12715 (linear) and Zhang et al., 2019, arXiv 1906.06316
-(smoothed); beta and kappa linear in eps as in the latter.
+(smoothed), beta and kappa linear in eps as in the latter; Leino et al., 2021, arXiv 2102.08452 (log, and the geometric
+learning rate).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
@@ -49,7 +51,15 @@ def smoothed_eps(step: float, start: float, end: float, eps_max: float, mid: flo
     return joint + (eps_max - joint) * (step - start - first) / rest
 
 
-EPS_SCHEDULES: dict[str, Callable[..., float]] = {"linear": linear_eps, "smoothed": smoothed_eps}
+def log_eps(step: float, start: float, end: float, eps_max: float) -> float:
+    """eps_max ln((e - e^0.01) p + e^0.01) with the progress p of the ramp: fast at first, from eps_max / 100."""
+    if step < start:
+        return 0.0
+    low, high = math.exp(0.01), math.e
+    return eps_max * math.log((high - low) * ramp(step, start, end) + low)
+
+
+EPS_SCHEDULES: dict[str, Callable[..., float]] = {"linear": linear_eps, "smoothed": smoothed_eps, "log": log_eps}
 
 
 def linear_in_step(progress: float, start: float, end: float) -> float:
@@ -68,3 +78,8 @@ def linear_in_eps(eps: float, eps_max: float, start: float, end: float) -> float
 def milestone_lr(step: float, lr: float, decay: float, milestones: Sequence[float]) -> float:
     """lr, multiplied by `decay` from each milestone (a step) on."""
     return lr * decay ** sum(step >= milestone for milestone in milestones)
+
+
+def geometric_lr(step: float, lr: float, lr_end: float, start: float, end: float) -> float:
+    """lr up to the step `start`, then down to `lr_end` at `end`, by one factor a step."""
+    return lr * (lr_end / lr) ** ramp(step, start, end)

@@ -42,11 +42,12 @@ class Settings:
 
     def as_data(self) -> dict[str, object]:
         """As JSON takes it; `from_data` reads it back."""
-        return {**asdict(self), "recipe": recipes.as_data(self.recipe)}
+        return {**asdict(self), "norm": self.recipe.norm, "recipe": recipes.as_data(self.recipe)}
 
     @staticmethod
     def from_data(content: Mapping[str, object]) -> Settings:
         values = dict(content)
+        values.pop("norm", None)  # the recipe's, for readers that do not have its code
         recipe = recipes.from_data(values.pop("recipe"))  # type: ignore[arg-type]
         return Settings(recipe=recipe, **values)  # type: ignore[arg-type]
 
@@ -57,8 +58,8 @@ class Settings:
             "options": self.model_options,
             "input_shape": list(data.input_shape),
             "num_classes": data.num_classes,
-            "mean": data.mean,
-            "std": data.std,
+            "mean": data.mean if self.recipe.normalize else None,
+            "std": data.std if self.recipe.normalize else None,
         }
 
 
@@ -77,6 +78,7 @@ class Trained:
     data_dir: str | None
     model: str
     method: str
+    norm: str
     eps: float
 
 
@@ -84,8 +86,8 @@ def read_trained(folder: RunFolder) -> Trained:
     """What is certified, from the config.json of a run; raises RunError where it is damaged."""
     with _named(folder) as content:
         saved = content["settings"]
-        method = saved["recipe"]["method"]
-        return Trained(saved["dataset"], saved["data_dir"], saved["model"], method, saved["eps"])
+        method, norm = saved["recipe"]["method"], saved.get("norm", "linf")
+        return Trained(saved["dataset"], saved["data_dir"], saved["model"], method, norm, saved["eps"])
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +17,23 @@ from fastbound.train.schedules import Scheduled
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One update of `model`'s parameters by what `recipe` minimises; `lowered`: what autocast lowers products to."""
+    """One update of `model`'s parameters by what `recipe` minimises.
+
+    `memory` is what the recipe carries from step to step, `lowered` what autocast lowers products to.
+    """
 
     recipe: Recipe
     model: nn.Module
     optimizer: torch.optim.Optimizer
     num_classes: int
+    memory: nn.Module = field(default_factory=nn.Module)
     lowered: torch.dtype | None = None
 
     def __call__(self, x: Tensor, labels: Tensor, scheduled: Mapping[str, Scheduled]) -> Losses:
         """The losses at x [B, ...], labels [B], without gradients; `scheduled` is `scheduled_at` this step."""
         weights = dict(scheduled)
-        step = Step(self.model, x, labels, self.num_classes, weights.pop("eps"), self.recipe.eps_max(), weights)
+        eps, eps_max = weights.pop("eps"), self.recipe.eps_max()
+        step = Step(self.model, x, labels, self.num_classes, eps, eps_max, weights, self.memory)
         self.optimizer.zero_grad(set_to_none=True)
         with autocast_to(self.lowered, x.device):  # not round the gradients, whose dtypes follow
             losses = self.recipe.loss(step)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.linear_rules.geometry import per_dimension
+from fastbound.domains.linear_rules.geometry import numeric_padding, per_dimension
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
 from fastbound.domains.streams import Streams, emit
@@ -64,7 +64,7 @@ def conv2d(
     _require_layer("conv2d", input, weight, bias)
     _require_dim("conv2d", input, 4)
     stride, dilation = per_dimension(stride, 2), per_dimension(dilation, 2)
-    input, padding = _numeric_padding(input, weight, padding, dilation)
+    input, padding = numeric_padding(input, weight, padding, dilation)
     record = Convolution(weight, bias, stride, padding, dilation, groups)
     stack, radius = input.node.streams
     return emit(record, (input,), *interval_conv2d(stack, radius, weight, bias, *record.geometry()))
@@ -95,7 +95,7 @@ def _conv_nd(
     _require_layer(name, input, weight, bias)
     _require_dim(name, input, spatial + 2)
     stride, dilation = per_dimension(stride, spatial), per_dimension(dilation, spatial)
-    input, padding = _numeric_padding(input, weight, padding, dilation)
+    input, padding = numeric_padding(input, weight, padding, dilation)
     record = Convolution(weight, bias, stride, padding, dilation, groups)
     streams = _convolved(*input.node.streams, weight, bias, function, stride, padding, dilation, groups)
     return emit(record, (input,), *streams)
@@ -226,19 +226,3 @@ def _require_layer(name: str, input: Any, weight: Any, bias: Any) -> None:
 def _require_dim(name: str, input: Streams, dim: int) -> None:
     if input.dim() != dim:
         raise ValueError(f"{name}{module_path()}: wanted a batch of {dim} dimensions, got shape {tuple(input.shape)}.")
-
-
-def _numeric_padding(
-    input: Streams, weight: Tensor, padding: int | Sequence[int] | str, dilation: tuple[int, ...]
-) -> tuple[Streams, tuple[int, ...]]:
-    """Padding as numbers; a 'same' padding that is not symmetric is done first by `F.pad`."""
-    spatial = weight.dim() - 2
-    if not isinstance(padding, str):
-        return input, per_dimension(padding, spatial)
-    if padding == "valid":
-        return input, (0,) * spatial
-    totals = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-    if all(total % 2 == 0 for total in totals):
-        return input, tuple(total // 2 for total in totals)
-    ends = [end for total in reversed(totals) for end in (total // 2, total - total // 2)]
-    return F.pad(input, ends), (0,) * spatial  # type: ignore[arg-type, return-value]

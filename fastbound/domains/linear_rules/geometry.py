@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
+
+import torch.nn.functional as F
+from torch import Tensor
 
 from fastbound.domains.location import module_path
+from fastbound.domains.value import Value
+
+V = TypeVar("V", bound=Value)
 
 
 def per_dimension(value: int | Sequence[int], length: int) -> tuple[int, ...]:
@@ -13,3 +20,19 @@ def per_dimension(value: int | Sequence[int], length: int) -> tuple[int, ...]:
     if len(values) not in (1, length):
         raise ValueError(f"convolution or pooling{module_path()}: wanted one number or {length}, got {values}.")
     return values * length if len(values) == 1 else values
+
+
+def numeric_padding(
+    input: V, weight: Tensor, padding: int | Sequence[int] | str, dilation: tuple[int, ...]
+) -> tuple[V, tuple[int, ...]]:
+    """Padding as numbers; a 'same' padding that is not symmetric is done first by `F.pad`."""
+    spatial = weight.dim() - 2
+    if not isinstance(padding, str):
+        return input, per_dimension(padding, spatial)
+    if padding == "valid":
+        return input, (0,) * spatial
+    totals = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    if all(total % 2 == 0 for total in totals):
+        return input, tuple(total // 2 for total in totals)
+    ends = [end for total in reversed(totals) for end in (total // 2, total - total // 2)]
+    return F.pad(input, ends), (0,) * spatial  # type: ignore[arg-type, return-value]

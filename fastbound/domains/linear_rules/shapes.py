@@ -40,7 +40,8 @@ def _view(result: Streams, *inputs: Streams) -> Streams:
     return result
 
 
-def _dims(dim: int | Sequence[int], ndim: int) -> tuple[int, ...]:
+def as_dims(dim: int | Sequence[int], ndim: int) -> tuple[int, ...]:
+    """``dim`` as numbers from 0; raises IndexError for one that ``ndim`` dimensions do not have."""
     dims = (dim,) if isinstance(dim, int) else tuple(dim)
     for d in dims:
         if not -ndim <= d < ndim:
@@ -48,7 +49,8 @@ def _dims(dim: int | Sequence[int], ndim: int) -> tuple[int, ...]:
     return tuple(d % ndim for d in dims)
 
 
-def _sizes(size: tuple[Any, ...]) -> tuple[int, ...]:
+def as_sizes(size: tuple[Any, ...]) -> tuple[int, ...]:
+    """The sizes of ``reshape(2, 3)`` and of ``reshape((2, 3))``."""
     return tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else size
 
 
@@ -57,7 +59,7 @@ def _sizes(size: tuple[Any, ...]) -> tuple[int, ...]:
 
 @rule(Streams, torch.reshape, Tensor.reshape)
 def reshape(input: Streams, *shape: Any, **kwargs: Any) -> Streams:
-    sizes = _sizes(shape or (kwargs["shape"],))
+    sizes = as_sizes(shape or (kwargs["shape"],))
     if len(sizes) == 1 and isinstance(sizes[0], torch.dtype):
         raise NotImplementedError(f"view(dtype){module_path()} has no meaning for an abstract value.")
     node = input.node
@@ -86,20 +88,20 @@ def _flattened(node: Node) -> tuple[Tensor, Tensor]:
 
 @rule(Streams, torch.flatten)
 def flatten(input: Streams, start_dim: int = 0, end_dim: int = -1) -> Streams:
-    start, end = _dims((start_dim, end_dim), input.dim())
+    start, end = as_dims((start_dim, end_dim), input.dim())
     return reshape(input, *input.shape[:start], input.shape[start : end + 1].numel(), *input.shape[end + 1 :])
 
 
 @rule(Streams, torch.unflatten, Tensor.unflatten)
 def unflatten(input: Streams, dim: int, sizes: Sequence[int]) -> Streams:
-    (dim,) = _dims(dim, input.dim())
+    (dim,) = as_dims(dim, input.dim())
     known = input.node.radius.detach().unflatten(dim, tuple(sizes))
     return reshape(input, *known.shape)
 
 
 @rule(Streams, torch.squeeze)
 def squeeze(input: Streams, dim: int | Sequence[int] | None = None) -> Streams:
-    dims = range(input.dim()) if dim is None else _dims(dim, input.dim())
+    dims = range(input.dim()) if dim is None else as_dims(dim, input.dim())
     return reshape(input, [s for d, s in enumerate(input.shape) if d not in dims or s != 1])
 
 
@@ -116,14 +118,14 @@ def view_as(input: Streams, other: Any) -> Streams:
 
 @rule(Streams, torch.permute)
 def permute(input: Streams, *dims: Any, **kwargs: Any) -> Streams:
-    order = _dims(_sizes(dims or (kwargs["dims"],)), input.dim())
+    order = as_dims(as_sizes(dims or (kwargs["dims"],)), input.dim())
     shifted = (0, *(d + 1 for d in order))
     return _view(apply(input, lambda x: x.permute(order), lambda x: x.permute(shifted), "permute"), input)
 
 
 @rule(Streams, torch.transpose)
 def transpose(input: Streams, dim0: int, dim1: int) -> Streams:
-    a, b = _dims((dim0, dim1), input.dim())
+    a, b = as_dims((dim0, dim1), input.dim())
     order = list(range(input.dim()))
     order[a], order[b] = b, a
     return permute(input, order)
@@ -136,7 +138,7 @@ def movedim(input: Streams, source: Any, destination: Any) -> Streams:
 
 @rule(Streams, Tensor.expand)
 def expand(input: Streams, *sizes: Any) -> Streams:
-    shape = _sizes(sizes)
+    shape = as_sizes(sizes)
     target = input.node.radius.detach().expand(shape).shape
 
     def on_stack(x: Tensor) -> Tensor:
@@ -152,7 +154,7 @@ def expand_as(input: Streams, other: Any) -> Streams:
 
 @rule(Streams, Tensor.repeat)
 def repeat(input: Streams, *sizes: Any) -> Streams:
-    repeats = _sizes(sizes)
+    repeats = as_sizes(sizes)
     return apply(input, lambda x: x.repeat(repeats), None, "repeat")
 
 
@@ -195,25 +197,25 @@ def getitem(input: Streams, index: Any) -> Streams:
 
 @rule(Streams, torch.select)
 def select(input: Streams, dim: int, index: int) -> Streams:
-    (dim,) = _dims(dim, input.dim())
+    (dim,) = as_dims(dim, input.dim())
     return getitem(input, (slice(None),) * dim + (index,))
 
 
 @rule(Streams, torch.narrow)
 def narrow(input: Streams, dim: int, start: int, length: int) -> Streams:
-    (dim,) = _dims(dim, input.dim())
+    (dim,) = as_dims(dim, input.dim())
     return getitem(input, (slice(None),) * dim + (slice(start, start + length),))
 
 
 @rule(Streams, torch.index_select)
 def index_select(input: Streams, dim: int, index: Tensor) -> Streams:
-    (dim,) = _dims(dim, input.dim())
+    (dim,) = as_dims(dim, input.dim())
     return apply(input, lambda x: x.index_select(dim, index), lambda x: x.index_select(dim + 1, index), "index_select")
 
 
 @rule(Streams, torch.flip)
 def flip(input: Streams, *dims: Any) -> Streams:
-    which = _dims(_sizes(dims), input.dim())
+    which = as_dims(as_sizes(dims), input.dim())
     return apply(input, lambda x: x.flip(which), lambda x: x.flip([d + 1 for d in which]), "flip")
 
 
@@ -224,7 +226,7 @@ def roll(input: Streams, shifts: Any, dims: Any = None) -> Streams:
 
 @rule(Streams, torch.split)
 def split(input: Streams, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Streams, ...]:
-    (dim,) = _dims(dim, input.dim())
+    (dim,) = as_dims(dim, input.dim())
     total = input.shape[dim]
     size = split_size_or_sections
     sections = [min(size, total - i) for i in range(0, total, size)] if isinstance(size, int) else list(size)
@@ -234,13 +236,13 @@ def split(input: Streams, split_size_or_sections: int | Sequence[int], dim: int 
 
 @rule(Streams, torch.chunk)
 def chunk(input: Streams, chunks: int, dim: int = 0) -> tuple[Streams, ...]:
-    (dim,) = _dims(dim, input.dim())
+    (dim,) = as_dims(dim, input.dim())
     return split(input, max(1, -(-input.shape[dim] // chunks)), dim)
 
 
 @rule(Streams, torch.unbind)
 def unbind(input: Streams, dim: int = 0) -> tuple[Streams, ...]:
-    (dim,) = _dims(dim, input.dim())
+    (dim,) = as_dims(dim, input.dim())
     return tuple(select(input, dim, i) for i in range(input.shape[dim]))
 
 
@@ -249,12 +251,12 @@ def unbind(input: Streams, dim: int = 0) -> tuple[Streams, ...]:
 
 @rule(Streams, torch.cat)
 def cat(tensors: Sequence[Any], dim: int = 0) -> Streams:
-    return _join("cat", tensors, _dims(dim, tensors[0].dim())[0])
+    return _join("cat", tensors, as_dims(dim, tensors[0].dim())[0])
 
 
 @rule(Streams, torch.stack)
 def stack(tensors: Sequence[Any], dim: int = 0) -> Streams:
-    return _join("stack", tensors, _dims(dim, tensors[0].dim() + 1)[0])
+    return _join("stack", tensors, as_dims(dim, tensors[0].dim() + 1)[0])
 
 
 def _join(name: str, tensors: Sequence[Any], dim: int) -> Streams:
@@ -313,7 +315,7 @@ def mean(input: Streams, dim: Any = None, keepdim: bool = False, *, dtype: Any =
 def _reduce(input: Streams, function: Callable[..., Tensor], dim: Any, keepdim: bool, dtype: Any) -> Streams:
     if dtype not in (None, input.dtype):
         raise NotImplementedError(f"{function.__name__}(dtype=...){module_path()}: convert it with .to first.")
-    dims = tuple(range(input.dim())) if dim is None or dim == () else _dims(dim, input.dim())
+    dims = tuple(range(input.dim())) if dim is None or dim == () else as_dims(dim, input.dim())
     shifted = tuple(d + 1 for d in dims)
     return apply(
         input, lambda x: function(x, dims, keepdim), lambda x: function(x, shifted, keepdim), function.__name__

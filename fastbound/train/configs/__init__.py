@@ -3,7 +3,7 @@
 One file a family of methods, and the one place that lists them: `CONFIGS`.
 """
 
-from fastbound.train.configs import crown_ibp, expressive, ibp, sabr, short_warmup, singleprop
+from fastbound.train.configs import crown_ibp, expressive, gloro, ibp, sabr, short_warmup, singleprop
 from fastbound.train.configs.config import Config as Config
 
 CONFIGS: dict[str, Config] = {
@@ -13,6 +13,7 @@ CONFIGS: dict[str, Config] = {
     **singleprop.CONFIGS,
     **sabr.CONFIGS,
     **expressive.CONFIGS,
+    **gloro.CONFIGS,
 }
 
 

@@ -18,9 +18,11 @@ from fastbound.train.recipes.expressive import MTLIBP as MTLIBP
 from fastbound.train.recipes.expressive import ExpIBP as ExpIBP
 from fastbound.train.recipes.expressive import Expressive as Expressive
 from fastbound.train.recipes.files import RecipeFileError as RecipeFileError
+from fastbound.train.recipes.gloro import GloRo as GloRo
 from fastbound.train.recipes.ibp import IBP as IBP
 from fastbound.train.recipes.natural import Natural as Natural
 from fastbound.train.recipes.pgd import PGD as PGD
+from fastbound.train.recipes.ramped import RampedRecipe as RampedRecipe
 from fastbound.train.recipes.recipe import Recipe as Recipe
 from fastbound.train.recipes.sabr import SABR as SABR
 from fastbound.train.recipes.short_warmup import ShortWarmup as ShortWarmup

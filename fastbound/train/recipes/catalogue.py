@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from fastbound.train.recipes.certified import CertifiedRecipe
 from fastbound.train.recipes.checks import with_tuples
 from fastbound.train.recipes.crown_ibp import CrownIBP
 from fastbound.train.recipes.expressive import CCIBP, MTLIBP, ExpIBP
 from fastbound.train.recipes.files import RecipeFileError, load_recipe, names_file
+from fastbound.train.recipes.gloro import GloRo
 from fastbound.train.recipes.ibp import IBP
 from fastbound.train.recipes.natural import Natural
 from fastbound.train.recipes.pgd import PGD
+from fastbound.train.recipes.ramped import RampedRecipe
 from fastbound.train.recipes.recipe import Recipe
 from fastbound.train.recipes.relaxation import Relaxation
 from fastbound.train.recipes.sabr import SABR
@@ -22,7 +23,7 @@ from fastbound.train.recipes.singleprop import AdaptiveSingleProp, SingleProp
 # The one place that lists them.
 _RECIPES = (
     *(Natural, IBP, ShortWarmup, CrownIBP, SingleProp, AdaptiveSingleProp),
-    *(SABR, MTLIBP, CCIBP, ExpIBP, PGD, Relaxation),
+    *(SABR, MTLIBP, CCIBP, ExpIBP, GloRo, PGD, Relaxation),
 )
 METHODS: dict[str, type[Recipe]] = {recipe.method: recipe for recipe in _RECIPES}
 
@@ -60,7 +61,7 @@ def resolve(recipe: Recipe, eps: float, overrides: Mapping[str, object]) -> Reci
             raise ValueError(f"epochs: wanted a whole number of at least 1, got {epochs}.")
         recipe = recipe.scaled(epochs)
     recipe = dataclasses.replace(recipe, **with_tuples(type(recipe), rest))  # type: ignore[arg-type]
-    if isinstance(recipe, CertifiedRecipe) and recipe.eps_train is None:
+    if isinstance(recipe, RampedRecipe) and recipe.eps_train is None:
         recipe = dataclasses.replace(recipe, eps_train=eps * recipe.eps_factor)
     return recipe
 

@@ -10,8 +10,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from fastbound.certify.evaluate import ALONE
-from fastbound.methods import check_method
+from fastbound.certify.balls import check_certificate
 from fastbound.train.recipes.checks import check_kinds, check_length, check_positive
 from fastbound.train.recipes.step import Losses, Step
 from fastbound.train.schedules import milestone_lr
@@ -25,6 +24,8 @@ class Recipe(ABC):
     method: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
+    # Of the ball that it trains for and is certified in.
+    norm: ClassVar[str] = "linf"
     # SHA-256 of the file of a user's own recipe.
     digest: ClassVar[str | None] = None
     # The fields that are times and grow with the run, besides milestones.
@@ -38,6 +39,8 @@ class Recipe(ABC):
     weight_decay: float = 0.0
     clip_norm: float | None = None
     init: str = "default"
+    # The network begins with the mean and standard deviation of the data set, where it has some.
+    normalize: bool = True
     # None: as the data set has it.
     flip: bool | None = None
     crop: int | None = None
@@ -46,7 +49,7 @@ class Recipe(ABC):
 
     def __post_init__(self) -> None:
         check_kinds(self)
-        check_method("certify_with", self.certify_with, *ALONE)
+        check_certificate("certify_with", self.norm, self.certify_with)
         check_positive(self, "epochs", "batch_size", "lr")
         if not 0 < self.lr_decay <= 1:
             raise ValueError(f"lr_decay: wanted a factor in (0, 1], got {self.lr_decay}.")
@@ -96,6 +99,11 @@ class Recipe(ABC):
     def adapted(self, validation: Mapping[str, float]) -> dict[str, float]:
         """Weights for the next epoch from the mean validation losses behind this one; they overrule `weights`."""
         return {}
+
+    def memory(self) -> nn.Module:
+        """What the method carries from step to step besides the model; `loss` reads it as ``step.memory``, and
+        checkpoints hold its state_dict."""
+        return nn.Module()
 
     def lr_at(self, step: float, steps_per_epoch: int) -> float:
         return milestone_lr(step, self.lr, self.lr_decay, [round(epoch * steps_per_epoch) for epoch in self.milestones])

@@ -32,6 +32,7 @@ class Step:
     eps: Scheduled
     eps_max: float
     weights: Mapping[str, Scheduled] = field(default_factory=dict)
+    memory: nn.Module = field(default_factory=nn.Module)
 
     def spec(self) -> Tensor:  # [B, K-1, K]
         return margin_spec(self.labels, self.num_classes)

@@ -1,0 +1,20 @@
+"""Values with an l2 Lipschitz constant, the domain of globally-robust networks; importing a module registers its rules.
+
+Source: Leino, Wang & Fredrikson, ICML 2021, arXiv 2102.08452.
+"""
+
+from fastbound.domains.lipschitz import activations, arithmetic, layers, pooling, refused, shapes
+from fastbound.domains.lipschitz.state import LipschitzState
+from fastbound.domains.lipschitz.value import Lipschitz, lipschitz
+
+__all__ = [
+    "Lipschitz",
+    "LipschitzState",
+    "activations",
+    "arithmetic",
+    "layers",
+    "lipschitz",
+    "pooling",
+    "refused",
+    "shapes",
+]

@@ -1,0 +1,75 @@
+"""Layers with weights: linear layers and convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastbound.domains.linear_rules.geometry import numeric_padding, per_dimension
+from fastbound.domains.lipschitz.operators import CONVOLUTIONS, Convolution, Dense, Operator
+from fastbound.domains.lipschitz.value import Layer, Lipschitz, Node
+from fastbound.domains.location import module_path
+from fastbound.domains.rules import rule
+
+
+@rule(Lipschitz, F.linear)
+def linear(input: Lipschitz, weight: Tensor, bias: Tensor | None = None) -> Lipschitz:
+    _require_layer("linear", input, weight, bias)
+    if input.dim() < 2:
+        raise ValueError(f"linear{module_path()}: wanted a batch [B, ..., I], got shape {tuple(input.shape)}.")
+    return _layer(input, Dense(weight), F.linear(input.nominal, weight, bias))
+
+
+@rule(Lipschitz, torch.matmul)
+def matmul(input: Any, other: Any) -> Lipschitz:
+    if not isinstance(input, Lipschitz) or not isinstance(other, Tensor) or other.dim() != 2:
+        raise NotImplementedError(f"matmul: wanted a value [B, ..., I] times a constant matrix [I, O]{module_path()}.")
+    return linear(input, other.T)
+
+
+def _convolution(spatial: int) -> Callable[..., Lipschitz]:
+    function, _ = CONVOLUTIONS[spatial]
+
+    def convolution(
+        input: Lipschitz,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] | str = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+    ) -> Lipschitz:
+        name = f"conv{spatial}d"
+        _require_layer(name, input, weight, bias)
+        if input.dim() != spatial + 2:
+            raise ValueError(
+                f"{name}{module_path()}: wanted a batch of {spatial + 2} dimensions, got shape {tuple(input.shape)}."
+            )
+        stride, dilation = per_dimension(stride, spatial), per_dimension(dilation, spatial)
+        input, padding = numeric_padding(input, weight, padding, dilation)
+        nominal = function(input.nominal, weight, bias, stride, padding, dilation, groups)
+        operator = Convolution(weight, tuple(input.shape[2:]), stride, padding, dilation, groups)
+        return _layer(input, operator, nominal)
+
+    return convolution
+
+
+for _spatial, (_function, _) in CONVOLUTIONS.items():
+    rule(Lipschitz, _function)(_convolution(_spatial))
+
+
+def _layer(input: Lipschitz, operator: Operator, nominal: Tensor) -> Lipschitz:
+    flow = input.node.flow
+    flow.operators.append(operator)
+    return input.handle(Node(nominal, Layer(operator, len(flow.operators) - 1), (input.node,), flow))
+
+
+def _require_layer(name: str, input: Any, weight: Any, bias: Any) -> None:
+    if not isinstance(input, Lipschitz) or isinstance(weight, Lipschitz) or isinstance(bias, Lipschitz):
+        raise NotImplementedError(f"{name}{module_path()}: wanted an abstract input, constant weight and bias.")
+    if weight.dtype != input.dtype and not torch.is_autocast_enabled(input.device.type):
+        raise TypeError(f"{name}{module_path()}: the input is {input.dtype}, the weight {weight.dtype}; convert one.")

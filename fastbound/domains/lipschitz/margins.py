@@ -1,0 +1,61 @@
+"""From constants to classes: how fast a margin can fall, the bottom logit, certified margins.
+
+The last linear layer is not part of the constant: a margin z_j - z_i moves at most k ||w_j - w_i|| times as far as the
+input, k the constant in front of that layer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastbound.domains.lipschitz.certificate import UNIT, gamma
+from fastbound.domains.lipschitz.constants import certified, estimate
+from fastbound.domains.lipschitz.operators import Dense
+from fastbound.domains.lipschitz.value import Layer, Node
+from fastbound.reference.interval_margin import other_classes
+
+
+def margin_constants(node: Node) -> Tensor:  # [K, K]
+    """Estimates of the Lipschitz constants of z_j - z_i, differentiable; 0 on the diagonal."""
+    front, rows = _last_layer(node)
+    return estimate(front) * _distances(rows)
+
+
+def certified_margin_constants(node: Node) -> Tensor:  # [K, K]
+    """Upper bounds of the Lipschitz constants of z_j - z_i in float64."""
+    front, rows = _last_layer(node)
+    distances = _distances(rows.detach().double())
+    return certified(front) * distances * (1 + gamma(rows.shape[1] + 8))
+
+
+def bottom_logit(node: Node, eps: float | Tensor) -> Tensor:  # [B]
+    """``max_{i != j} z_i + eps K_ij`` with j the predicted class, from the estimates; above z_j where another class
+    may win within eps."""
+    logits = node.nominal
+    predicted = logits.argmax(1, keepdim=True)  # [B, 1]
+    reached = logits + eps * margin_constants(node)[predicted.squeeze(1)]
+    return reached.scatter(1, predicted, -torch.inf).amax(1)
+
+
+def certified_margins(node: Node, labels: Tensor, eps: float) -> Tensor:  # [B] -> [B, K - 1]
+    """Lower bounds in float64 of z_y - z_i in the l2 ball of radius eps."""
+    own, others = labels.unsqueeze(1), other_classes(labels, node.shape[1])
+    logits = node.nominal.double()
+    falls = certified_margin_constants(node).to(logits)[own, others] * (eps * (1 + 4 * UNIT))
+    margins = logits.gather(1, own) - logits.gather(1, others)
+    return margins - falls - (margins.abs() + falls) * (4 * UNIT)
+
+
+def _last_layer(node: Node) -> tuple[Node, Tensor]:
+    """The value in front of a last linear layer and the rows [K, D] of that layer; for other outputs the output itself
+    and unit vectors."""
+    gain = node.gain
+    if isinstance(gain, Layer) and isinstance(gain.operator, Dense) and node.inputs[0].nominal.dim() == 2:
+        return node.inputs[0], gain.operator.weight
+    return node, torch.eye(node.shape[1], dtype=node.dtype, device=node.device)
+
+
+def _distances(rows: Tensor) -> Tensor:  # [K, D] -> [K, K]
+    # Differences, and no Gram matrix, whose own difference cancels for classes that are close.
+    return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")

@@ -1,0 +1,123 @@
+"""Pooling: constants from the geometry of the windows, exact for averages and for windows that do not overlap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastbound.domains.linear_rules.geometry import per_dimension
+from fastbound.domains.lipschitz.certificate import dense_norm
+from fastbound.domains.lipschitz.value import Lipschitz
+from fastbound.domains.location import module_path
+from fastbound.domains.rules import rule
+
+Size = int | Sequence[int]
+
+
+def _require_maps(name: str, input: Lipschitz, spatial: int) -> None:
+    if input.dim() != spatial + 2:
+        raise ValueError(
+            f"{name}{module_path()}: wanted a batch of {spatial + 2} dimensions, got shape {tuple(input.shape)}."
+        )
+
+
+# ---- averages: a Kronecker product of one matrix a dimension -------------------------------------------------------
+
+
+def _avg_pool(function: Callable[..., Tensor], spatial: int) -> Callable[..., Lipschitz]:
+    def avg_pool(
+        input: Lipschitz,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Lipschitz:
+        _require_maps(function.__name__, input, spatial)
+        if divisor_override is not None:
+            raise NotImplementedError(
+                f"{function.__name__}{module_path()}: divisor_override has no rule; scale the average instead."
+            )
+        kernel, padding = per_dimension(kernel_size, spatial), per_dimension(padding, spatial)
+        stride = kernel if stride is None or stride == [] else per_dimension(stride, spatial)
+        nominal = function(input.nominal, kernel, stride, padding, ceil_mode, count_include_pad)
+        sides = zip(input.shape[2:], kernel, stride, padding, strict=True)
+        norms = [_average_norm(*side, bool(ceil_mode), bool(count_include_pad)) for side in sides]
+        return input.through(nominal, math.prod(norms))
+
+    return avg_pool
+
+
+@cache
+def _average_norm(size: int, kernel: int, stride: int, padding: int, ceil_mode: bool, include_pad: bool) -> float:
+    """Upper bound of the norm of averaging along one dimension."""
+    impulses = torch.eye(size, dtype=torch.float64).unsqueeze(1)
+    return dense_norm(F.avg_pool1d(impulses, kernel, stride, padding, ceil_mode, include_pad).squeeze(1))
+
+
+def _adaptive_avg_pool(function: Callable[..., Tensor], spatial: int) -> Callable[..., Lipschitz]:
+    def adaptive_avg_pool(input: Lipschitz, output_size: Any) -> Lipschitz:
+        _require_maps(function.__name__, input, spatial)
+        nominal = function(input.nominal, output_size)
+        sides = zip(input.shape[2:], nominal.shape[2:], strict=True)
+        return input.through(nominal, math.prod(_adaptive_norm(size, out) for size, out in sides))
+
+    return adaptive_avg_pool
+
+
+@cache
+def _adaptive_norm(size: int, out: int) -> float:
+    impulses = torch.eye(size, dtype=torch.float64).unsqueeze(1)
+    return dense_norm(F.adaptive_avg_pool1d(impulses, out).squeeze(1))
+
+
+for _spatial, _average, _adaptive in (
+    (1, F.avg_pool1d, F.adaptive_avg_pool1d),
+    (2, F.avg_pool2d, F.adaptive_avg_pool2d),
+    (3, F.avg_pool3d, F.adaptive_avg_pool3d),
+):
+    rule(Lipschitz, _average)(_avg_pool(_average, _spatial))
+    rule(Lipschitz, _adaptive)(_adaptive_avg_pool(_adaptive, _spatial))
+
+
+# ---- maxima --------------------------------------------------------------------------------------------------------
+
+
+def _max_pool(function: Callable[..., Tensor], spatial: int) -> Callable[..., Lipschitz]:
+    def max_pool(
+        input: Lipschitz,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,  # True arrives as another function, which is refused
+    ) -> Lipschitz:
+        """A maximum moves no more than the input that moves most, so each input counts once for every window that it
+        is in."""
+        _require_maps(function.__name__, input, spatial)
+        kernel, padding, dilation = (per_dimension(v, spatial) for v in (kernel_size, padding, dilation))
+        stride = kernel if stride is None or stride == [] else per_dimension(stride, spatial)
+        nominal = function(input.nominal, kernel, stride, padding, dilation, ceil_mode)
+        sides = zip(input.shape[2:], nominal.shape[2:], kernel, stride, padding, dilation, strict=True)
+        return input.through(nominal, math.sqrt(math.prod(_most_windows(*side) for side in sides)))
+
+    return max_pool
+
+
+@cache
+def _most_windows(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """In how many windows along one dimension the input that is in most of them is."""
+    places = [o * stride - padding + t * dilation for o in range(out) for t in range(kernel)]
+    return max((places.count(i) for i in range(size)), default=1)
+
+
+for _spatial, _maximum in ((1, F.max_pool1d), (2, F.max_pool2d), (3, F.max_pool3d)):
+    rule(Lipschitz, _maximum)(_max_pool(_maximum, _spatial))

@@ -1,0 +1,191 @@
+"""`Lipschitz`: clean activations, and the graph of layers from which their Lipschitz constant is computed when read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastbound.domains.checks import require_finite, require_floating
+from fastbound.domains.lipschitz.operators import Operator
+from fastbound.domains.lipschitz.state import LipschitzState
+from fastbound.domains.value import Value
+
+# ---- how the constant of a value follows from those of its inputs --------------------------------------------------
+
+
+class Source(NamedTuple):
+    """The input itself: 1."""
+
+
+class Layer(NamedTuple):
+    """A linear operator: the input's times the spectral norm."""
+
+    operator: Operator
+    place: int  # among the layers of the forward pass
+
+
+class Factor(NamedTuple):
+    """A function with a known constant: the input's times that."""
+
+    value: float | Tensor  # a scalar tensor, >= 0, where it is differentiated
+
+
+class Sum(NamedTuple):
+    """A sum: the sum of the inputs'."""
+
+
+class Joint(NamedTuple):
+    """Values side by side: the root of the sum of the inputs' squares."""
+
+
+Gain = Source | Layer | Factor | Sum | Joint
+
+
+@dataclass(eq=False)
+class Flow:
+    """One forward pass: the layers so far, and the estimates of their norms, each made when first read."""
+
+    state: LipschitzState
+    operators: list[Operator] = field(default_factory=list)
+    norms: dict[int, Tensor] = field(default_factory=dict)
+
+    def norm(self, layer: Layer) -> Tensor:  # []
+        if layer.place not in self.norms:
+            self.norms[layer.place] = self.state.spectral_norm(layer.place, layer.operator)
+        return self.norms[layer.place]
+
+
+class Node(NamedTuple):
+    """One value: clean activations [B, *S], how its constant follows from its inputs', and the forward pass."""
+
+    nominal: Tensor
+    gain: Gain
+    inputs: tuple[Node, ...]
+    flow: Flow
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.nominal.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.nominal.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.nominal.device
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.nominal.requires_grad
+
+
+class Lipschitz(Value):
+    """Clean activations [B, ...] with one l2 Lipschitz constant: ||out(x) - out(x')|| <= constant ||x - x'|| for all
+    x and x', in the units of the input.
+
+    Any torch function with a rule accepts it: linear layers, convolutions, pooling, ReLU, `fastbound.nn.MinMax`, sums
+    of values, shape functions, sums and products with constants. Every function must treat each sample by itself.
+
+    Soundness: `constant` is a training estimate from below, `certified_constant()` an upper bound.
+
+    Raises:
+        MissingRuleError: for a function or attribute without a rule, naming it and the module.
+        NotImplementedError: for BatchNorm and others that have no useful constant; it says what to use instead.
+    """
+
+    @property
+    def node(self) -> Node:
+        return self._node
+
+    @property
+    def nominal(self) -> Tensor:
+        """Clean activations [B, ...]."""
+        return self.node.nominal
+
+    @property
+    def constant(self) -> Tensor:
+        """Estimate [] of the Lipschitz constant, differentiable, by power iteration: converges to the product of the
+        layers' norms from below. It trains; it does not certify."""
+        from fastbound.domains.lipschitz.constants import estimate
+
+        return estimate(self.node)
+
+    def certified_constant(self) -> float:
+        """Upper bound of the Lipschitz constant of the network in real arithmetic, every rounding included.
+
+        Soundness: a proof for each layer's weights in float64, see `fastbound.domains.lipschitz.certificate`.
+
+        Raises ValueError for weights with NaN or infinity.
+        """
+        from fastbound.domains.lipschitz.constants import certified
+
+        return certified(self.node)
+
+    def bottom_logit(self, eps: float | Tensor) -> Tensor:
+        """What the strongest other class can reach, relative to the predicted one, within eps [B]: where it exceeds the
+        largest logit, the prediction is rejected. Differentiable.
+
+        Args:
+            eps: l2 radius in the units of the input, a number or a tensor [].
+
+        Raises ValueError unless the value is logits [B, K], K >= 2.
+
+        Soundness: an estimate, for training.
+        """
+        from fastbound.domains.lipschitz.margins import bottom_logit
+
+        self._require_logits("bottom_logit")
+        return bottom_logit(self.node, eps)
+
+    def certified_margins(self, labels: Tensor, eps: float) -> Tensor:  # labels [B]
+        """Lower bounds [B, K - 1] in float64 of z_y - z_i for the classes i != y in increasing order, in the l2 ball of
+        radius eps around each input.
+
+        Raises ValueError unless the value is logits [B, K] and the labels are classes.
+
+        Soundness: constants as of `certified_constant`; logits rounded to nearest.
+        """
+        from fastbound.domains.lipschitz.margins import certified_margins
+
+        self._require_logits("certified_margins")
+        return certified_margins(self.node, labels, eps)
+
+    def _require_logits(self, name: str) -> None:
+        if self.dim() != 2 or self.shape[1] < 2:
+            raise ValueError(f"{name}: wanted logits [B, K] with at least 2 classes, got shape {tuple(self.shape)}.")
+
+    def through(self, nominal: Tensor, gain: float | Tensor = 1.0) -> Lipschitz:
+        """The value ``nominal`` [B, ...] that a function with the Lipschitz constant ``gain`` made of this one; for
+        use in rules."""
+        return self.handle(Node(nominal, Factor(gain), (self.node,), self.node.flow))
+
+
+def lipschitz(x: Tensor, state: LipschitzState | None = None) -> Lipschitz:  # [B, ...]
+    """The input of a network whose Lipschitz constant, in the l2 norm of one sample, is wanted.
+
+    Args:
+        x: inputs [B, ...], float32 or float64.
+        state: power iterates (and certificates) of earlier passes of the same model; None starts anew, which costs
+            50 power iterations a layer.
+
+    Returns:
+        A `Lipschitz` [B, ...] to pass through a model: ``out.nominal`` [B, ...], ``out.constant``,
+        ``out.certified_constant()``.
+
+    Raises:
+        TypeError: x is no floating-point tensor, state no LipschitzState. ValueError: x is empty, or holds NaN or
+        infinity.
+
+    Source: Leino, Wang & Fredrikson, ICML 2021, arXiv 2102.08452.
+    """
+    require_floating("x", x)
+    if x.dim() < 1 or x.shape[0] == 0:
+        raise ValueError(f"x: wanted a non-empty batch [B, ...], got shape {tuple(x.shape)}.")
+    require_finite("x", x)
+    if state is not None and not isinstance(state, LipschitzState):
+        raise TypeError(f"state: wanted a fastbound.LipschitzState, got {type(state).__name__}.")
+    return Lipschitz(Node(x, Source(), (), Flow(state or LipschitzState())))
