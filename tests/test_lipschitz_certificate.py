@@ -1,0 +1,67 @@
+"""Certified spectral norms against exact ones: never below, and within 1 percent above."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fastbound.domains.lipschitz.norms import certified_norm
+from fastbound.domains.lipschitz.operators import Convolution, Dense, Operator
+from fastbound.domains.lipschitz.torus import torus_norm
+
+
+def exact(operator: Operator) -> float:
+    """From the float64 singular values of the unrolled operator, as large as their rounding lets the norm be."""
+    operator = replace(operator, weight=operator.weight.double())
+    size = math.prod(operator.input_shape)
+    columns = operator.apply(torch.eye(size, dtype=torch.float64).view(size, *operator.input_shape)).flatten(1)
+    return float(torch.linalg.svdvals(columns)[0])
+
+
+def random_operator(seed: int) -> Operator:
+    """Strides, even kernels, dilation, groups, paddings larger than the kernel, weights from 1e-4 to 1e4."""
+    generator = random.Random(seed)
+    torch.manual_seed(seed)
+    scale, draw = 10 ** generator.uniform(-4, 4), generator.randint
+    if seed % 5 == 0:
+        return Dense(torch.randn(draw(1, 90), draw(1, 90)) * scale)
+    groups, kernel = generator.choice([1, 1, 2]), (draw(1, 4), draw(1, 5))
+    weight = torch.randn(groups * draw(1, 3), draw(1, 3), *kernel) * scale
+    stride, padding, dilation = ((draw(low, 3), draw(low, 3)) for low in (1, 0, 1))
+    return Convolution(weight, (draw(13, 15), draw(13, 15)), stride, padding, dilation, groups)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_certified_norms_of_random_layers(seed):
+    operator = random_operator(seed)
+    norm = exact(operator)
+    assert norm * (1 - 1e-12) <= certified_norm(operator) <= 1.01 * norm
+    if isinstance(operator, Convolution):
+        weight = operator.weight.double() / operator.weight.abs().max()
+        assert torus_norm(replace(operator, weight=weight)) >= exact(replace(operator, weight=weight)) * (1 - 1e-12)
+
+
+@pytest.mark.slow
+def test_sixteen_channels_of_28_pixels():
+    """The exact norm by a Krylov method that has converged: its residual bounds its error."""
+    from scipy.sparse.linalg import LinearOperator, svds
+
+    operator = Convolution(torch.randn(16, 16, 3, 3).double(), (28, 28), (1, 1), (1, 1), (1, 1), 1)
+    size = 16 * 28 * 28
+
+    def product(function):
+        return lambda v: function(torch.from_numpy(v.copy()).view(1, 16, 28, 28)).flatten().numpy()
+
+    matrix = LinearOperator((size, size), product(operator.apply), product(operator.adjoint), dtype="float64")
+    norm = float(svds(matrix, k=1, return_singular_vectors=False, tol=1e-10)[0])
+    assert norm * (1 - 1e-9) <= certified_norm(operator) <= 1.01 * norm
+
+
+def test_zero_and_bad_weights():
+    assert certified_norm(Dense(torch.zeros(3, 4))) == 0
+    with pytest.raises(ValueError, match="contains NaN or infinity"):
+        certified_norm(Dense(torch.full((3, 4), float("inf"))))
