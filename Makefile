@@ -18,6 +18,9 @@ NVCC := $(firstword $(wildcard $(CUDACXX) $(CUDA_HOME)/bin/nvcc) $(shell command
 # Build tools (cmake, ninja) of the environment come before those of the machine.
 export PATH := $(abspath $(BIN)):$(PATH)
 
+# Triton's interpreter needs a process of its own: what it interprets cannot be compiled.
+INTERPRETER := TRITON_INTERPRET=1 $(BIN)/python -m pytest
+
 .PHONY: help install test slow check check-gpu-build demo bench clean
 
 help:
@@ -32,7 +35,7 @@ $(DEPS):
 	touch $@
 
 $(INSTALL): $(DEPS) pyproject.toml
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[test,dev]'
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[test,dev,triton]'
 	touch $@
 
 $(BUILD): $(INSTALL) $(NATIVE)
@@ -44,9 +47,11 @@ install: $(BUILD)
 
 test: install
 	$(BIN)/python -m pytest -m "not gpu and not slow and not cuda_on_cpu" tests
+	$(INTERPRETER) tests/test_triton_interpreter.py
 
 slow: install
 	$(BIN)/python -m pytest -m "slow and not gpu and not cuda_on_cpu" tests
+	$(INTERPRETER) -m "not gpu" tests/test_contract.py -k "linear or conv2d"
 
 bench: install
 	$(BIN)/python -m pytest bench --benchmark-only

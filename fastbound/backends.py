@@ -4,7 +4,8 @@ A backend is a module per primitive (``fastbound/reference/<stem>.py``, ``fastbo
 ``kernels/<stem>.py``) with the functions ``<stem>_fwd`` and ``<stem>_bwd``, and, except for the reference,
 ``unsupported(device_type, dtype)`` that returns a reason or None. An explicit request (`use_backend`) gets what it
 asks for or an error; the automatic choice takes the first backend without a reason against it, and
-`show_config` prints all reasons.
+`show_config` prints all reasons. Triton is chosen automatically where measurements on the card at hand say that it is
+faster than the library (`measured_faster`), and nowhere else.
 """
 
 from __future__ import annotations
@@ -13,36 +14,48 @@ import contextlib
 import contextvars
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
 import torch
 
 from fastbound.errors import BackendError
 
 PACKAGES = {"native": "fastbound.native", "triton": "fastbound.kernels", "reference": "fastbound.reference"}
-PREFERENCE = {"cpu": ("native", "reference"), "cuda": ("native", "triton", "reference")}
+PREFERENCE = {"cpu": ("native", "reference"), "cuda": ("native", "reference")}
 
-_requested: contextvars.ContextVar[str | None] = contextvars.ContextVar("fastbound_backend", default=None)
-_requested_of_compiler: list[str] = []  # the same for the compiler, which cannot read a context variable
+# Backends by stem, as far as they are asked for.
+_requested: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar(
+    "fastbound_backend", default=MappingProxyType({})
+)
+_requested_of_compiler: list[Mapping[str, str]] = []  # the same for the compiler, which cannot read a context variable
 
 
 @contextlib.contextmanager
-def use_backend(name: str) -> Iterator[None]:
-    """Serve every primitive called inside the context from the backend ``name``, or raise.
+def use_backend(name: str, only: Collection[str] | None = None) -> Iterator[None]:
+    """Serve the primitives called inside the context from the backend ``name``, or raise.
 
     Args:
         name: ``"reference"`` (plain torch), ``"native"`` (C++/CUDA) or ``"triton"``.
+        only: stems of the primitives that are meant, such as ``["interval_conv2d", "interval_linear"]``, for a backend
+            that has not all of them; the others stay as they are outside. None: every primitive.
 
     Raises:
-        ValueError: the name is none of these.
+        ValueError: the name, or a stem, is unknown.
         BackendError: (inside the context) the backend cannot serve a primitive; never a silent fallback.
     """
     if name not in PACKAGES:
         raise ValueError(f"backend: wanted one of {', '.join(sorted(PACKAGES))}, got {name!r}.")
-    token = _requested.set(name)
-    _requested_of_compiler.append(name)
+    if isinstance(only, str):
+        raise ValueError(f"only: wanted a list of primitives, got the string {only!r}; write [{only!r}].")
+    for stem in only or ():
+        if stem not in _references:
+            raise ValueError(f"only: there is no primitive {stem!r}; known: {', '.join(sorted(_references))}.")
+    stems = _references if only is None else only
+    request = {**_requested.get(), **dict.fromkeys(stems, name)}
+    token = _requested.set(request)
+    _requested_of_compiler.append(request)
     try:
         yield
     finally:
@@ -65,9 +78,24 @@ def find(stem: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> Modul
         if other.device != tensor.device:
             raise ValueError(f"{stem}: wanted one device, got {tensor.device} and {other.device}; move one of them.")
     if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than it calls a kernel
-        _require_compilable(stem, _requested_of_compiler[-1] if _requested_of_compiler else None)
+        _require_compilable(stem, _requested_of_compiler[-1].get(stem) if _requested_of_compiler else None)
         return _references[stem]
-    return _select(stem, tensor.device.type, tensor.dtype, _requested.get())
+    requested = _requested.get().get(stem)
+    if requested is None and tensor.is_cuda and measured_faster(stem, tensor, *others):
+        module, _ = _load("triton", stem, "cuda", tensor.dtype)
+        if module is not None:
+            return module
+    return _select(stem, tensor.device.type, tensor.dtype, requested)
+
+
+def measured_faster(stem: str, *tensors: torch.Tensor | None) -> bool:
+    """Whether Triton has measured faster than the library for tensors like those of `find`, on their card.
+
+    False where nobody has measured: the figures are those of the card's table, which `bench/gpu/tune.py` writes.
+    """
+    from fastbound.kernels import _measurements  # needs no Triton
+
+    return stem in _measurements.STEMS and _measurements.triton_is_faster(stem, *tensors)
 
 
 def needs_grad(*tensors: torch.Tensor | None) -> bool:
@@ -130,6 +158,8 @@ def show_config() -> str:
                 module, reason = _load(name, stem, device, torch.float32)
                 if module is None:
                     lines.append(f"    not {name}: {reason}")
+                elif name == "triton":
+                    lines.append("    triton on request, and where the table of the card has measured it faster")
     text = "\n".join(lines)
     print(text)
     return text

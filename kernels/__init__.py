@@ -1,1 +1,9 @@
-"""Triton kernels, one stem a file; installed as `fastbound.kernels`. Imported only where Triton is installed."""
+"""Triton kernels, one stem a file; installed as `fastbound.kernels`. Imported only where Triton is installed.
+
+All products of layers are two kernels (`_product`, `_weight_gradient`), which see a linear layer as a convolution of
+maps of one pixel. The files of the stems say which maps go in and what comes out.
+"""
+
+from fastbound.kernels._precision import three_pass_tf32
+
+__all__ = ["three_pass_tf32"]

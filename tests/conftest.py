@@ -52,6 +52,19 @@ def same_every_time() -> None:
     assert torch.is_grad_enabled(), "an earlier test left gradients off"
 
 
+@pytest.fixture
+def allow_tf32() -> Iterator[Callable[..., None]]:
+    """``allow_tf32(convolutions=True, products=True)`` sets torch's flags for float32; afterwards both inherit."""
+    backends: Any = torch.backends
+
+    def allow(convolutions: bool, products: bool) -> None:
+        backends.cudnn.conv.fp32_precision = "tf32" if convolutions else "ieee"
+        backends.cuda.matmul.fp32_precision = "tf32" if products else "ieee"
+
+    yield allow
+    backends.cudnn.conv.fp32_precision = backends.cuda.matmul.fp32_precision = "none"
+
+
 @pytest.fixture(autouse=True)
 def poisoned_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory that the library asks for uninitialised comes filled with NaN, so an element that nobody writes shows."""

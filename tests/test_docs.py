@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -30,14 +33,31 @@ def blocks(page: str) -> list[str]:
     return [b for b in found if not re.match(r"\s*(make|pip|fastbound|git|torchrun|pytest)\b", b)]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/methods/README.md"])
+def needs_interpreter(block: str) -> bool:
+    return '"triton"' in block
+
+
+def test_triton_comparison_of_the_page_runs(tmp_path: Path) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed: the comparison of docs/backends.md did NOT run")
+    (block,) = [block for block in blocks("docs/backends.md") if needs_interpreter(block)]
+    (tmp_path / "compare.py").write_text(block, encoding="utf-8")
+    command, environment = [sys.executable, "compare.py"], {**os.environ, "TRITON_INTERPRET": "1"}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    pairs = re.findall(r"difference (\S+) beside values up to (\S+)", run.stdout)
+    assert len(pairs) == 3
+    for difference, largest in pairs:
+        assert float(difference) <= 1e-5 * float(largest), run.stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/methods/README.md", "docs/backends.md"])
 def test_python_of_the_page_runs(page: str) -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))
     x, labels = torch.rand(6, 1, 2, 2), torch.randint(10, (6,))
     names = dict(SETTING, model=model, loader=[(x, labels)], eps=0.1, kappa=0.5, box=fb.linf_box(x, 0.1))
     names.update(out=model(names["box"]), spec=fb.margin_spec(labels, 10))
     names["optimizer"] = torch.optim.SGD(model.parameters(), 0.1)
-    found = blocks(page)
+    found = [block for block in blocks(page) if not needs_interpreter(block)]
     assert found
     before = dict(rules._table[fb.Interval])
     try:

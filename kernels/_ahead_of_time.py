@@ -1,0 +1,139 @@
+"""Compiles the kernels for a card that is not there, and reads what the compiler made of them.
+
+The tools that read the binary (`cuobjdump`, `nvdisasm`) come with Triton. Arguments are specialised as the launcher
+does it for aligned tensors: addresses, strides and channel counts are multiples of 16, the innermost stride is 1.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from fastbound.kernels._configurations import Configuration, table
+from fastbound.kernels._precision import dot_precision
+from fastbound.kernels._product import product_kernel
+from fastbound.kernels._weight_gradient import weight_gradient_kernel
+
+POINTERS = {
+    *("out", "out_radius", "constant", "stack", "radius", "weight", "bias", "scale", "map_bias"),
+    *("grad", "grad_radius"),
+}
+TYPES = {"bf16": "*bf16", "fp16": "*fp16"}  # of the tensors; all other precisions are of float32
+SHARED_MEMORY = {"sm_90": 232448, "sm_80": 166912}  # bytes that one program can have
+
+# The launches of each kernel. Forward, W is read along its rows (weight_channel 1), transposed along its columns.
+_FORWARD = {"BIAS": True, "SCALED": False, "BIAS_SUM": False, "weight_channel": 1}
+_TRANSPOSED = {"BIAS": False, "SCALED": False, "BIAS_SUM": False, "weight_feature": 1}
+_INTERVAL, _CENTER, _ROWS = ({"STREAMS": n, "RADIUS": radius} for n, radius in ((2, True), (1, True), (1, False)))
+LAUNCHES: dict[str, dict[str, dict[str, Any]]] = {
+    "interval_product": {
+        "forward": {**_FORWARD, **_INTERVAL},
+        "forward, center only": {**_FORWARD, **_CENTER},
+        "input gradient": {**_TRANSPOSED, **_INTERVAL},
+        "input gradient, center only": {**_TRANSPOSED, **_CENTER},
+    },
+    "rows_product": {
+        "forward": {**_TRANSPOSED, **_ROWS, "BIAS_SUM": True},
+        "input gradient": {**_FORWARD, **_ROWS, "SCALED": True},
+    },
+    "interval_weight_gradient": {"weight gradient": _INTERVAL, "weight gradient, center only": _CENTER},
+    "rows_weight_gradient": {"weight gradient": _ROWS},
+}
+# Pointers that are None where a flag is off.
+ABSENT = {
+    "RADIUS": ("out_radius", "radius", "grad_radius"),
+    "BIAS": ("bias",),
+    "SCALED": ("scale",),
+    "BIAS_SUM": ("constant", "map_bias"),
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one compiled kernel uses. ``spills``: instructions that store to or load from local memory."""
+
+    key: str
+    launch: str
+    registers: int
+    spills: int
+    shared: int
+    tensor_cores: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key:<36} {self.launch:<28} {self.registers:>4} registers {self.spills:>4} spills "
+            f"{self.shared:>7} B shared {self.tensor_cores:>4} wgmma"
+        )
+
+
+def shipped(card: str) -> Iterator[tuple[str, str]]:
+    """Key and launch of every kernel of a card's table."""
+    for key in table(card):
+        for launch in LAUNCHES[key.split("/")[0]]:
+            yield key, launch
+
+
+def compiled(card: str, key: str, launch: str) -> Report:
+    """Compiles a launch in its configuration from the table of ``card``."""
+    return compiled_as(card, key, launch, Configuration(**table(card)[key]["configuration"]))
+
+
+def compiled_as(card: str, key: str, launch: str, configuration: Configuration) -> Report:
+    """Compiles a launch in any configuration; ``key`` is ``kernel/precision/shape class``."""
+    name, precision, _ = key.split("/")
+    kernel = weight_gradient_kernel if name.endswith("weight_gradient") else product_kernel
+    flags = LAUNCHES[name][launch]
+    absent = {pointer: None for flag, pointers in ABSENT.items() if not flags.get(flag) for pointer in pointers}
+    constants = {**flags, **absent, **configuration.tile(), "PRECISION": dot_precision(precision), "INTERPRETED": False}
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    capability = int(card.removeprefix("sm_"))
+    source = _source(kernel, constants, TYPES.get(precision, "*fp32"))
+    binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=configuration.options())
+    return _read(key, launch, binary)
+
+
+def _source(kernel: Any, constants: dict[str, Any], tensor: str) -> ASTSource:
+    unspecialised = {kernel.arg_names.index(n) if isinstance(n, str) else n for n in kernel.do_not_specialize}
+    signature, attributes = {}, {}
+    for index, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+            continue
+        summed = kernel is weight_gradient_kernel and name == "out"
+        signature[name] = ("*fp32" if summed else tensor) if name in POINTERS else "i32"
+        if index not in unspecialised:
+            attributes[(index,)] = [["tt.divisibility", 16]]
+    return ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+
+
+def _read(key: str, launch: str, binary: Any) -> Report:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary.asm["cubin"])
+        file.flush()
+        usage = _tool("cuobjdump", "-res-usage", file.name)
+        code = _tool("nvdisasm", "-c", file.name)
+    registers = re.search(r"\bREG:(\d+)", usage)
+    if registers is None:
+        raise RuntimeError(f"cuobjdump says nothing about registers:\n{usage}")
+    return Report(
+        key=key,
+        launch=launch,
+        registers=int(registers[1]),
+        spills=len(re.findall(r"\b(?:STL|LDL)\b", code)),
+        shared=binary.metadata.shared,
+        tensor_cores=len(re.findall(r"\bHGMMA\b", code)),
+    )
+
+
+def _tool(name: str, *arguments: str) -> str:
+    path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    return subprocess.run([str(path), *arguments], capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,49 @@
+"""The one place where the precision of a product is chosen: torch's flags and the dtype say it, nothing else does."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+PRECISIONS = ("ieee", "tf32", "tf32x3", "bf16", "fp16")
+HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+_three_passes: contextvars.ContextVar[bool] = contextvars.ContextVar("fastbound_three_pass_tf32", default=False)
+
+
+@contextlib.contextmanager
+def three_pass_tf32() -> Iterator[None]:
+    """Products that torch's flags allow to be TF32 take three TF32 passes inside: nearly the digits of float32.
+
+    It never lowers a precision. Where the flags ask for IEEE float32, as certification does, nothing changes.
+    """
+    token = _three_passes.set(True)
+    try:
+        yield
+    finally:
+        _three_passes.reset(token)
+
+
+def product_precision(dtype: torch.dtype, convolution: bool) -> str:
+    """One of `PRECISIONS`. Sums are float32 in all of them.
+
+    float32 is ``ieee`` unless ``torch.backends.cuda.matmul.fp32_precision`` or, for convolutions,
+    ``torch.backends.cudnn.conv.fp32_precision`` is ``tf32``; also for CPU tensors in the interpreter, which runs what
+    a GPU would run.
+    """
+    if dtype in HALF:
+        return HALF[dtype]
+    backends: Any = torch.backends
+    switch = backends.cudnn.conv if convolution else backends.cuda.matmul
+    if switch.fp32_precision != "tf32":
+        return "ieee"
+    return "tf32x3" if _three_passes.get() else "tf32"
+
+
+def dot_precision(precision: str) -> str:
+    """`tl.dot`'s word for it; half precision takes no choice, its products are exact in float32."""
+    return "ieee" if precision in HALF.values() else precision
