@@ -28,7 +28,7 @@ POINTERS = {
     *("grad", "grad_radius"),
 }
 TYPES = {"bf16": "*bf16", "fp16": "*fp16"}  # of the tensors; all other precisions are of float32
-SHARED_MEMORY = {"sm_90": 232448, "sm_80": 166912}  # bytes that one program can have
+SHARED_MEMORY = {"sm_90": 232448}  # bytes that one program can have
 
 # The launches of each kernel. Forward, W is read along its rows (weight_channel 1), transposed along its columns.
 _FORWARD = {"BIAS": True, "SCALED": False, "BIAS_SUM": False, "weight_channel": 1}
@@ -67,6 +67,16 @@ class Report:
     spills: int
     shared: int
     tensor_cores: int
+
+    def problem(self, card: str) -> str | None:
+        """Why such a kernel is not shipped, or None."""
+        if self.spills:
+            return "registers spill"
+        if self.shared > SHARED_MEMORY[card]:
+            return f"more shared memory than {card} has"
+        if "/ieee/" not in self.key and not self.tensor_cores:
+            return "no tensor-core instruction"
+        return None
 
     def __str__(self) -> str:
         return (

@@ -1,0 +1,154 @@
+"""Writes the table of a card, `kernels/sm_XX.json`: the fastest configuration of each row, beside the library's time.
+
+    python -m bench.gpu.tune [--only interval_product/bf16] [--out FILE]      on a GPU
+    python -m bench.gpu.tune --dry-run [--card sm_90] [--only ...]            anywhere: compiles the candidates
+
+Candidates that spill, that ask for more shared memory than the card has or that miss the tensor cores are left out by
+ahead-of-time compilation. Rows of products are timed by forward calls, rows of weight gradients by whole backward
+calls, on the product shapes of `bench/gpu/cases.py`; the library is what serves these calls without a request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.gpu.cases import Case, Maker, Sizes, Tensors, cases
+from bench.gpu.timing import time_kernel
+from fastbound import backends
+from fastbound.kernels import _ahead_of_time, _configurations, three_pass_tf32
+from fastbound.kernels._configurations import Configuration
+from fastbound.kernels._measurements import STEMS
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+ROUNDS = 30
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--dry-run", action="store_true", help="compile the candidates, time and write nothing")
+    options.add_argument("--card", help="with --dry-run: the card to compile for, sm_90 by default")
+    options.add_argument("--only", default="", help="rows whose key contains this text")
+    options.add_argument("--out", type=Path, help="where the table goes; kernels/<card>.json by default")
+    chosen = options.parse_args(arguments)
+    if not chosen.dry_run and not torch.cuda.is_available():
+        options.error("torch sees no CUDA device; --dry-run compiles the candidates without one")
+    if chosen.card is not None and not chosen.dry_run:
+        options.error("--card goes with --dry-run: the table is that of the card that is measured")
+    card = chosen.card or ("sm_90" if chosen.dry_run else _configurations.card_of(torch.device("cuda"), False))
+    keys = [key for key in _keys() if chosen.only in key]
+    if not keys:
+        options.error(f"--only: no row contains {chosen.only!r}; rows are kernel/precision/class, such as {_keys()[0]}")
+    rows = dict(_configurations.table(card))
+    for key in keys:
+        able = [c for c in candidates(key) if _compiles(card, key, c)]
+        print(f"{key}: {len(able)} candidates", flush=True)
+        if not chosen.dry_run:
+            rows[key] = _fastest(card, key, able)
+    if not chosen.dry_run:
+        out = chosen.out or _configurations.FOLDER / f"{card}.json"
+        out.write_text(_text(card, rows), encoding="utf-8")
+        print(f"wrote {out}")
+    return 0
+
+
+def _keys() -> list[str]:
+    kernels, classes = _configurations.KERNELS, _configurations.SHAPE_CLASSES
+    precisions = ("ieee", "tf32", "tf32x3", "bf16", "fp16")
+    return [f"{kernel}/{precision}/{shape}" for kernel in kernels for precision in precisions for shape in classes]
+
+
+def candidates(key: str) -> Iterator[Configuration]:
+    """Tiles of 64 and 128 with reductions of 32 bytes a row or more; IEEE products spill with longer ones."""
+    name, precision, shape = key.split("/")
+    reduction = {"ieee": 16, "tf32": 32, "tf32x3": 32}.get(precision, 64)
+    features = (64,) if shape == "narrow" else (64, 128)
+    for block_m in features:
+        for other in (64, 128):
+            for warps, stages in ((4, 2), (4, 3), (8, 2), (8, 3)):
+                if name.endswith("weight_gradient"):
+                    yield Configuration(block_m, reduction, other, warps, stages)
+                else:
+                    yield Configuration(block_m, other, reduction, warps, stages)
+
+
+def _compiles(card: str, key: str, configuration: Configuration) -> bool:
+    for launch in _ahead_of_time.LAUNCHES[key.split("/")[0]]:
+        report = _ahead_of_time.compiled_as(card, key, launch, configuration)
+        if report.problem(card) is not None:
+            print(f"    {configuration}: {report.problem(card)}")
+            return False
+    return True
+
+
+def _fastest(card: str, key: str, able: list[Configuration]) -> dict[str, Any]:
+    """The row of the candidate with the least time over all shapes of its class."""
+    if not able:
+        raise RuntimeError(f"no candidate of {key} is usable on {card}")
+    table: Any = _configurations.table(card)
+    before, times = table.get(key), {}
+    for configuration in able:
+        table[key] = {"configuration": asdict(configuration), "measured": None}
+        times[configuration] = _measured(key, triton=True)
+    best = min(able, key=lambda c: sum(times[c].values()))
+    table[key] = before
+    library = _measured(key, triton=False)
+    measured = {stem: {"triton_ms": times[best][stem], "library_ms": library[stem]} for stem in library}
+    print(f"    {best}: {measured}", flush=True)
+    return {"configuration": asdict(best), "measured": measured or None}
+
+
+def _measured(key: str, triton: bool) -> dict[str, float]:
+    """Milliseconds by primitive, summed over the shapes of the row's class."""
+    name, precision, shape = key.split("/")
+    backends_: Any = torch.backends
+    word = "tf32" if precision.startswith("tf32") else "ieee"
+    backends_.cudnn.conv.fp32_precision = backends_.cuda.matmul.fp32_precision = word
+    device, dtype = torch.device("cuda"), DTYPES.get(precision, torch.float32)
+    part = "backward" if name.endswith("weight_gradient") else "forward"
+    total: dict[str, float] = {}
+    for case in cases(Sizes.full(torch.cuda.get_device_properties(device).L2_cache_size)):
+        if name not in STEMS.get(case.stem, ()) or not case.name.startswith(part):
+            continue
+        buffers = case.make(Maker(device, dtype))
+        if _configurations.shape_class(_features(case, buffers, part)) != shape:
+            continue
+        code = backends._select(case.stem, "cuda", dtype, None)
+        if triton:
+            code = importlib.import_module(f"fastbound.kernels.{case.stem}")
+        total[case.stem] = total.get(case.stem, 0.0) + _milliseconds(case, code, buffers, precision == "tf32x3")
+    return total
+
+
+def _milliseconds(case: Case, code: Any, buffers: Tensors, three_passes: bool) -> float:
+    def work() -> None:
+        if three_passes:
+            with three_pass_tf32():
+                case.run(code, buffers)
+        else:
+            case.run(code, buffers)
+
+    return time_kernel([work], torch.device("cuda"), ROUNDS).median_ms
+
+
+def _features(case: Case, buffers: Tensors, part: str) -> int:
+    """Output channels of the kernel's tile: forward CROWN makes the inputs of its layer."""
+    weight = buffers[-1] if part == "backward" and case.stem.startswith("interval") else buffers[-2]
+    return weight.shape[1] if part == "forward" and case.stem.startswith("crown") else weight.shape[0]
+
+
+def _text(card: str, rows: dict[str, Any]) -> str:
+    lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(rows[key])}" for key in _keys() if key in rows)
+    return f'{{\n  "card": {json.dumps(card)},\n  "rows": {{\n{lines}\n  }}\n}}\n'
+
+
+if __name__ == "__main__":
+    sys.exit(main())
