@@ -112,7 +112,7 @@ def test_the_tuner_writes_the_table_that_it_read(tune: Any) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to tune for")
 def test_the_tuner_says_what_it_needs(tune: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, message in (([], "no CUDA device"), (["--dry-run", "--only", "x"], "no row contains 'x'")):
+    for arguments, message in (([], "no CUDA device"), (["--dry-run", "--only", "int3"], "no row contains 'int3'")):
         with pytest.raises(SystemExit):
             tune.main(arguments)
         assert message in capsys.readouterr().err
