@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
@@ -12,13 +13,16 @@ if TYPE_CHECKING:
 
 
 def check_kinds(recipe: Recipe) -> None:
-    """Raises ValueError for a field of another kind than it is declared with."""
+    """Raises ValueError for a field of another kind than it is declared with, and for a number that is not finite."""
     declared = get_type_hints(type(recipe))
     for entry in dataclasses.fields(recipe):
         value, kinds = getattr(recipe, entry.name), _kinds(declared[entry.name])
         if not any(_is(value, kind) for kind in kinds):
             wanted = " or ".join(_name(kind) for kind in kinds)
             raise ValueError(f"{entry.name}: wanted {wanted}, got {value!r}.")
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise ValueError(f"{entry.name}: wanted a finite number, got {value!r}.")
 
 
 def check_declared(recipe: type[Recipe]) -> None:
