@@ -174,14 +174,21 @@ def _convs(channels: int, plan: Sequence[tuple[int, int, int, int]], norm: bool 
 def _same_convs(
     shape: tuple[int, ...], plan: Sequence[tuple[int, int, int, int]], norm: bool = False
 ) -> list[nn.Module]:
-    """As `_convs`, but padded to ceil(size / stride) pixels as TensorFlow's "SAME" does: an odd pixel goes behind."""
+    """As `_convs`, but padded to ceil(size / stride) pixels as TensorFlow's "SAME" does."""
     layers: list[nn.Module] = []
     for out, kernel, stride, _ in plan:
-        channels, *sizes = _output_shape(layers, shape)
-        totals = [max((math.ceil(size / stride) - 1) * stride + kernel - size, 0) for size in sizes]
-        (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in totals)
-        layers += [nn.ZeroPad2d((left, right, top, bottom)), *_convs(channels, [(out, kernel, stride, 0)], norm)]
+        layers += _same_convolution(_output_shape(layers, shape), out, kernel, stride)
+        layers += [*([nn.BatchNorm2d(out)] if norm else []), nn.ReLU()]
     return layers
+
+
+def _same_convolution(shape: tuple[int, ...], out: int, kernel: int, stride: int) -> list[nn.Module]:
+    """A convolution with TensorFlow's "SAME" padding: an odd pixel goes behind, by a layer of its own."""
+    totals = [max((math.ceil(size / stride) - 1) * stride + kernel - size, 0) for size in shape[1:]]
+    if all(total % 2 == 0 for total in totals):
+        return [nn.Conv2d(shape[0], out, kernel, stride, (totals[0] // 2, totals[1] // 2))]
+    (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in totals)
+    return [nn.ZeroPad2d((left, right, top, bottom)), nn.Conv2d(shape[0], out, kernel, stride)]
 
 
 def _plain(
@@ -272,26 +279,13 @@ def _globally_robust(
     """Convolutions (channels, kernel, stride) padded to ceil(size / stride) pixels, then fully connected layers."""
     layers: list[nn.Module] = []
     for out, kernel, stride in plan:
-        layers += [*_same_convolution(shape, out, kernel, stride), _activation(activation)]
-        shape = (out, *(math.ceil(size / stride) for size in shape[1:]))
-    size = math.prod(shape)
+        layers += [*_same_convolution(_output_shape(layers, shape), out, kernel, stride), _activation(activation)]
+    size = math.prod(_output_shape(layers, shape))
     layers.append(nn.Flatten())
     for width in hidden:
         layers += [nn.Linear(size, width), _activation(activation)]
         size = width
     return [*layers, nn.Linear(size, num_classes)]
-
-
-def _same_convolution(shape: tuple[int, ...], out: int, kernel: int, stride: int) -> list[nn.Module]:
-    """TensorFlow's SAME padding: the odd pixel, where there is one, on the right and at the bottom, by a layer of its
-    own."""
-    if len(shape) != 3:
-        raise _TooSmall(f"it needs images (C, H, W), got {len(shape)} dimensions")
-    rows, columns = (max((math.ceil(size / stride) - 1) * stride + kernel - size, 0) for size in shape[1:])
-    if rows % 2 == columns % 2 == 0:
-        return [nn.Conv2d(shape[0], out, kernel, stride, (rows // 2, columns // 2))]
-    pad = nn.ZeroPad2d((columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
-    return [pad, nn.Conv2d(shape[0], out, kernel, stride)]
 
 
 @_network("gloro-2c2f")

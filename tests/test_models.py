@@ -36,7 +36,7 @@ PLANS = {
     "dm-medium": "c32/3/1/0 r c32/4/2/0 r c64/3/1/0 r c64/4/2/0 r f512 r f512 r f10",
     "dm-large": "c64/3/1/1 r c64/3/1/1 r c128/3/2/1 r c128/3/1/1 r c128/3/1/1 r f512 r f10",
     "cnn7": "c64/3/1/1 b r c64/3/1/1 b r c128/3/2/1 b r c128/3/1/1 b r c128/3/1/1 b r f512 b r f10",
-    "wide-cnn": "p1111 c128/3/1/0 r p0101 c256/3/2/0 r p0101 c512/3/2/0 r f1024 r f10",
+    "wide-cnn": "c128/3/1/1 r p0101 c256/3/2/0 r p0101 c512/3/2/0 r f1024 r f10",
     "wide-resnet": "c16/3/1/1 b r"
     " c128/3/1/1 b r c128/3/1/1 b c128/1/1/0 b c256/3/2/1 b r c256/3/1/1 b c256/1/2/0 b c512/3/2/1 b r c512/3/1/1 b "
     "c512/1/2/0 b f512 b r f10",
@@ -91,8 +91,8 @@ def test_gloro_activations_are_named():
 @pytest.mark.parametrize(
     ("name", "padded"),
     [
-        ("dm-small", "p1111 c16/4/2/0 r p1212 c32/4/1/0 r f100 r f10"),
-        ("dm-medium", "p1111 c32/3/1/0 r p1111 c32/4/2/0 r p1111 c64/3/1/0 r p1111 c64/4/2/0 r f512 r f512 r f10"),
+        ("dm-small", "c16/4/2/1 r p1212 c32/4/1/0 r f100 r f10"),
+        ("dm-medium", "c32/3/1/1 r c32/4/2/1 r c64/3/1/1 r c64/4/2/1 r f512 r f512 r f10"),
     ],
 )
 def test_same_padding_keeps_the_size_that_the_stride_leaves(name, padded):
