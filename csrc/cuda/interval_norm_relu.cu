@@ -167,8 +167,9 @@ struct BackwardSums {
   }
 };
 
+// Three blocks to a multiprocessor: for the four that ptxas aims at by itself, half precision spills on sm_80.
 template <typename S>
-__global__ void __launch_bounds__(Sweep::kThreads)
+__global__ void __launch_bounds__(Sweep::kThreads, 3)
     interval_norm_relu_bwd_sums_kernel(const S* __restrict__ grad_stack,      // [N, outer, C, inner]
                                        const S* __restrict__ grad_radius,     // [outer, C, inner] or null
                                        const S* __restrict__ stack,           // [N, outer, C, inner]
