@@ -125,12 +125,12 @@ def test_names_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_few_samples_share_the_budget_in_certification(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of any size are certified in parts, to the same numbers."""
-    from fastbound.certify import evaluate
+    from fastbound.certify import balls
 
     model, x = small_model(), torch.rand(9, 1, 8, 8)
     labels = model(x).argmax(1)
     whole = fb.certify(model, [(x, labels)], 0.02, "deepz", attack=None)
-    monkeypatch.setattr(evaluate, "ZONOTOPE_BATCH", 2)
+    monkeypatch.setattr(balls, "ZONOTOPE_BATCH", 2)
     parts = fb.certify(model, [(x, labels)], 0.02, "deepz", attack=None)
     torch.testing.assert_close(whole.margins, parts.margins)
 

@@ -233,11 +233,6 @@ def test_settings_of_a_configuration_can_be_overridden():
         settings.resolve({"eps": 0.0}, {}, mnist)
 
 
-def test_augmentation_is_the_data_sets_unless_the_recipe_says_otherwise():
-    made = settings.resolve({}, {"crop": 1, "crop_mode": "zero"}, data.load("digits"))
-    assert made.augmentation(data.Augmentation(flip=True)) == data.Augmentation(flip=True, crop=1, mode="zero")
-
-
 # the loop
 
 

@@ -109,7 +109,7 @@ class Trainer:
             self.recipe.batch_size,
             shuffle=True,
             drop_last=True,
-            augmentation=chosen.augmentation(data.augmentation),
+            augmentation=chosen.augmentation,
             seed=chosen.seed,
             rank=group.rank,
             world_size=group.world_size,

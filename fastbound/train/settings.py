@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -35,10 +36,10 @@ class Settings:
     pgd_steps: int = 20
     pgd_restarts: int = 1
 
-    def augmentation(self, default: Augmentation) -> Augmentation:
-        """The data set's augmentation with what the recipe says otherwise."""
-        said = {"flip": self.recipe.flip, "crop": self.recipe.crop, "mode": self.recipe.crop_mode}
-        return replace(default, **{name: value for name, value in said.items() if value is not None})  # type: ignore[arg-type]
+    @property
+    def augmentation(self) -> Augmentation:
+        """The augmentation of a resolved run."""
+        return _augmentation(self.recipe, Augmentation())
 
     def as_data(self) -> dict[str, object]:
         """As JSON takes it; `from_data` reads it back."""
@@ -145,7 +146,7 @@ def resolve(given: Mapping[str, object], overrides: Mapping[str, object], data: 
     named = config.model if config else models.default_network(data.input_shape)
     model = str(given.get("model", named))
     options = dict(config.model_options) if config and model == config.model else {}
-    return Settings(
+    chosen = Settings(
         dataset=data.name,
         model=model,
         model_options=options | dict(given.get("model_options", {})),  # type: ignore[call-overload]
@@ -154,6 +155,26 @@ def resolve(given: Mapping[str, object], overrides: Mapping[str, object], data: 
         config=None if config is None else str(given["config"]),
         **{"data_dir": None, **{name: given[name] for name in RUN_OPTIONS if name in given}},  # type: ignore[arg-type]
     )
+    _warn_of_small_radius(chosen)
+    # What the data set says is written down too, so that the file tells the whole run.
+    full = _augmentation(chosen.recipe, data.augmentation)
+    return replace(chosen, recipe=replace(chosen.recipe, flip=full.flip, crop=full.crop, crop_mode=full.mode))
+
+
+def _augmentation(recipe: Recipe, default: Augmentation) -> Augmentation:
+    """``default`` with what the recipe says otherwise."""
+    said = {"flip": recipe.flip, "crop": recipe.crop, "mode": recipe.crop_mode}
+    return replace(default, **{name: value for name, value in said.items() if value is not None})  # type: ignore[arg-type]
+
+
+def _warn_of_small_radius(chosen: Settings) -> None:
+    trained = getattr(chosen.recipe, "eps_train", None)
+    if trained is not None and trained < chosen.eps:
+        warnings.warn(
+            f"eps_train: the run trains up to eps {trained:.4g} and is certified at the larger {chosen.eps:.4g}; "
+            "--eps-train changes the first.",
+            stacklevel=2,
+        )
 
 
 def _recipe(given: Mapping[str, object], config: Config | None) -> Recipe:
