@@ -90,7 +90,7 @@ def test_cuda_was_not_left_out():
     binary = Path(_C.__file__).read_bytes()
     for source in sorted((ROOT / "csrc/cuda").glob("*.cu")):
         # Between __global__ and the name may stand void and launch bounds.
-        kernels = re.findall(r"__global__[\w\s():]*?\b(\w+_kernel)\(", source.read_text())
+        kernels = re.findall(r"__global__[\w\s():,]*?\b(\w+_kernel)\(", source.read_text())
         assert len(kernels) == source.read_text().count("__global__"), f"{source.name} has a kernel of another name"
         assert kernels, f"{source.name} has no kernel called <something>_kernel"
         for kernel in kernels:
