@@ -30,34 +30,39 @@ FASTBOUND_HD ReluLines<T> relu_lines(T center, T radius, Relaxation<T> relaxatio
   return {stable ? fixed : free, upper, stable ? T(0) : half * (radius - center * quotient)};
 }
 
+// Numbers go in one by one and results come out by value: a struct of inputs, or a sum by reference, keeps g++ from
+// vectorising the loops around these.
+
+template <typename T>
+struct ThroughRelu {
+  T row, constant;
+};
+
 // One coefficient of a row through its neuron, whose value is scale x + shift of what lies in front: the coefficient of
 // x, and what the function's constant gains.
 template <typename T>
-FASTBOUND_HD T through_relu(T row, ReluLines<T> lines, T scale, T offset, T& constant) {
+FASTBOUND_HD ThroughRelu<T> through_relu(T row, T lower, T upper, T intercept, T scale, T offset) {
   const bool negative = row < T(0);
-  const T inner = row * (negative ? lines.upper : lines.lower);
-  constant += (negative ? row * lines.intercept : T(0)) + inner * offset;
-  return inner * scale;
+  const T inner = row * (negative ? upper : lower);
+  return {inner * scale, (negative ? row * intercept : T(0)) + inner * offset};
 }
 
-// What all rows add up to in one neuron: gradients of the slope and the intercept of the chord, of scale and of offset.
+// Gradients: of a coefficient, and what it gives to those of the chord's slope and intercept, of scale and of offset.
 template <typename T>
-struct NeuronTotals {
-  T slope, intercept, scale, offset;
+struct ThroughReluGrad {
+  T row, slope, intercept, scale, offset;
 };
 
-// The gradient of a coefficient, from those of what it became and of the function's constant; adds to `totals`.
+// From the gradients of what the coefficient became and of the function's constant.
 template <typename T>
-FASTBOUND_HD T through_relu_grad(T row, T grad_row, T grad_constant, ReluLines<T> lines, T scale, T offset,
-                                 bool same_slope, NeuronTotals<T>& totals) {
+FASTBOUND_HD ThroughReluGrad<T> through_relu_grad(T row, T grad_row, T grad_constant, T lower, T upper, T intercept,
+                                                  T scale, T offset, bool same_slope) {
   const bool negative = row < T(0);
-  const T taken = negative ? lines.upper : lines.lower;
+  const T taken = negative ? upper : lower;
   const T grad_inner = grad_row * scale + grad_constant * offset;
-  totals.slope += negative || same_slope ? grad_inner * row : T(0);
-  totals.intercept += negative ? grad_constant * row : T(0);
-  totals.scale += grad_row * (row * taken);
-  totals.offset += grad_constant * (row * taken);
-  return grad_inner * taken + (negative ? grad_constant * lines.intercept : T(0));
+  return {grad_inner * taken + (negative ? grad_constant * intercept : T(0)),
+          negative || same_slope ? grad_inner * row : T(0), negative ? grad_constant * row : T(0),
+          grad_row * (row * taken), grad_constant * (row * taken)};
 }
 
 // From gradients of the chord's slope and intercept to those of center and radius.

@@ -101,8 +101,10 @@ void forward(const T* rows, CrownBounds<T> bounds, T* out, T* bias, double* scra
         T total = 0;
 #pragma omp simd reduction(+ : total)
         for (Index i = 0; i < length; ++i) {
-          const ReluLines<T> lines{block.lower[i], block.upper[i], block.intercept[i]};
-          y[i] = through_relu(x[i], lines, block.scale[i], block.offset[i], total);
+          const ThroughRelu<T> passed =
+              through_relu(x[i], block.lower[i], block.upper[i], block.intercept[i], block.scale[i], block.offset[i]);
+          y[i] = passed.row;
+          total += passed.constant;
         }
         sums[row] += static_cast<double>(total);
       }
@@ -129,14 +131,14 @@ struct Totals {
            Index length, bool same_slope) {
 #pragma omp simd
     for (Index i = 0; i < length; ++i) {
-      const ReluLines<T> lines{block.lower[i], block.upper[i], block.intercept[i]};
-      NeuronTotals<T> totals{slope[i], intercept[i], scale[i], offset[i]};
-      out[i] = through_relu_grad(x[i], kRows ? grad[i] : T(0), grad_bias, lines, block.scale[i], block.offset[i],
-                                 same_slope, totals);
-      slope[i] = totals.slope;
-      intercept[i] = totals.intercept;
-      scale[i] = totals.scale;
-      offset[i] = totals.offset;
+      const ThroughReluGrad<T> passed =
+          through_relu_grad(x[i], kRows ? grad[i] : T(0), grad_bias, block.lower[i], block.upper[i], block.intercept[i],
+                            block.scale[i], block.offset[i], same_slope);
+      out[i] = passed.row;
+      slope[i] += passed.slope;
+      intercept[i] += passed.intercept;
+      scale[i] += passed.scale;
+      offset[i] += passed.offset;
     }
   }
 };

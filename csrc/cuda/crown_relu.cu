@@ -43,7 +43,12 @@ struct Forward {
     Pack<S> result;
     A constant = 0;
 #pragma unroll
-    for (int k = 0; k < kPack<S>; ++k) result.set(k, through_relu(pack[k], lines[k], scale[k], offset[k], constant));
+    for (int k = 0; k < kPack<S>; ++k) {
+      const ThroughRelu<A> passed =
+          through_relu(A(pack[k]), lines[k].lower, lines[k].upper, lines[k].intercept, scale[k], offset[k]);
+      result.set(k, passed.row);
+      constant += passed.constant;
+    }
     store(out + at, result, site.count);
     return constant;
   }
@@ -89,11 +94,11 @@ struct Backward {
 
   __device__ void apply(Site site, const Loaded& loaded) {
     ReluLines<A> lines[kPack<S>];
-    NeuronTotals<A> totals[kPack<S>];
+    ThroughReluGrad<A> totals[kPack<S>];  // of all rows
 #pragma unroll
     for (int k = 0; k < kPack<S>; ++k) {
       lines[k] = relu_lines(scale[k] * loaded.center[k] + shift[k], absolute(scale[k]) * loaded.radius[k], relaxation);
-      totals[k] = {A(0), A(0), A(0), A(0)};
+      totals[k] = {A(0), A(0), A(0), A(0), A(0)};
     }
     all_rows(site, lines, totals);
     Pack<S> to_center, to_radius;
@@ -113,7 +118,7 @@ struct Backward {
     store(out_radius + site.at, to_radius, site.count);
   }
 
-  __device__ void all_rows(Site site, const ReluLines<A>* lines, NeuronTotals<A>* totals) const {
+  __device__ void all_rows(Site site, const ReluLines<A>* lines, ThroughReluGrad<A>* totals) const {
     constexpr int kInFlight = 2;
     const Index first = site.sample * functions, inside = site.at - site.sample * size;
     for (Index row = first; row < first + functions; row += kInFlight) {
@@ -130,9 +135,16 @@ struct Backward {
         const A constant = grad_bias == nullptr ? A(0) : static_cast<A>(grad_bias[row + u]);
         Pack<S> result;
 #pragma unroll
-        for (int k = 0; k < kPack<S>; ++k)
-          result.set(k, through_relu_grad(x[u][k], grad[u][k], constant, lines[k], scale[k], offset[k],
-                                          relaxation.same_slope, totals[k]));
+        for (int k = 0; k < kPack<S>; ++k) {
+          const ThroughReluGrad<A> passed =
+              through_relu_grad(A(x[u][k]), A(grad[u][k]), constant, lines[k].lower, lines[k].upper, lines[k].intercept,
+                                scale[k], offset[k], relaxation.same_slope);
+          result.set(k, passed.row);
+          totals[k].slope += passed.slope;
+          totals[k].intercept += passed.intercept;
+          totals[k].scale += passed.scale;
+          totals[k].offset += passed.offset;
+        }
         store(out_rows + (row + u) * size + inside, result, site.count);
       }
     }
