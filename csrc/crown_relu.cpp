@@ -37,9 +37,9 @@ CrownShape check(int64_t batch, int64_t rows, int64_t outer, int64_t channels, i
   return {batch, rows, outer, channels, inner};
 }
 
-void check_tensors(Address rows, Address center, Address radius, CrownShape shape) {
+void check_tensors(Address rows, const char* name, Address center, Address radius, CrownShape shape) {
   if (shape.batch == 0 || shape.size() == 0) return;
-  if (shape.rows > 0) require_pointer(rows, "rows");
+  if (shape.rows > 0) require_pointer(rows, name);
   require_pointer(center, "center");
   require_pointer(radius, "radius");
 }
@@ -47,15 +47,15 @@ void check_tensors(Address rows, Address center, Address radius, CrownShape shap
 // True where there is something to do.
 bool check_fwd(Address rows, Address center, Address radius, Address out_rows, Address bias, CrownShape shape) {
   if (shape.batch * shape.rows == 0) return false;
-  check_tensors(rows, center, radius, shape);
+  check_tensors(rows, "rows", center, radius, shape);
   require_pointer(bias, "bias");
   if (shape.size() > 0) require_pointer(out_rows, "out_rows");
   return true;
 }
 
-void check_bwd(Address rows, Address center, Address radius, Address out_rows, Address out_center, Address out_radius,
+void check_bwd(Address kept, Address center, Address radius, Address out_rows, Address out_center, Address out_radius,
                Address out_channels, CrownShape shape) {
-  check_tensors(rows, center, radius, shape);
+  check_tensors(kept, "kept", center, radius, shape);
   if (shape.channels > 0) require_pointer(out_channels, "out_channels");
   if (shape.batch * shape.size() == 0) return;
   require_pointer(out_center, "out_center");
@@ -78,18 +78,18 @@ void crown_relu_fwd(int dtype, Address rows, Address center, Address radius, Add
   });
 }
 
-void crown_relu_bwd(int dtype, Address grad_rows, Address grad_bias, Address rows, Address center, Address radius,
+void crown_relu_bwd(int dtype, Address grad_rows, Address grad_bias, Address kept, Address center, Address radius,
                     Address scale, Address shift, Address offset, Address out_rows, Address out_center,
                     Address out_radius, Address out_channels, int64_t batch, int64_t functions, int64_t outer,
                     int64_t channels, int64_t inner, double slope, int relaxation, int threads) {
   require_threads(threads);
   const CrownShape shape = check(batch, functions, outer, channels, inner, slope, relaxation);
-  check_bwd(rows, center, radius, out_rows, out_center, out_radius, out_channels, shape);
+  check_bwd(kept, center, radius, out_rows, out_center, out_radius, out_channels, shape);
   std::vector<double> scratch(threads * 3 * channels);
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     const CrownBounds<T> bounds{in<T>(center), in<T>(radius), in<T>(scale), in<T>(shift), in<T>(offset)};
-    crown_relu<T>().backward(in<T>(grad_rows), in<T>(grad_bias), in<T>(rows), bounds, out<T>(out_rows),
+    crown_relu<T>().backward(in<T>(grad_rows), in<T>(grad_bias), in<T>(kept), bounds, out<T>(out_rows),
                              out<T>(out_center), out<T>(out_radius), out<T>(out_channels), scratch.data(), shape,
                              relaxation_of<T>(slope, relaxation), std::numeric_limits<T>::min(), threads);
   });
@@ -129,20 +129,20 @@ void crown_relu_fwd_cuda(int dtype, Address rows, Address center, Address radius
   });
 }
 
-void crown_relu_bwd_cuda(int dtype, Address grad_rows, Address grad_bias, Address rows, Address center, Address radius,
+void crown_relu_bwd_cuda(int dtype, Address grad_rows, Address grad_bias, Address kept, Address center, Address radius,
                          Address scale, Address shift, Address offset, Address out_rows, Address out_center,
                          Address out_radius, Address out_channels, int64_t batch, int64_t functions, int64_t outer,
                          int64_t channels, int64_t inner, double slope, int relaxation, Address workspace,
                          Address stream, int device) {
   const CrownShape shape = check(batch, functions, outer, channels, inner, slope, relaxation);
-  check_bwd(rows, center, radius, out_rows, out_center, out_radius, out_channels, shape);
+  check_bwd(kept, center, radius, out_rows, out_center, out_radius, out_channels, shape);
   if (channels == 0) return;
   if (batch * shape.size() > 0) require_pointer(workspace, "workspace");
   cuda::dispatch(dtype, [&](auto zero) {
     using S = decltype(zero);
     using A = cuda::Compute<S>;
     const cuda::CrownBounds<S> bounds{in<S>(center), in<S>(radius), in<A>(scale), in<A>(shift), in<A>(offset)};
-    cuda::crown_relu_bwd_launch<S>(in<S>(grad_rows), in<S>(grad_bias), in<S>(rows), bounds, out<S>(out_rows),
+    cuda::crown_relu_bwd_launch<S>(in<S>(grad_rows), in<S>(grad_bias), in<S>(kept), bounds, out<S>(out_rows),
                                    out<S>(out_center), out<S>(out_radius), out<A>(out_channels), out<double>(workspace),
                                    {batch, outer, channels, inner}, functions, relaxation_of<A>(slope, relaxation),
                                    reinterpret_cast<cudaStream_t>(stream), device);
@@ -157,7 +157,7 @@ void bind_crown_relu(pybind11::module_& m) {
   m.def("crown_relu_fwd", crown_relu_fwd, arg("dtype"), arg("rows"), arg("center"), arg("radius"), arg("scale"),
         arg("shift"), arg("offset"), arg("out_rows"), arg("bias"), arg("batch"), arg("functions"), arg("outer"),
         arg("channels"), arg("inner"), arg("slope"), arg("relaxation"), arg("threads"), NoGil());
-  m.def("crown_relu_bwd", crown_relu_bwd, arg("dtype"), arg("grad_rows"), arg("grad_bias"), arg("rows"), arg("center"),
+  m.def("crown_relu_bwd", crown_relu_bwd, arg("dtype"), arg("grad_rows"), arg("grad_bias"), arg("kept"), arg("center"),
         arg("radius"), arg("scale"), arg("shift"), arg("offset"), arg("out_rows"), arg("out_center"), arg("out_radius"),
         arg("out_channels"), arg("batch"), arg("functions"), arg("outer"), arg("channels"), arg("inner"), arg("slope"),
         arg("relaxation"), arg("threads"), NoGil());
@@ -170,7 +170,7 @@ void bind_crown_relu(pybind11::module_& m) {
         arg("scale"), arg("shift"), arg("offset"), arg("out_rows"), arg("bias"), arg("batch"), arg("functions"),
         arg("outer"), arg("channels"), arg("inner"), arg("slope"), arg("relaxation"), arg("workspace"), arg("stream"),
         arg("device"), NoGil());
-  m.def("crown_relu_bwd_cuda", crown_relu_bwd_cuda, arg("dtype"), arg("grad_rows"), arg("grad_bias"), arg("rows"),
+  m.def("crown_relu_bwd_cuda", crown_relu_bwd_cuda, arg("dtype"), arg("grad_rows"), arg("grad_bias"), arg("kept"),
         arg("center"), arg("radius"), arg("scale"), arg("shift"), arg("offset"), arg("out_rows"), arg("out_center"),
         arg("out_radius"), arg("out_channels"), arg("batch"), arg("functions"), arg("outer"), arg("channels"),
         arg("inner"), arg("slope"), arg("relaxation"), arg("workspace"), arg("stream"), arg("device"), NoGil());

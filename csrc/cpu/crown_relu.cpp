@@ -126,13 +126,14 @@ struct Totals {
     for (Index i = 0; i < length; ++i) slope[i] = intercept[i] = scale[i] = offset[i] = 0;
   }
 
-  template <bool kRows>
-  void add(const Block<T>& block, const T* __restrict__ grad, T grad_bias, const T* __restrict__ x, T* __restrict__ out,
-           Index length, bool same_slope) {
+  template <bool kRows, bool kScaled>
+  void add(const Block<T>& block, const T* __restrict__ grad, T grad_bias, const T* __restrict__ kept,
+           T* __restrict__ out, Index length, bool same_slope) {
 #pragma omp simd
     for (Index i = 0; i < length; ++i) {
+      const T x = kScaled ? kept[i] : row_before_relu(kept[i], block.lower[i], block.upper[i]);
       const ThroughReluGrad<T> passed =
-          through_relu_grad(x[i], kRows ? grad[i] : T(0), grad_bias, block.lower[i], block.upper[i], block.intercept[i],
+          through_relu_grad(x, kRows ? grad[i] : T(0), grad_bias, block.lower[i], block.upper[i], block.intercept[i],
                             block.scale[i], block.offset[i], same_slope);
       out[i] = passed.row;
       slope[i] += passed.slope;
@@ -192,10 +193,10 @@ class ChannelSums {
   double block_[3][kBlock];
 };
 
-template <typename T>
-void backward(const T* grad_rows, const T* grad_bias, const T* rows, CrownBounds<T> bounds, T* out_rows, T* out_center,
-              T* out_radius, T* out_channels, double* scratch, CrownShape shape, Relaxation<T> relaxation, T tiny,
-              int threads) {
+template <bool kScaled, typename T>
+void backward_from(const T* grad_rows, const T* grad_bias, const T* kept, CrownBounds<T> bounds, T* out_rows,
+                   T* out_center, T* out_radius, T* out_channels, double* scratch, CrownShape shape,
+                   Relaxation<T> relaxation, T tiny, int threads) {
   const Index size = shape.size(), channels = shape.channels;
   const int shares = useful_threads(threads, shape.batch * shape.rows * size);
   for_each_share(shares, [&](int share) {
@@ -206,14 +207,14 @@ void backward(const T* grad_rows, const T* grad_bias, const T* rows, CrownBounds
       block.fill(bounds, shape, sample, first, length, relaxation);
       totals.clear(length);
       for (Index row = sample * shape.rows; row < (sample + 1) * shape.rows; ++row) {
-        const T* x = rows + row * size + first;
+        const T* known = kept + row * size + first;
         T* y = out_rows + row * size + first;
         const T constant = grad_bias == nullptr ? T(0) : grad_bias[row];
         if (grad_rows != nullptr)
-          totals.template add<true>(block, grad_rows + row * size + first, constant, x, y, length,
-                                    relaxation.same_slope);
+          totals.template add<true, kScaled>(block, grad_rows + row * size + first, constant, known, y, length,
+                                             relaxation.same_slope);
         else
-          totals.template add<false>(block, nullptr, constant, x, y, length, relaxation.same_slope);
+          totals.template add<false, kScaled>(block, nullptr, constant, known, y, length, relaxation.same_slope);
       }
       const Index at = sample * size + first;
       const T* __restrict__ c = bounds.center + at;
@@ -242,6 +243,15 @@ void backward(const T* grad_rows, const T* grad_bias, const T* rows, CrownBounds
     for (int share = 0; share < shares; ++share) total += scratch[share * 3 * channels + i];
     out_channels[i] = static_cast<T>(total);
   }
+}
+
+template <typename T>
+void backward(const T* grad_rows, const T* grad_bias, const T* kept, CrownBounds<T> bounds, T* out_rows, T* out_center,
+              T* out_radius, T* out_channels, double* scratch, CrownShape shape, Relaxation<T> relaxation, T tiny,
+              int threads) {
+  const auto from = bounds.scale != nullptr ? backward_from<true, T> : backward_from<false, T>;
+  from(grad_rows, grad_bias, kept, bounds, out_rows, out_center, out_radius, out_channels, scratch, shape, relaxation,
+       tiny, threads);
 }
 
 }  // namespace

@@ -80,7 +80,7 @@ struct Backward {
     Pack<S> center, radius;
   };
 
-  const S *grad_rows, *grad_bias, *rows;
+  const S *grad_rows, *grad_bias, *kept;
   CrownBounds<S> bounds;
   S *out_rows, *out_center, *out_radius;
   Index size, functions;
@@ -126,7 +126,7 @@ struct Backward {
 #pragma unroll
       for (int u = 0; u < kInFlight; ++u) {
         const int count = row + u < first + functions ? site.count : 0;
-        x[u] = cuda::load(rows + (row + u) * size + inside, count);
+        x[u] = cuda::load(kept + (row + u) * size + inside, count);
         grad[u] = load_or_zero(grad_rows, (row + u) * size + inside, count);
       }
 #pragma unroll
@@ -136,8 +136,10 @@ struct Backward {
         Pack<S> result;
 #pragma unroll
         for (int k = 0; k < kPack<S>; ++k) {
+          A before = x[u][k];
+          if (reads_output<S>(bounds)) before = row_before_relu(before, lines[k].lower, lines[k].upper);
           const ThroughReluGrad<A> passed =
-              through_relu_grad(A(x[u][k]), A(grad[u][k]), constant, lines[k].lower, lines[k].upper, lines[k].intercept,
+              through_relu_grad(before, A(grad[u][k]), constant, lines[k].lower, lines[k].upper, lines[k].intercept,
                                 scale[k], offset[k], relaxation.same_slope);
           result.set(k, passed.row);
           totals[k].slope += passed.slope;
@@ -155,7 +157,7 @@ template <typename S>
 __global__ void __launch_bounds__(Sweep::kThreads)
     crown_relu_bwd_kernel(const S* __restrict__ grad_rows,  // [B, S, map] or null
                           const S* __restrict__ grad_bias,  // [B, S] or null
-                          const S* __restrict__ rows,       // [B, S, map]
+                          const S* __restrict__ kept,       // [B, S, map]
                           CrownBounds<S> bounds,
                           S* __restrict__ out_rows,      // [B, S, map]
                           S* __restrict__ out_center,    // [B, map]
@@ -166,7 +168,7 @@ __global__ void __launch_bounds__(Sweep::kThreads)
   const Walker walker(sweep, blockIdx.x, threadIdx.x);
   Backward<S> body{grad_rows,
                    grad_bias,
-                   rows,
+                   kept,
                    bounds,
                    out_rows,
                    out_center,
@@ -208,13 +210,13 @@ void crown_relu_fwd_launch(const S* rows, CrownBounds<S> bounds, S* out, S* bias
 }
 
 template <typename S>
-void crown_relu_bwd_launch(const S* grad_rows, const S* grad_bias, const S* rows, CrownBounds<S> bounds, S* out_rows,
+void crown_relu_bwd_launch(const S* grad_rows, const S* grad_bias, const S* kept, CrownBounds<S> bounds, S* out_rows,
                            S* out_center, S* out_radius, Compute<S>* out_channels, double* workspace, MapShape shape,
                            Index functions, Relaxation<Compute<S>> relaxation, cudaStream_t stream, int device) {
   const DeviceGuard guard(device);
   const Sweep sweep = crown_relu_bwd_sweep(shape, kPack<S>);
   const bool channels = bounds.scale != nullptr || bounds.shift != nullptr || bounds.offset != nullptr;
-  launch("crown_relu_bwd", crown_relu_bwd_kernel<S>, sweep.blocks(), sweep.threads, stream, grad_rows, grad_bias, rows,
+  launch("crown_relu_bwd", crown_relu_bwd_kernel<S>, sweep.blocks(), sweep.threads, stream, grad_rows, grad_bias, kept,
          bounds, out_rows, out_center, out_radius, channels ? workspace : nullptr, sweep, functions, relaxation);
   if (channels)
     launch("crown_relu_channels", crown_relu_channels_kernel<Compute<S>>, ceil_div(3 * shape.channels, kWarps),

@@ -17,6 +17,12 @@ struct CrownBounds {
   const Compute<S>*scale, *shift, *offset;  // [C] or null
 };
 
+// Whether the backward reads the rows as they left, and not as they came; half precision has rounded those.
+template <typename S>
+FASTBOUND_HD bool reads_output(CrownBounds<S> bounds) {
+  return bounds.scale == nullptr && sizeof(S) == sizeof(Compute<S>);
+}
+
 inline RowTiles crown_relu_fwd_tiles(MapShape shape, Index functions, int pack) {
   return make_row_tiles(shape.samples, functions, shape.outer * shape.channels * shape.inner, pack);
 }
@@ -35,7 +41,7 @@ inline Sweep crown_relu_bwd_sweep(MapShape shape, int pack) { return make_sweep(
 template <typename S>
 void crown_relu_bwd_launch(const S* grad_rows,  // [B, S, map] or null: zero
                            const S* grad_bias,  // [B, S] or null: zero
-                           const S* rows,       // [B, S, map]
+                           const S* kept,       // [B, S, map]: the outgoing rows where `reads_output`, else the rows
                            CrownBounds<S> bounds,
                            S* out_rows,                   // [B, S, map]
                            S* out_center, S* out_radius,  // [B, map]

@@ -8,7 +8,7 @@ from torch import Tensor
 from fastbound.native import DTYPES, HALVES, computed, launch
 from fastbound.native import cpu_and_cuda as unsupported
 from fastbound.native.layout import channel_layout, in_order_of
-from fastbound.reference.crown_relu import RELAXATIONS, Gradients
+from fastbound.reference.crown_relu import RELAXATIONS, Gradients, reads_output
 
 __all__ = ["DTYPES", "crown_relu_bwd", "crown_relu_fwd", "unsupported"]
 
@@ -36,7 +36,8 @@ def crown_relu_fwd(
 def crown_relu_bwd(
     grad_rows: Tensor | None,  # [B, S, C, *]
     grad_bias: Tensor | None,  # [B, S]
-    rows: Tensor,  # [B, S, C, *]
+    rows: Tensor | None,  # [B, S, C, *], None where `reads_output`
+    out_rows: Tensor | None,  # [B, S, C, *], None where not
     center: Tensor,  # [B, C, *]
     radius: Tensor,  # [B, C, *]
     scale: Tensor | None,  # [C]
@@ -47,18 +48,20 @@ def crown_relu_bwd(
     needs: tuple[bool, ...],
 ) -> Gradients:
     """Gradients of rows, center, radius, scale, shift and offset."""
-    rows, layout = dense_rows(rows)
-    center, radius = like_rows(center, rows), like_rows(radius, rows)
+    kept = out_rows if reads_output(center.dtype, scale) else rows
+    assert kept is not None
+    kept, layout = dense_rows(kept)
+    center, radius = like_rows(center, kept), like_rows(radius, kept)
     vectors = [computed(v) for v in (scale, shift, offset)]
-    grad_rows = None if grad_rows is None else in_order_of(grad_rows, rows)
+    grad_rows = None if grad_rows is None else in_order_of(grad_rows, kept)
     grad_bias = None if grad_bias is None else grad_bias.contiguous()
-    d_rows, d_center, d_radius = torch.empty_like(rows), torch.empty_like(center), torch.empty_like(radius)
-    sums = rows.new_empty(3, rows.shape[2], dtype=torch.float32 if rows.dtype in HALVES else None)
-    inputs = (grad_rows, grad_bias, rows, center, radius, *vectors)
-    numbers = (*rows.shape[:2], *layout, slope, RELAXATIONS.index(relaxation))
+    d_rows, d_center, d_radius = torch.empty_like(kept), torch.empty_like(center), torch.empty_like(radius)
+    sums = kept.new_empty(3, kept.shape[2], dtype=torch.float32 if kept.dtype in HALVES else None)
+    inputs = (grad_rows, grad_bias, kept, center, radius, *vectors)
+    numbers = (*kept.shape[:2], *layout, slope, RELAXATIONS.index(relaxation))
     launch(
-        *("crown_relu_bwd", rows, (*inputs, d_rows, d_center, d_radius, sums), numbers),
-        workspace=(rows.shape[0], *layout),
+        *("crown_relu_bwd", kept, (*inputs, d_rows, d_center, d_radius, sums), numbers),
+        workspace=(kept.shape[0], *layout),
     )
     channels = (None if v is None else d.to(v.dtype) for v, d in zip((scale, shift, offset), sums))
     return d_rows, d_center, d_radius, *channels

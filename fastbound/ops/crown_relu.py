@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
-from fastbound.reference.crown_relu import RELAXATIONS
+from fastbound.reference.crown_relu import RELAXATIONS, reads_output
 
 
 def crown_relu(
@@ -61,11 +61,13 @@ def crown_relu(
 class _CrownRelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, code: Any, *args: Any) -> tuple[Tensor, Tensor]:
-        *tensors, ctx.settings = args
+        rows, *tensors, ctx.settings = args
         ctx.code = code
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
-        return code.crown_relu_fwd(*tensors, *ctx.settings)
+        out_rows, out_bias = code.crown_relu_fwd(rows, *tensors, *ctx.settings)
+        kept = (None, out_rows) if reads_output(rows.dtype, tensors[2]) else (rows, None)
+        ctx.save_for_backward(*kept, *tensors)
+        return out_rows, out_bias
 
     @staticmethod
     @torch.autograd.function.once_differentiable

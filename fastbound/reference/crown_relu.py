@@ -12,6 +12,9 @@ a in [0, 1] on the negative side, in center and radius (``q = c / r``):
 In front of it, ``z = scale x + shift`` per channel (BatchNorm) for x in (center, radius). The result is a function of
 x: ``rows' = scale rows k`` and a bias ``sum min(rows, 0) t + rows k offset`` with k the slope taken. ``offset`` is
 ``shift`` plus whatever else is constant per channel, such as ``scale`` times the bias of the convolution that made x.
+
+The backward needs the rows again. The product behind keeps ``rows'`` for its own backward anyway, so without a scale it
+divides those by the slope taken: one tensor is kept instead of two. Where the slope is 0 nothing of the row is needed.
 """
 
 from __future__ import annotations
@@ -25,7 +28,14 @@ from torch import Tensor
 # chord (Fast-Lin: Weng et al., 2018, arXiv 1804.09699); zero, slope a; one, slope 1.
 RELAXATIONS = ("adaptive", "same-slope", "zero", "one")
 
+OUTPUTS = ("out_rows", "out_bias")
+
 Gradients = tuple[Tensor | None, ...]
+
+
+def reads_output(dtype: torch.dtype, scale: Tensor | None) -> bool:  # [C]
+    """Whether the backward reads the outgoing rows, and not the incoming; half precision has rounded those."""
+    return scale is None and dtype in (torch.float32, torch.float64)
 
 
 def crown_relu_fwd(
@@ -51,7 +61,8 @@ def crown_relu_fwd(
 def crown_relu_bwd(
     grad_rows: Tensor | None,  # [B, S, C, *]
     grad_bias: Tensor | None,  # [B, S]
-    rows: Tensor,  # [B, S, C, *]
+    rows: Tensor | None,  # [B, S, C, *], None where `reads_output`
+    out_rows: Tensor | None,  # [B, S, C, *], None where not
     center: Tensor,  # [B, C, *]
     radius: Tensor,  # [B, C, *]
     scale: Tensor | None,  # [C]
@@ -63,14 +74,17 @@ def crown_relu_bwd(
 ) -> Gradients:
     """Gradients of rows, center, radius, scale, shift and offset."""
     dim = center.dim()
-    g_rows = torch.zeros_like(rows) if grad_rows is None else grad_rows
-    g_bias = rows.new_zeros(rows.shape[:2]) if grad_bias is None else grad_bias
+    kept = out_rows if reads_output(center.dtype, scale) else rows
+    assert kept is not None
+    g_rows = torch.zeros_like(kept) if grad_rows is None else grad_rows
+    g_bias = kept.new_zeros(kept.shape[:2]) if grad_bias is None else grad_bias
     g_bias = g_bias.view(*g_bias.shape, *(1,) * (dim - 1))
     wide_scale, wide_shift, wide_offset = (_channels(v, dim) for v in (scale, shift, offset))
     c, r = _affine(center, radius, wide_scale, wide_shift)
     lower, upper, intercept = (line.unsqueeze(1) for line in lines(c, r, slope, relaxation))
-    negative = rows < 0
+    negative = kept < 0
     taken = torch.where(negative, upper, lower)
+    rows = kept / torch.where(taken == 0, 1.0, taken) if kept is out_rows else kept
     inner = rows * taken
     g_inner = g_rows if wide_scale is None else g_rows * wide_scale
     if wide_offset is not None:
