@@ -13,7 +13,7 @@ EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.py"
 
 
 def test_there_are_examples() -> None:
-    assert {"crown_ibp", "ibp", "short_warmup"} <= {path.stem for path in EXAMPLES}
+    assert {"crown_ibp", "gloro", "ibp", "short_warmup", "singleprop"} == {path.stem for path in EXAMPLES}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
