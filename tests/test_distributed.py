@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fastbound.train import load_run
 
@@ -18,12 +19,12 @@ OPTIONS = ["--device", "cpu", "--threads", "1", "--eps", "0.03", "--limit", "400
 OPTIONS += ["--batch-size", "100", "--pgd-steps", "2"]
 
 
-def torchrun(*arguments, wait=True):
+def torchrun(*arguments, program=("-m", "fastbound", "train"), wait=True):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "fastbound", "train"]
+    command = [*launcher, *program]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     options = {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen([*command, *map(str, arguments)], start_new_session=True, **options)
+    process = subprocess.Popen(list(map(str, [*command, *arguments])), start_new_session=True, **options)
     return (process.wait(timeout=300), process.stdout.read()) if wait else process
 
 
@@ -55,6 +56,66 @@ def test_a_network_with_batch_norm_trains(tmp_path):
     code, output = torchrun("--out", tmp_path / "run", *options)
     assert code == 0, output
     assert json.loads((tmp_path / "run" / "config.json").read_text())["environment"]["processes"] == 2
+
+
+# Three runs, and what each process has when its run returns: whether the folder is whole, and what methods carry from
+# step to step.
+OBSERVED = """
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from safetensors.torch import save_file
+from fastbound.train import loop, train
+from fastbound.train.distributed import processes
+import torch
+
+RUNS = {
+    "short-warmup": ({"model": "cnn7", "model_options": {"width": 2}}, {}),
+    "singleprop-adaptive": ({"model": "mlp", "model_options": {"hidden": [16]}}, {"validation": 41}),
+    "gloro": ({"model": "gloro-2c2f"}, {"power_iterations": 1, "warmup": 0.0}),
+}
+finish = loop.Trainer.run
+
+def run(self, quiet=False):
+    report = finish(self, quiet)
+    seen = {f"model.{name}": value for name, value in self.model.named_parameters()}
+    seen |= {f"memory.{name}": value for name, value in self.memory.state_dict().items()}
+    seen |= {f"weights.{name}": torch.tensor(value) for name, value in self.at.weights.items()}
+    seen["whole"] = torch.tensor(all((self.folder.path / name).is_file() for name in self.folder.FILES))
+    save_file(seen, f"{self.folder.path}.{self.group.rank}")
+    return report
+
+loop.Trainer.run = run
+with processes("cpu") as group:  # once: PyTorch may hang where one process makes several groups
+    loop.processes = lambda device: nullcontext(group)
+    for method, (network, numbers) in RUNS.items():
+        given = {"method": method, "eps": 0.03, "limit": 441, "test_limit": 61, "pgd_steps": 2, "device": "cpu"}
+        overrides = {"epochs": 3, "batch_size": 100, "warmup": 1.0, "ramp": 1.0, "milestones": (), **numbers}
+        train(Path(sys.argv[1]) / method, {**given, **network}, overrides, quiet=True)
+"""
+
+
+def test_processes_agree_on_what_methods_carry(tmp_path):
+    """The learned kappa and the power iterates are the same in both, and no process leaves before the run is whole."""
+    program = tmp_path / "observed.py"
+    program.write_text(OBSERVED)
+    code, output = torchrun(tmp_path / "two", program=[program])
+    assert code == 0, output
+    carried = {"short-warmup": [], "singleprop-adaptive": ["weights.kappa"]}
+    carried["gloro"] = [f"memory.iterate{place}" for place in range(4)]
+    for method, names in carried.items():
+        first, second = (load_file(tmp_path / "two" / f"{method}.{rank}") for rank in range(2))
+        assert first["whole"] and second["whole"]
+        assert sorted(name for name in first if not name.startswith("model.")) == sorted([*names, "whole"])
+        assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first), method
+    regularised = [{"tightness", "balance"} <= line.keys() for line in metrics(tmp_path / "two" / "short-warmup")]
+    assert regularised == [True, True, False]
+    # Without BatchNorm two processes are one on the joint batch, with its validation losses and constants.
+    subprocess.run([sys.executable, program, tmp_path / "one"], cwd=ROOT, check=True, timeout=300)
+    for method in ("singleprop-adaptive", "gloro"):
+        for two, one in zip(*(metrics(tmp_path / count / method) for count in ("two", "one")), strict=True):
+            for name in {"loss", "kappa", "validation_robust_loss", "lipschitz_constant"} & one.keys():
+                assert two[name] == pytest.approx(one[name], rel=1e-4), name
 
 
 def worker_of(parent: int) -> int:

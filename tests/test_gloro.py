@@ -7,14 +7,12 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import fastbound as fb
 from fastbound import cli, models
 from fastbound.certify import Attack, pgd_attack_l2
-from fastbound.train import loop, recipes
-from fastbound.train.interrupts import Interrupted, Interrupts
+from fastbound.train import recipes
 from fastbound.train.loop import train
 
 
@@ -165,34 +163,6 @@ def test_training_certifies_digits(run):
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert records[-1]["vra"] == report["vra"] and records[-1]["lipschitz_constant"] > 0
     assert records[0]["eps"] < records[-1]["eps"] == pytest.approx(0.22)
-
-
-class _StopAfter(Interrupts):
-    """Asks for a stop after three questions, as Ctrl-C would."""
-
-    @property
-    def requested(self):
-        self.seen += 1
-        return "SIGINT" if self.seen >= 3 else None
-
-    @requested.setter
-    def requested(self, value):
-        self.seen = 0
-
-
-def test_a_resumed_run_ends_with_the_same_numbers(tmp_path, monkeypatch):
-    """The checkpoint holds the power iterates: with 1 iteration a step, new ones would give other constants."""
-    given = {"dataset": "digits", "method": "gloro", "eps": 0.2, "model": "gloro-2c2f", "limit": 200, "pgd_steps": 0}
-    overrides = {"epochs": 2, "batch_size": 64, "power_iterations": 1}
-    train(tmp_path / "whole", given, overrides, quiet=True)
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "Interrupts", _StopAfter)
-        with pytest.raises(Interrupted):
-            train(tmp_path / "stopped", given, overrides, quiet=True)
-    train(tmp_path / "stopped", given, resume=True, quiet=True)
-    whole, stopped = (load_file(tmp_path / name / "checkpoint" / "state.safetensors") for name in ("whole", "stopped"))
-    assert {f"memory.iterate{place}" for place in range(4)} <= set(whole)
-    assert whole.keys() == stopped.keys() and all(torch.equal(whole[name], stopped[name]) for name in whole)
 
 
 def test_certify_reads_the_norm_of_the_run(run, capsys):

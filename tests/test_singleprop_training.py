@@ -1,4 +1,4 @@
-"""The SingleProp recipes: losses, both schedules of kappa, the held-out images, and a run that is resumed."""
+"""The SingleProp recipes: losses, both schedules of kappa, the held-out images."""
 
 import json
 from itertools import pairwise
@@ -12,7 +12,6 @@ import fastbound as fb
 from fastbound import data
 from fastbound.train import loop, recipes, train
 from fastbound.train.initialisation import initialise
-from fastbound.train.interrupts import Interrupted, Interrupts
 from fastbound.train.recipes import AdaptiveSingleProp, SingleProp, Step
 from fastbound.train.steps import scheduled_at
 
@@ -23,13 +22,17 @@ def mlp_step(eps, **weights):
     return Step(model, torch.rand(6, 1, 4, 4), torch.arange(6), 10, eps, 0.2, weights)
 
 
-def small_run(out, method="singleprop-adaptive", overrides=None, **options):
-    given = {"method": method, "eps": 0.05, "model": "mlp", "model_options": {"hidden": [16]}, "limit": 96}
+def small_run(out, overrides=None):
+    given = {
+        "method": "singleprop-adaptive",
+        "eps": 0.05,
+        "model": "mlp",
+        "model_options": {"hidden": [16]},
+        "limit": 96,
+    }
     given |= {"test_limit": 40, "pgd_steps": 0}
-    short = {"epochs": 4, "warmup": 1.0, "ramp": 1.0, "batch_size": 32, "milestones": ()}
-    if not options.get("resume"):
-        short |= {"validation": 32} | (overrides or {})
-    return train(out, {} if options.get("resume") else given, {} if options.get("resume") else short, **options)
+    short = {"epochs": 4, "warmup": 1.0, "ramp": 1.0, "batch_size": 32, "milestones": (), "validation": 32}
+    return train(out, given, short | (overrides or {}))
 
 
 def lines(folder):
@@ -76,7 +79,7 @@ def test_adaptive_kappa():
 def test_adaptive_run_follows_its_validation_losses(tmp_path):
     small_run(tmp_path / "run")
     metrics = lines(tmp_path / "run")
-    assert "kappa" not in metrics[0]  # 1, as the recipe says
+    assert metrics[0]["kappa"] == 1  # as the recipe says
     for before, after in pairwise(metrics):
         robust, natural = before["validation_robust_loss"], before["validation_natural_loss"]
         assert after["kappa"] == pytest.approx(robust / (robust + 10 * natural), rel=1e-12)
@@ -114,29 +117,6 @@ def test_held_out_images_are_not_trained_on(tmp_path, monkeypatch):
     held_out, rest = x[:32].sum((1, 2, 3)).tolist(), x[32:].sum((1, 2, 3)).tolist()
     assert len(seen) == 2 * 64 and set(seen) == set(rest)
     assert not set(held_out) - set(rest) <= set(seen)
-
-
-class _StopAfter(Interrupts):
-    """Asks for a stop in the third epoch of two steps, whose kappa is a learned one; evaluations ask once each."""
-
-    @property
-    def requested(self):
-        self.seen += 1
-        return "SIGINT" if self.seen >= 7 else None
-
-    @requested.setter
-    def requested(self, value):
-        self.seen = 0
-
-
-def test_resume_keeps_the_learned_kappa(tmp_path, monkeypatch):
-    small_run(tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "Interrupts", _StopAfter)
-        with pytest.raises(Interrupted, match="in epoch 3 of 4, after 1 of 2"):
-            small_run(tmp_path / "stopped")
-    small_run(tmp_path / "stopped", resume=True)
-    assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
 
 
 def test_lecun_normal_initialisation():

@@ -153,6 +153,7 @@ class Trainer:
             report = self._final_report()
         if self.group.writes:
             self._finish(report)
+        self.group.wait()  # no process returns, or ends, before the folder is whole
         return report
 
     def _epoch(self, epoch: int, display: Display) -> None:
@@ -179,9 +180,8 @@ class Trainer:
         display.epoch(record)
 
     def _step(self, x: Tensor, labels: Tensor, display: Display) -> Losses:
-        batches = len(self.loader)
-        set_lr(self.optimizer, self.recipe.lr_at(self.at.step, batches))
-        scheduled = {**scheduled_at(self.recipe, self.at.step, batches), **self.at.weights}
+        set_lr(self.optimizer, self.recipe.lr_at(self.at.step, len(self.loader)))
+        scheduled = self._scheduled(self.at.step)
         if self._captured_step is not None:
             try:
                 return self._captured_step(x, labels, scheduled)
@@ -191,6 +191,10 @@ class Trainer:
                 self._captured_step, self.eager_because = None, str(problem)
                 display.note(f"steps run eagerly: {problem}")
         return self._eager_step(x, labels, scheduled)
+
+    def _scheduled(self, step: int) -> dict[str, float]:
+        """eps and the weights of a step of this epoch; what the recipe took from the validation overrules."""
+        return {**scheduled_at(self.recipe, step, len(self.loader)), **self.at.weights}
 
     def _cuda_graph(self) -> str:
         return "on" if self.eager_because is None else f"off ({self.eager_because})"
@@ -209,11 +213,12 @@ class Trainer:
         """Mean losses of the held-out images at the end of an epoch; none where none are held out."""
         if self.validation is None:
             return {}
-        scheduled = {**scheduled_at(self.recipe, self.at.step - 1, len(self.loader)), **self.at.weights}
+        scheduled = self._scheduled(self.at.step - 1)
         return mean_losses(self.recipe, self.model, self.validation, self.num_classes, scheduled, self.group)
 
     def _record(self, epoch: int, validation: Mapping[str, float]) -> dict[str, object]:
-        """The line of an epoch: mean losses over all processes, errors over the whole test set."""
+        """The line of an epoch: its last radius, rate and weights, mean losses over all processes, errors over the
+        whole test set."""
         count = self.at.batch * self.group.world_size
         means = {name: self._finite(self.group.total(total.clone()) / count) for name, total in self.at.sums.items()}
         step = self.at.step - 1
@@ -221,9 +226,8 @@ class Trainer:
         errors.pop("num_samples")
         return {
             "epoch": epoch + 1,
-            "eps": self.recipe.eps(step, len(self.loader)),
+            **self._scheduled(step),
             "lr": self.recipe.lr_at(step, len(self.loader)),
-            **self.at.weights,
             **means,
             **{f"validation_{name}": value for name, value in validation.items()},
             **errors,
