@@ -107,7 +107,7 @@ def _output(model: Any, box: Streams | None, keeps_tape: bool) -> Streams:
 
 def _source(box: Interval, keeps_tape: bool) -> Interval:
     """The same bounds as a box that begins a tape of its own: a copied one has none, and not every call keeps one."""
-    return Interval(Node(Source(), (), box.node.streams, Tape(keeps=keeps_tape)))
+    return box.handle(Node(Source(), (), box.node.streams, Tape(keeps=keeps_tape)))
 
 
 def _like(spec: Tensor, out: Streams) -> Tensor:

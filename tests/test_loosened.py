@@ -67,6 +67,14 @@ def test_converted_models_keep_the_domains_own_relu(domain: type) -> None:
     assert not torch.allclose(out.radius, model(box).radius)
 
 
+def test_a_bound_without_gradients_is_as_loose() -> None:
+    model, x = test_crown.build("cnn-7", double=True)
+    box, spec = LoosenedInterval(fb.linf_box(x, 0.05, 0, 1), 0.5), fb.margin_spec(torch.arange(3), 5)
+    wanted = fb.bound(model, box, spec=spec).lower
+    with torch.no_grad():
+        torch.testing.assert_close(fb.bound(model, box, spec=spec).lower, wanted)
+
+
 @pytest.mark.parametrize("jumps", [0.0, 7.0])
 def test_gradients(jumps: float) -> None:
     weight = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)

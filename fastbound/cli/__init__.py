@@ -1,4 +1,4 @@
-"""The command line: fastbound train | certify | bench | info."""
+"""The command line: fastbound train | certify | study | bench | info."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fastbound.certify import SoundnessError
 from fastbound.cli.bench import bench
 from fastbound.cli.certify import certify_run
 from fastbound.cli.info import info
+from fastbound.cli.study import study_runs
 from fastbound.cli.train import train
 from fastbound.train.capture import CaptureError
 from fastbound.train.distributed import ProcessLost
@@ -29,6 +30,7 @@ app = typer.Typer(
 
 app.command("train")(train)
 app.command("certify")(certify_run)
+app.command("study")(study_runs)
 app.command("bench")(bench)
 app.command("info")(info)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +15,7 @@ from fastbound.certify import BALLS, Attack, Report, certify, plot_sweep
 from fastbound.certify.balls import find_ball
 from fastbound.certify.report import write_json
 from fastbound.cli.reports import print_reports
-from fastbound.cli.values import DataDir, Device, Threads, parse_radius, set_threads
+from fastbound.cli.values import DataDir, Device, Threads, check_free, parse_radius, set_threads
 from fastbound.methods import GENERAL
 from fastbound.train.distributed import find_device
 from fastbound.train.runs import RunFolder, load_run
@@ -54,7 +53,7 @@ def certify_run(
     """Certify the model of a run folder on its test set, and attack it. Exit code 3: an attack broke a certificate."""
     set_threads(threads)
     names = ("report.json",) if sweep is None else ("sweep.json", "sweep.png")
-    _check_free(out, names, overwrite)
+    check_free(out, names, overwrite)
     trained = read_trained(RunFolder(run))
     norm = _norm_of(trained, norm, eps or sweep)
     method = method or find_ball(norm).default
@@ -97,14 +96,6 @@ def _parse_radii(text: str) -> list[float]:
     if not radii:
         raise ValueError(f"sweep: wanted radii such as 0,0.05,0.1, got {text!r}.")
     return radii
-
-
-def _check_free(out: Path | None, names: Sequence[str], overwrite: bool) -> None:
-    taken = [str(out / name) for name in names if out is not None and (out / name).exists()]
-    if taken and not overwrite:
-        raise ValueError(
-            f"out: {', '.join(taken)} exists already; name another folder, or replace it with --overwrite."
-        )
 
 
 def _write_reports(out: Path, reports: list[Report], sweep: bool, title: str) -> None:

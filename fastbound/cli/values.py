@@ -64,3 +64,12 @@ def set_threads(count: int | None) -> None:
         if count < 1:
             raise ValueError(f"threads: wanted at least 1, got {count}.")
         torch.set_num_threads(count)
+
+
+def check_free(out: Path | None, names: Sequence[str], overwrite: bool) -> None:
+    """Raises ValueError where files of ``names`` in the folder ``out`` would be replaced unasked."""
+    taken = [str(out / name) for name in names if out is not None and (out / name).exists()]
+    if taken and not overwrite:
+        raise ValueError(
+            f"out: {', '.join(taken)} exists already; name another folder, or replace it with --overwrite."
+        )
