@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -176,6 +177,28 @@ def test_state_survives_a_checkpoint():
     loaded.load_state_dict(state.state_dict())
     one, two = (float(model(fb.lipschitz(x, s)).constant.detach()) for s in (state, loaded))
     assert one == two and sorted(loaded.state_dict()) == ["iterate0", "iterate1"]
+
+
+def test_a_certificate_is_of_the_weights_and_the_map_that_it_was_proven_for():
+    layer, state = nn.Conv2d(1, 2, 3, padding=1), fb.LipschitzState()
+    other = copy.deepcopy(layer.state_dict())
+
+    def constant(size: int, state: fb.LipschitzState | None = None) -> float:
+        return layer(fb.lipschitz(torch.rand(1, 1, size, size), state)).certified_constant()
+
+    changes = (
+        lambda: layer.weight.data.mul_(3),  # which no version of the tensor counts
+        lambda: layer.load_state_dict(other),
+        lambda: setattr(layer, "padding", (0, 0)),
+        lambda: setattr(layer, "stride", (3, 3)),
+    )
+    before = constant(8, state)
+    assert constant(5, state) == constant(5) != before
+    for change in changes:
+        change()
+        found = constant(8, state)
+        assert found == constant(8) != before
+        before = found
 
 
 def test_a_state_of_another_model_is_refused():

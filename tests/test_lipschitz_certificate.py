@@ -45,7 +45,22 @@ def test_certified_norms_of_random_layers(seed):
         assert torus_norm(replace(operator, weight=weight)) >= exact(replace(operator, weight=weight)) * (1 - 1e-12)
 
 
-@pytest.mark.slow
+def test_small_maps_and_sparse_kernels():
+    """Where windows would meet on a torus without room for the padding: (1, 0, -1) on 2 pixels would vanish there."""
+    bare = Convolution(torch.tensor([[[1.0, 0.0, -1.0]]]).double(), (2,), (1,), (1,), (1,), 1)
+    assert exact(bare) == 1 <= torus_norm(bare)
+    for seed in range(150):
+        draw = random.Random(seed).randint
+        torch.manual_seed(seed)
+        weight = torch.randint(-1, 2, (draw(1, 2), draw(1, 2), draw(1, 4), draw(1, 4))).double()
+        padding = (draw(1, 3), draw(1, 3))  # room for one window at least
+        size = tuple(max(draw(1, 5), k - 2 * p) for k, p in zip(weight.shape[2:], padding, strict=True))
+        operator = Convolution(weight, size, (draw(1, 3), draw(1, 3)), padding, (1, 1), 1)
+        norm = exact(operator)  # 0 where the window sees nothing but padding, or its taps cancel
+        assert norm * (1 - 1e-12) <= certified_norm(operator) <= 1.01 * norm + 1e-6, operator
+        assert torus_norm(operator) >= norm * (1 - 1e-12), operator
+
+
 def test_sixteen_channels_of_28_pixels():
     """The exact norm by a Krylov method that has converged: its residual bounds its error."""
     from scipy.sparse.linalg import LinearOperator, svds
@@ -63,5 +78,8 @@ def test_sixteen_channels_of_28_pixels():
 
 def test_zero_and_bad_weights():
     assert certified_norm(Dense(torch.zeros(3, 4))) == 0
+    for size in (1, 100):  # weights that see nothing but padding
+        ends = Convolution(torch.tensor([[[1.0, 0.0, -1.0]]]).expand(size, size, 3), (1,), (1,), (1,), (1,), 1)
+        assert 0 <= certified_norm(ends) < 1e-3
     with pytest.raises(ValueError, match="contains NaN or infinity"):
         certified_norm(Dense(torch.full((3, 4), float("inf"))))

@@ -104,13 +104,16 @@ def estimated_norm(side: Side) -> float:
     """The spectral norm from below: the root of the Gram matrix's largest eigenvalue, by Lanczos iteration."""
     if side.size <= DENSE_ESTIMATE:
         identity = torch.eye(side.size, dtype=torch.float64).view(-1, *side.shape)
-        return math.sqrt(float(torch.linalg.eigvalsh(side.gram(identity).flatten(1)).amax()))
+        value = float(torch.linalg.eigvalsh(side.gram(identity).flatten(1)).amax())
+        return math.sqrt(max(value, 0.0))
 
     def product(x: np.ndarray) -> np.ndarray:
         return side.gram(torch.from_numpy(x.copy()).view(1, *side.shape)).flatten().numpy()
 
     operator = LinearOperator((side.size, side.size), matvec=product, dtype=np.float64)
     start = torch.randn(side.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
+    if not product(start).any():  # windows that see nothing but padding: Lanczos iteration would have no direction
+        return 0.0
     (value,) = eigsh(operator, k=1, which="LA", v0=start, tol=1e-4, return_eigenvectors=False)
     return math.sqrt(value)
 

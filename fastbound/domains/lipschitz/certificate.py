@@ -59,13 +59,13 @@ def proven(
     """Upper bound of ||W||_2.
 
     Args:
-        estimate: of ||W||_2^2, any number > 0.
+        estimate: of ||W||_2^2, any number; for weights of about 1, of which taps may cancel or see nothing but padding.
         is_positive: whether the factorisation of t I - G runs to its end, G the computed W^T W.
         gram_error: bound of ||G - W^T W||_2.
         backward_error: bound of what the factorisation of t I - G may hide.
     """
     slack = FIRST_SLACK
-    while not is_positive(t := estimate * (1 + slack)):
+    while not is_positive(t := max(estimate, UNIT) * (1 + slack)):
         slack *= SLACK_GROWTH
     # t - G_ii rounds once, and so does each operation here; underflow is far below both.
     total = (t * (1 + 2 * UNIT) + gram_error + backward_error(t)) * (1 + 8 * UNIT)

@@ -6,7 +6,7 @@ import warnings
 from dataclasses import replace
 
 from fastbound.domains.lipschitz.band import band_norm, cheaper_side, estimated_norm, is_affordable
-from fastbound.domains.lipschitz.certificate import dense_norm, scaled
+from fastbound.domains.lipschitz.certificate import UNIT, dense_norm, scaled
 from fastbound.domains.lipschitz.operators import Convolution, Dense, Operator
 from fastbound.domains.lipschitz.torus import torus_norm
 
@@ -37,7 +37,7 @@ def _convolution_norm(operator: Convolution) -> float:
     if on_torus > LOOSE * estimate:
         warnings.warn(
             f"the certified norm of a convolution on maps of {list(operator.size)} pixels is that on a torus, "
-            f"{100 * (on_torus / estimate - 1):.1f} percent above the estimate: a tighter proof would need "
+            f"{100 * (on_torus / max(estimate, UNIT) - 1):.1f} percent above the estimate: a tighter proof would need "
             f"{8e-9 * side.numbers:.1f} GB and {1e-9 * side.operations:.0f} GFLOP.",
             stacklevel=2,
         )
