@@ -90,6 +90,11 @@ def test_continuous_functions_have_none(function: Callable[[float], float]) -> N
     assert len(found.changes) == 11 and found.changes == sorted(found.changes, reverse=True)
 
 
+def test_a_short_ramp_is_no_jump() -> None:
+    """It keeps its height until the steps are shorter than it is."""
+    assert scan(lambda t: min(max(t - 0.4, 0.0), 1 / 1280)).continuous
+
+
 def at_the_kink(low: float) -> Probe:
     """Logits (relu(x + b) - relu(x), 0) at x = 0.5 and eps 0.1, where x + b lies in [low, low + 0.2].
 
@@ -155,6 +160,22 @@ def test_sensitivity_by_hand() -> None:
     assert sensitivity(probes[0], "box", units=1) is None  # the lower end is 0
     for name in ("box", "hbox"):
         assert sensitivity(probes[1], name, units=1) < 1e-11
+
+
+def test_units_of_a_convolution_are_its_filters() -> None:
+    torch.manual_seed(0)
+    layers = (
+        nn.Conv2d(1, 3, 3, 2),
+        nn.BatchNorm2d(3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(27, 8),
+        nn.ReLU(),
+        nn.Linear(8, 3),
+    )
+    probe = Probe(nn.Sequential(*layers), torch.rand(2, 1, 8, 8), torch.tensor([0, 1]), 0.1)
+    found = {name: sensitivity(probe, name, units=8) for name in ("box", "crown-ibp-r", "crown")}
+    assert found["box"] < 1e-9 and min(found["crown"], found["crown-ibp-r"]) > 1e-4
 
 
 def test_it_grows_with_depth_for_relaxations_whose_slopes_compound() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,9 @@ import torch
 
 import fastbound as fb
 from fastbound import cli, data
-from fastbound.study import Curve, Scan, certified_curve, read_runs
+from fastbound.study import Curve, Scan, Study, certified_curve, read_runs
 from fastbound.study.picture import controlled_series
-from fastbound.study.study import Measured, Relaxed
+from fastbound.study.results import Measured, Relaxed
 from fastbound.train import train
 from fastbound.train.recipes.relaxation import Relaxation
 from fastbound.train.runs import RunError
@@ -125,13 +126,12 @@ def test_a_relaxation_is_the_mean_over_its_networks() -> None:
 
 
 def test_a_run_stands_at_the_relaxation_that_it_ends_with(runs: dict[str, Path]) -> None:
-    from fastbound.study import Study
-
     read = read_runs([runs[name] for name in ("box", "crown-ibp", "crown-0-c", "natural", "smooth")])
     relaxations: Any = {"box": "b", "crown-0-c": "c"}
     found = Study(read, read[:4], relaxations, {}, 1, 0)
     assert [found.properties_of(run) for run in read] == ["b", "b", "c", None, None]
     assert [run.trained_by for run in read] == ["box", "crown-ibp", "crown-0-c", "natural", "box"]
+    assert replace(read[0], by_method={"box": 0.2, "crown": 0.4, "lp": 0.3}).best_method == "crown"
 
 
 # ---- bad input -----------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastbound.study.results import Study
 from fastbound.study.runs import StudiedRun
 from fastbound.study.sensitivity import DEPTHS
-from fastbound.study.study import Study
 
 # What the axes of the first row say, and the attribute of a relaxation that they show.
 PROPERTIES = {
