@@ -208,6 +208,8 @@ def test_recipes_refuse_certificates_of_another_norm_and_bad_numbers():
         recipes.GloRo(divergence="js")
     with pytest.raises(ValueError, match="power_iterations: wanted a number greater than 0"):
         recipes.GloRo(power_iterations=0)
+    with pytest.raises(ValueError, match="eps_factor: wanted a number greater than 0, got -1"):
+        recipes.GloRo(eps_factor=-1)
     with pytest.raises(ValueError, match="the learning rate is held for 200 epochs"):
         recipes.GloRo(lr_hold=200)
 

@@ -230,6 +230,16 @@ def test_copies_keep_the_variant(variant: str) -> None:
     assert repr(value) == f"SingleProp(shape=(2, 3), dtype=torch.float32, device=cpu, {variant})"
 
 
+@pytest.mark.parametrize("joined", [torch.add, torch.sub, lambda x, y: x.add_(y), lambda x, y: torch.cat((x, y), 1)])
+def test_values_of_two_variants_do_not_meet(joined: Callable[..., Any]) -> None:
+    """In either order: the ReLUs behind would follow the first one's rule."""
+    x = torch.rand(2, 3)
+    values = fb.singleprop(x, 0.1), fb.singleprop(x, 0.1, "fast-lin")
+    for pair in (values, values[::-1]):
+        with pytest.raises(ValueError, match=r"variant: values of fast-lin and zero meet.*with one variant"):
+            joined(*pair)
+
+
 def test_in_place_relu_is_seen_by_aliases() -> None:
     value = fb.singleprop(torch.randn(4, 3), EPS)
     alias, expected = value, torch.relu(value)

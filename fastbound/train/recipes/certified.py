@@ -34,7 +34,7 @@ class CertifiedRecipe(RampedRecipe):
         super().__post_init__()
         if self.regularisation < 0:
             raise ValueError(f"regularisation: wanted a weight of 0 or more, got {self.regularisation}.")
-        check_positive(self, "eps_factor", "tolerance")
+        check_positive(self, "tolerance")
 
     def weights(self, step: float, steps_per_epoch: int) -> dict[str, float]:
         if self.regularisation == 0:

@@ -60,10 +60,14 @@ def _is(value: object, kind: Any) -> bool:
     return isinstance(value, (int, float) if kind is float else get_origin(kind) or kind)
 
 
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
+
+
 def _name(kind: Any) -> str:
-    if kind is NoneType:
-        return "None"
-    return getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind)
+    """A kind as JSON and the command line have it: "a list of numbers" for ``tuple[float, ...]``."""
+    if get_origin(kind) is tuple:
+        return f"a list of {_name(get_args(kind)[0]).removeprefix('a ')}s"
+    return _WORDS.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def check_shares(recipe: Recipe, *names: str) -> None:

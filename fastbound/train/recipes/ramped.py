@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastbound.train.recipes.checks import check_length
+from fastbound.train.recipes.checks import check_length, check_positive
 from fastbound.train.recipes.recipe import Recipe
 from fastbound.train.recipes.step import Losses, Step, natural_loss
 from fastbound.train.schedules import EPS_SCHEDULES, is_exactly, ramp
@@ -30,6 +30,7 @@ class RampedRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_positive(self, "eps_factor")
         if self.eps_schedule not in EPS_SCHEDULES:
             raise ValueError(f"eps_schedule: there is no {self.eps_schedule!r}; known: {', '.join(EPS_SCHEDULES)}.")
         if not 0 <= self.mid < 1:
