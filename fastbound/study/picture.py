@@ -31,10 +31,11 @@ def plot_study(found: Study, path: str | Path) -> None:
     settings = found.runs[0].settings
     figure.suptitle(f"{settings.dataset}, {settings.model}, eps {settings.eps:.4g}, {found.samples} images")
     above, below = figure.subplots(2, 3)
-    for axes, (label, attribute) in zip(above, PROPERTIES.items()):
-        axes.set(xlabel=label, ylabel="certified accuracy of what it trained (hollow: by the best)")
-        _plot_runs(axes, found, attribute, colors)
     above[2].set_xscale(**SENSITIVE)
+    for axes, (label, attribute) in zip(above, PROPERTIES.items()):
+        axes.set(xlabel=label, ylabel="certified accuracy (hollow: by the best)")
+        _plot_runs(axes, found, attribute, colors)
+        axes.axvline(0, color="gray", linewidth=0.5)
     for draw, axes in zip((_plot_curves, _plot_changes, _plot_growth), below):
         draw(axes, found, colors)
     above[0].legend(title="trained by")
