@@ -86,14 +86,6 @@ void interval_norm_relu_bwd(int dtype, Address grad_stack, Address grad_radius, 
 }
 
 #ifdef FASTBOUND_WITH_CUDA
-// Numbers in double that norm_statistics and interval_norm_relu_bwd_sums need to be lent.
-int64_t channel_sums_workspace(int dtype, int64_t outer, int64_t channels, int64_t inner) {
-  return cuda::dispatch(dtype, [&](auto zero) {
-    const Sweep sweep = cuda::channel_sums_sweep(outer, channels, inner, cuda::kPack<decltype(zero)>);
-    return 2 * sweep.parts * sweep.period;
-  });
-}
-
 void norm_statistics_cuda(int dtype, Address x, Address mean, Address var, int64_t outer, int64_t channels,
                           int64_t inner, Address workspace, Address stream, int device) {
   check_statistics(x, mean, var, outer, channels, inner);
@@ -174,7 +166,7 @@ void bind_interval_norm_relu(pybind11::module_& m) {
         arg("slope"), arg("threads"), NoGil());
 #ifdef FASTBOUND_WITH_CUDA
   for (const char* name : {"norm_statistics_workspace", "interval_norm_relu_bwd_sums_workspace"})
-    m.def(name, channel_sums_workspace, arg("dtype"), arg("outer"), arg("channels"), arg("inner"));
+    m.def(name, cuda::channel_sums_workspace, arg("dtype"), arg("outer"), arg("channels"), arg("inner"));
   m.def("norm_statistics_cuda", norm_statistics_cuda, arg("dtype"), arg("x"), arg("mean"), arg("var"), arg("outer"),
         arg("channels"), arg("inner"), arg("workspace"), arg("stream"), arg("device"), NoGil());
   m.def("interval_norm_relu_fwd_cuda", interval_norm_relu_fwd_cuda, arg("dtype"), arg("stack"), arg("radius"),

@@ -19,6 +19,21 @@ enum Moment {
   kMoments
 };
 
+// What one element adds to the sums that `moments_of` takes. By value: sums by reference keep g++ from vectorising the
+// loops around it.
+template <typename T>
+struct MomentTerms {
+  T radius, center;
+  bool is_active, is_inactive;
+  T active, inactive;  // the center there, else 0
+};
+
+template <typename T>
+FASTBOUND_HD MomentTerms<T> moment_terms(T center, T radius) {
+  const bool is_active = center - radius > T(0), is_inactive = center + radius < T(0);
+  return {radius, center, is_active, is_inactive, is_active ? center : T(0), is_inactive ? center : T(0)};
+}
+
 // What one pass can add up, with c^2 for the spreads, becomes the moments: sum (c - mu)^2 = sum c^2 - 2 mu sum c + n
 // mu^2. In double, because the terms may cancel.
 template <typename T>

@@ -3,10 +3,11 @@
 
 // Always inlined: an out-of-line copy in an AVX-512 file would be a weak symbol that the linker may pick for every
 // caller.
+#define FASTBOUND_HOST __attribute__((always_inline)) inline
 #ifdef __CUDACC__
 #define FASTBOUND_HD __host__ __device__ __forceinline__
 #else
-#define FASTBOUND_HD __attribute__((always_inline)) inline
+#define FASTBOUND_HD FASTBOUND_HOST
 #endif
 
 namespace fastbound {

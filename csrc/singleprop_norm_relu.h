@@ -63,9 +63,19 @@ struct SinglePropIdentity {
   static FASTBOUND_HD void apply_grad(T&, T&, T, T) {}
 };
 
-// Calls work(activation) for the code of fastbound/reference/singleprop_norm_relu.py: 0 none, 1 zero, 2 fast-lin.
+// What (grad_value, grad_radius) behind the activation give to the gradients of scale and shift. `magnitude` and
+// `direction` are absolute value and sign of the scale.
+template <typename Activation, typename T>
+FASTBOUND_HD void singleprop_affine_grad(T grad_value, T grad_radius, T value, T radius, T scale, T magnitude,
+                                         T direction, T shift, T& to_scale, T& to_shift) {
+  Activation::apply_grad(grad_value, grad_radius, scale * value + shift, magnitude * radius);
+  to_scale = grad_value * value + direction * grad_radius * radius;
+  to_shift = grad_value;
+}
+
+// Calls work(activation) for a code of fastbound/native/singleprop_norm_relu.py: 0 none, 1 zero, 2 fast-lin.
 template <typename Work>
-FASTBOUND_HD void with_activation(int code, Work work) {
+FASTBOUND_HOST void with_activation(int code, Work work) {
   if (code == 1)
     work(SinglePropRelu<SinglePropZero>());
   else if (code == 2)

@@ -380,6 +380,25 @@ def interval_norm_relu_moments_fwd(
     slope: float,
     threads: int,
 ) -> None: ...
+def interval_norm_relu_moments_fwd_workspace(dtype: int, outer: int, channels: int, inner: int) -> int: ...
+def interval_norm_relu_moments_fwd_cuda(
+    dtype: int,
+    stack: int,
+    radius: int,
+    scale: int,
+    shift: int,
+    out_stack: int,
+    out_radius: int,
+    moments: int,
+    streams: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    slope: float,
+    workspace: int,
+    stream: int,
+    device: int,
+) -> None: ...
 def interval_norm_relu_moments_bwd_sums(
     dtype: int,
     grad_stack: int,
@@ -398,6 +417,28 @@ def interval_norm_relu_moments_bwd_sums(
     inner: int,
     slope: float,
     threads: int,
+) -> None: ...
+def interval_norm_relu_moments_bwd_sums_workspace(dtype: int, outer: int, channels: int, inner: int) -> int: ...
+def interval_norm_relu_moments_bwd_sums_cuda(
+    dtype: int,
+    grad_stack: int,
+    grad_radius: int,
+    grad_moments: int,
+    moments: int,
+    stack: int,
+    radius: int,
+    scale: int,
+    shift: int,
+    sum_scale: int,
+    sum_shift: int,
+    streams: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    slope: float,
+    workspace: int,
+    stream: int,
+    device: int,
 ) -> None: ...
 def interval_norm_relu_moments_bwd(
     dtype: int,
@@ -420,6 +461,28 @@ def interval_norm_relu_moments_bwd(
     slope: float,
     threads: int,
 ) -> None: ...
+def interval_norm_relu_moments_bwd_cuda(
+    dtype: int,
+    grad_stack: int,
+    grad_radius: int,
+    grad_moments: int,
+    moments: int,
+    stack: int,
+    radius: int,
+    scale: int,
+    shift: int,
+    nominal_mul: int,
+    nominal_add: int,
+    out_grad_stack: int,
+    out_grad_radius: int,
+    streams: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    slope: float,
+    stream: int,
+    device: int,
+) -> None: ...
 def signed_weight_grad(dtype: int, grad: int, grad_abs: int, weight: int, n: int, threads: int) -> None: ...
 def signed_weight_grad_cuda(
     dtype: int, grad: int, grad_abs: int, weight: int, n: int, stream: int, device: int
@@ -438,6 +501,21 @@ def singleprop_norm_relu_fwd(
     activation: int,
     threads: int,
 ) -> None: ...
+def singleprop_norm_relu_fwd_cuda(
+    dtype: int,
+    nominal: int,
+    radius: int,
+    scale: int,
+    shift: int,
+    out_nominal: int,
+    out_radius: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    activation: int,
+    stream: int,
+    device: int,
+) -> None: ...
 def singleprop_norm_relu_bwd_sums(
     dtype: int,
     grad_nominal: int,
@@ -453,6 +531,25 @@ def singleprop_norm_relu_bwd_sums(
     inner: int,
     activation: int,
     threads: int,
+) -> None: ...
+def singleprop_norm_relu_bwd_sums_workspace(dtype: int, outer: int, channels: int, inner: int) -> int: ...
+def singleprop_norm_relu_bwd_sums_cuda(
+    dtype: int,
+    grad_nominal: int,
+    grad_radius: int,
+    nominal: int,
+    radius: int,
+    scale: int,
+    shift: int,
+    sum_scale: int,
+    sum_shift: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    activation: int,
+    workspace: int,
+    stream: int,
+    device: int,
 ) -> None: ...
 def singleprop_norm_relu_bwd(
     dtype: int,
@@ -471,5 +568,24 @@ def singleprop_norm_relu_bwd(
     inner: int,
     activation: int,
     threads: int,
+) -> None: ...
+def singleprop_norm_relu_bwd_cuda(
+    dtype: int,
+    grad_nominal: int,
+    grad_radius: int,
+    nominal: int,
+    radius: int,
+    scale: int,
+    shift: int,
+    nominal_mul: int,
+    nominal_add: int,
+    out_grad_nominal: int,
+    out_grad_radius: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    activation: int,
+    stream: int,
+    device: int,
 ) -> None: ...
 def swap_axes(dtype: int, x: int, out: int, outer: int, rows: int, columns: int, threads: int) -> None: ...

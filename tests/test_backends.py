@@ -12,7 +12,10 @@ from fastbound import backends, native
 from fastbound.errors import BackendError
 from fastbound.ops import crown_concretize, interval_margin
 
-WITH_CUDA_CODE = ["crown_concretize", "crown_relu", "interval_margin", "interval_norm_relu"]
+WITH_CUDA_CODE = [
+    *("crown_concretize", "crown_relu", "interval_margin"),
+    *("interval_norm_relu", "interval_norm_relu_moments", "singleprop_norm_relu"),
+]
 PROBLEM = "device 0 has compute capability 7.0, for which the kernels of this build have no code"
 
 

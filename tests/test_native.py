@@ -32,6 +32,7 @@ SHAPES = [  # outer, channels, inner; two threads share the work from 16384 elem
     (4, 3, 5),
     (3, 5, 64),
     (100, 10, 17),
+    (2, 300, 9),
     (1, 1, 17003),
     (0, 3, 1),
     (2, 0, 4),
@@ -90,6 +91,9 @@ class InOut:
 WORKSPACES = {
     "norm_statistics": slice(-3, None),
     "interval_norm_relu_bwd_sums": slice(-4, -1),
+    "interval_norm_relu_moments_fwd": slice(-4, -1),
+    "interval_norm_relu_moments_bwd_sums": slice(-4, -1),
+    "singleprop_norm_relu_bwd_sums": slice(-4, -1),
     "interval_margin_bwd": slice(-3, None),
 }
 PLACES = [
@@ -271,16 +275,6 @@ def test_interval_norm_relu_bwd_sums(call, shape, streams, dtype, slope, radius_
     close(sum_shift, value.sum((0, 1, 3)), gamma(terms, dtype) * (abs(g) + abs(gr)).sum((0, 1, 3)))
 
 
-# The passes with moments exist on CPU alone; what they share with those above is compared with those above.
-
-
-@pytest.fixture
-def cpu_call(call, request):
-    if request.node.callspec.params["call"][0] != "cpu":
-        pytest.skip("no CUDA code")
-    return call
-
-
 def moments_of(y, r):
     """[8] of a center and a radius in wide numbers, and the magnitudes of their terms."""
     active, inactive = y - r > 0, y + r < 0
@@ -295,17 +289,17 @@ def moments_of(y, r):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("streams, norm", [(1, True), (2, True), (2, False)])
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_interval_norm_relu_moments_fwd(cpu_call, shape, streams, dtype, norm, offset):
+def test_interval_norm_relu_moments_fwd(call, shape, streams, dtype, norm, offset):
     """Far from zero too: a spread made of float32 sums would lose all its digits there."""
     d = map_inputs(shape, streams, dtype)
     d["stack"] += dtype(0 if norm else offset)
     d["shift"] += dtype(offset)
     pointers = (d["scale"], d["shift"]) if norm else (0, 0)
     inputs, sizes = (d["stack"], d["radius"], *pointers), (d["stack"].shape, d["radius"].shape)
-    out, out_radius, moments = cpu_call(
+    out, out_radius, moments = call(
         "interval_norm_relu_moments_fwd", dtype, *inputs, *sizes, (8,), streams, *shape, 0.0
     )
-    alone, alone_radius = cpu_call("interval_norm_relu_fwd", dtype, *inputs, *sizes, streams, *shape, 0.0)
+    alone, alone_radius = call("interval_norm_relu_fwd", dtype, *inputs, *sizes, streams, *shape, 0.0)
     assert np.array_equal(out, alone) and np.array_equal(out_radius, alone_radius)
     stack, radius, *channels = wide(d["stack"], d["radius"], *((d["scale"], d["shift"]) if norm else (None, None)))
     y, r = affine(stack, radius, *channels)
@@ -319,7 +313,7 @@ def test_interval_norm_relu_moments_fwd(cpu_call, shape, streams, dtype, norm, o
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("streams, norm, radius_grad", [(1, True, True), (2, True, False), (2, False, True)])
-def test_interval_norm_relu_moments_bwd(cpu_call, shape, streams, dtype, norm, radius_grad):
+def test_interval_norm_relu_moments_bwd(call, shape, streams, dtype, norm, radius_grad):
     """Both passes: the gradient of the moments is added to the one behind the gate."""
     d = map_inputs(shape, streams, dtype)
     scale, shift = (d["scale"], d["shift"]) if norm else (None, None)
@@ -331,7 +325,7 @@ def test_interval_norm_relu_moments_bwd(cpu_call, shape, streams, dtype, norm, r
     statistics = norm and streams == 2
     grads = (d["grad_stack"], d["grad_radius"] if radius_grad else 0, grad_moments, moments)
     inputs = (d["stack"], d["radius"], *(0 if t is None else t for t in (scale, shift)))
-    out, out_radius = cpu_call(
+    out, out_radius = call(
         "interval_norm_relu_moments_bwd", dtype, *grads, *inputs, *((more[0], more[1]) if statistics else (0, 0)),
         d["stack"].shape, d["radius"].shape, streams, *shape, 0.1,
     )  # fmt: skip
@@ -350,7 +344,7 @@ def test_interval_norm_relu_moments_bwd(cpu_call, shape, streams, dtype, norm, r
     magnitude[-1] += abs(gm[[0, 1, 4, 5]]).sum() + 2 * abs(gm[6:]).sum() * (far + far.sum() / size)
     if norm:
         terms = (512 if dtype == np.float32 else size) + 24
-        sums = cpu_call(
+        sums = call(
             "interval_norm_relu_moments_bwd_sums", dtype, *grads, *inputs,
             (shape[1],), (shape[1],), streams, *shape, 0.1,
         )  # fmt: skip
@@ -390,10 +384,8 @@ def singleprop_radius(z, v, activation):
 
 
 ACTIVATIONS = ["none", "zero", "fast-lin"]
-CPU = pytest.mark.parametrize("call", [("cpu", 2)], indirect=True)
 
 
-@CPU
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("norm", [False, True])
@@ -412,7 +404,6 @@ def test_singleprop_norm_relu_fwd(call, shape, dtype, norm, activation):
     close(out_radius, wanted_radius, gamma(16, dtype) * magnitude)
 
 
-@CPU
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("norm", ["none", "affine", "statistics"])
@@ -438,7 +429,6 @@ def test_singleprop_norm_relu_bwd(call, shape, dtype, norm, activation):
     close(out, wanted, gamma(16, dtype) * magnitude)
 
 
-@CPU
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)

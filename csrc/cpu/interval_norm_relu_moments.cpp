@@ -18,18 +18,16 @@ void add_moments(const T* center, const T* radius, Index length, Coefficient sca
 #pragma omp simd reduction(+ : widths, centers, active, inactive, active_square, inactive_square, active_count, \
                                inactive_count)
   for (Index i = 0; i < length; ++i) {
-    const T y = scale[i] * c[i] + shift[i], spread = absolute(scale[i]) * r[i];
-    const bool is_active = y - spread > T(0), is_inactive = y + spread < T(0);
-    const double above = static_cast<double>(is_active ? y : T(0));
-    const double below = static_cast<double>(is_inactive ? y : T(0));
-    widths += static_cast<double>(spread);
-    centers += static_cast<double>(y);
+    const MomentTerms<T> of = moment_terms(scale[i] * c[i] + shift[i], absolute(scale[i]) * r[i]);
+    const double above = static_cast<double>(of.active), below = static_cast<double>(of.inactive);
+    widths += static_cast<double>(of.radius);
+    centers += static_cast<double>(of.center);
     active += above;
     inactive += below;
     active_square += above * above;
     inactive_square += below * below;
-    active_count += is_active;
-    inactive_count += is_inactive;
+    active_count += of.is_active;
+    inactive_count += of.is_inactive;
   }
   sums[kSumRadius] += widths;
   sums[kSumCenter] += centers;

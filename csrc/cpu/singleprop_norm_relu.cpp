@@ -116,10 +116,7 @@ struct Terms {
 
   __attribute__((always_inline)) void operator()(Index i, T scale, T magnitude, T sign, T shift, T& to_scale,
                                                  T& to_shift) const {
-    T value_grad = g[i], radius_grad = gr[i];
-    Activation::apply_grad(value_grad, radius_grad, scale * x[i] + shift, magnitude * r[i]);
-    to_scale = value_grad * x[i] + sign * radius_grad * r[i];
-    to_shift = value_grad;
+    singleprop_affine_grad<Activation>(g[i], gr[i], x[i], r[i], scale, magnitude, sign, shift, to_scale, to_shift);
   }
 };
 

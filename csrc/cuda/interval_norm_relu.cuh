@@ -3,22 +3,11 @@
 // synchronise and allocate nothing.
 #pragma once
 
+#include "cuda/channel_maps.cuh"
 #include "cuda/launch.cuh"
-#include "cuda/storage.h"
-#include "sweep.h"
 
 namespace fastbound {
 namespace cuda {
-
-// One sample of pixels, or samples of planes.
-inline MapShape map_shape(Index outer, Index channels, Index inner) {
-  return inner == 1 ? MapShape{1, outer, channels, 1} : MapShape{outer, 1, channels, inner};
-}
-
-// The sweep of both reductions, which leave two sums [parts, 2, period] in their workspace.
-inline Sweep channel_sums_sweep(Index outer, Index channels, Index inner, int pack) {
-  return make_sweep(map_shape(outer, channels, inner), pack, 4, kBlocksOfSums);
-}
 
 template <typename S>
 void norm_statistics_launch(const S* x,                         // [outer, C, inner]

@@ -75,6 +75,20 @@ __device__ double channel_total(const double* partial /* [parts, kSums, period] 
   return warp_sum(total);
 }
 
+template <typename A>
+__global__ void channel_sums_end_kernel(const double* __restrict__ partial,  // [parts, 2, period]
+                                        A* __restrict__ one,                 // [C]
+                                        A* __restrict__ two,                 // [C]
+                                        Index parts, Index period, Index channels) {
+  const Index channel = static_cast<Index>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (channel >= channels) return;
+  const double first = channel_total<2>(partial, parts, period, channels, channel, 0);
+  const double second = channel_total<2>(partial, parts, period, channels, channel, 1);
+  if (threadIdx.x % 32 != 0) return;
+  one[channel] = static_cast<A>(first);
+  two[channel] = static_cast<A>(second);
+}
+
 // Rows [samples, rows, size] against what a thread keeps of its pack of elements: body.row(index of the row, pack,
 // site) is the pack's contribution to the sum of a row.
 template <typename S, typename Body>

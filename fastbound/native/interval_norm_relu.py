@@ -66,7 +66,7 @@ def interval_norm_relu_bwd(
 
 def backward(
     passes: str,
-    more: tuple[Tensor, ...],
+    more: tuple[Tensor | None, ...],
     grads: tuple[Tensor | None, Tensor | None],
     stack: Tensor,
     radius: Tensor,
@@ -77,12 +77,29 @@ def backward(
 ) -> Gradients:
     """The gradients by the pass ``<passes>_sums`` and the pass ``passes`` over the elements; both also take `more`."""
     grad_stack, grad_radius = grads
-    mean, var, weight, bias, eps = norm
-    stack, radius, layout = one_layout(stack, radius, mean is not None)
+    stack, radius, layout = one_layout(stack, radius, norm[0] is not None)
     grad_stack = torch.zeros_like(stack) if grad_stack is None else in_order_of(grad_stack, stack)
     grad_radius = None if grad_radius is None else in_order_of(grad_radius, radius)
-    scale, shift = affine(mean, var, weight, bias, eps)
     maps, numbers = (grad_stack, grad_radius, *more, stack, radius), (stack.shape[0], *layout, slope)
+    d_stack, d_radius = torch.empty_like(stack), torch.empty_like(radius)
+    outputs = (d_stack, d_radius)
+    return *outputs, *through_passes(passes, maps, numbers, layout, norm, batch_statistics, needs, outputs)
+
+
+def through_passes(
+    passes: str,
+    maps: tuple[Tensor | None, ...],  # the last one a radius [B, C, *]
+    numbers: tuple[float, ...],
+    layout: tuple[int, int, int],
+    norm: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, float],
+    batch_statistics: bool,
+    needs: tuple[bool, bool, bool, bool],
+    outputs: tuple[Tensor, Tensor],
+) -> tuple[Tensor | None, Tensor | None]:  # [C], [C]
+    """Both passes of a backward, into `outputs`; returns the gradients of weight and bias."""
+    radius = outputs[1]
+    mean, var, weight, bias, eps = norm
+    scale, shift = affine(*norm)
     nominal_mul = nominal_add = d_weight = d_bias = None
     if mean is not None and var is not None and scale is not None and (batch_statistics or needs[2] or needs[3]):
         moment, total = scale.new_empty(2, scale.shape[0]).unbind(0)
@@ -95,9 +112,8 @@ def backward(
             count = radius.numel() // max(radius.shape[1], 1)
             nominal_mul = -scale * covariance * inverse.square() / count
             nominal_add = -scale * total / count - mean * nominal_mul
-    d_stack, d_radius = torch.empty_like(stack), torch.empty_like(radius)
-    launch(passes, radius, (*maps, scale, shift, nominal_mul, nominal_add, d_stack, d_radius), numbers)
-    return d_stack, d_radius, d_weight, d_bias
+    launch(passes, radius, (*maps, scale, shift, nominal_mul, nominal_add, *outputs), numbers)
+    return d_weight, d_bias
 
 
 def affine(

@@ -1,16 +1,16 @@
-"""`interval_norm_relu_moments` on CPU: the passes of `interval_norm_relu`, which add up and add on while they run."""
+"""`interval_norm_relu_moments`: the passes of `interval_norm_relu`, which add up and add on while they run."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fastbound.native import cpu_only as unsupported
-from fastbound.native import launch
+from fastbound.native import DTYPES, HALVES, computed, launch
+from fastbound.native import cpu_and_cuda as unsupported
 from fastbound.native.interval_norm_relu import affine, backward, interval_norm_relu_bwd, one_layout
 from fastbound.reference.interval_norm_relu import Gradients
 
-__all__ = ["interval_norm_relu_moments_bwd", "interval_norm_relu_moments_fwd", "unsupported"]
+__all__ = ["DTYPES", "interval_norm_relu_moments_bwd", "interval_norm_relu_moments_fwd", "unsupported"]
 
 
 def interval_norm_relu_moments_fwd(
@@ -22,12 +22,13 @@ def interval_norm_relu_moments_fwd(
     bias: Tensor | None,  # [C]
     eps: float,
     slope: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # [N, B, C, *], [B, C, *], [8]
+) -> tuple[Tensor, Tensor, Tensor]:  # [N, B, C, *], [B, C, *], [8]: float32 beside maps of half precision
     stack, radius, layout = one_layout(stack, radius, mean is not None)
     scale, shift = affine(mean, var, weight, bias, eps)
-    out_stack, out_radius, moments = torch.empty_like(stack), torch.empty_like(radius), radius.new_empty(8)
-    tensors = (stack, radius, scale, shift, out_stack, out_radius, moments)
-    launch("interval_norm_relu_moments_fwd", radius, tensors, (stack.shape[0], *layout, slope))
+    out_stack, out_radius = torch.empty_like(stack), torch.empty_like(radius)
+    moments = radius.new_empty(8, dtype=torch.float32 if radius.dtype in HALVES else None)
+    tensors, numbers = (stack, radius, scale, shift, out_stack, out_radius, moments), (stack.shape[0], *layout, slope)
+    launch("interval_norm_relu_moments_fwd", radius, tensors, numbers, workspace=layout)
     return out_stack, out_radius, moments
 
 
@@ -50,5 +51,5 @@ def interval_norm_relu_moments_bwd(
     norm = (mean, var, weight, bias, eps)
     if grad_moments is None:
         return interval_norm_relu_bwd(grad_stack, grad_radius, stack, radius, *norm, slope, batch_statistics, needs)
-    more, grads = (grad_moments.contiguous(), moments.contiguous()), (grad_stack, grad_radius)
+    more, grads = tuple(computed(t) for t in (grad_moments, moments)), (grad_stack, grad_radius)
     return backward("interval_norm_relu_moments_bwd", more, grads, stack, radius, norm, slope, batch_statistics, needs)

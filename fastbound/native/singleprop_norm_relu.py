@@ -1,18 +1,17 @@
-"""`singleprop_norm_relu` on CPU: one C++ pass over both maps forward, a reducing and an element-wise pass backward."""
+"""`singleprop_norm_relu`: one C++ or CUDA pass over both maps forward, a reducing and an element-wise one backward."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fastbound import _C
-from fastbound.native import DTYPE_CODES, pointer
-from fastbound.native import cpu_only as unsupported
-from fastbound.native.interval_norm_relu import affine
+from fastbound.native import DTYPES, launch
+from fastbound.native import cpu_and_cuda as unsupported
+from fastbound.native.interval_norm_relu import affine, through_passes
 from fastbound.native.layout import channel_layout, in_order_of
 from fastbound.reference.singleprop_norm_relu import VARIANTS, Gradients
 
-__all__ = ["singleprop_norm_relu_bwd", "singleprop_norm_relu_fwd", "unsupported"]
+__all__ = ["DTYPES", "singleprop_norm_relu_bwd", "singleprop_norm_relu_fwd", "unsupported"]
 
 ACTIVATIONS = (None, *VARIANTS)
 
@@ -30,18 +29,8 @@ def singleprop_norm_relu_fwd(
     nominal, radius, layout = _one_layout(nominal, radius, mean is not None)
     scale, shift = affine(mean, var, weight, bias, eps)
     out_nominal, out_radius = torch.empty_like(nominal), torch.empty_like(radius)
-    _C.singleprop_norm_relu_fwd(
-        DTYPE_CODES[radius.dtype],
-        nominal.data_ptr(),
-        radius.data_ptr(),
-        pointer(scale),
-        pointer(shift),
-        out_nominal.data_ptr(),
-        out_radius.data_ptr(),
-        *layout,
-        ACTIVATIONS.index(variant),
-        torch.get_num_threads(),
-    )
+    tensors = (nominal, radius, scale, shift, out_nominal, out_radius)
+    launch("singleprop_norm_relu_fwd", radius, tensors, (*layout, ACTIVATIONS.index(variant)))
     return out_nominal, out_radius
 
 
@@ -63,25 +52,11 @@ def singleprop_norm_relu_bwd(
     grad_nominal, grad_radius = (
         torch.zeros_like(radius) if grad is None else in_order_of(grad, radius) for grad in (grad_nominal, grad_radius)
     )
-    scale, shift = affine(mean, var, weight, bias, eps)
-    scaling = (pointer(scale), pointer(shift))
-    code, rest = DTYPE_CODES[radius.dtype], (*layout, ACTIVATIONS.index(variant), torch.get_num_threads())
-    maps = (grad_nominal.data_ptr(), grad_radius.data_ptr(), nominal.data_ptr(), radius.data_ptr())
-    nominal_mul = nominal_add = d_weight = d_bias = None
-    if mean is not None and var is not None and scale is not None and (batch_statistics or needs[2] or needs[3]):
-        moment, total = mean.new_empty(2, mean.shape[0]).unbind(0)
-        _C.singleprop_norm_relu_bwd_sums(code, *maps, *scaling, moment.data_ptr(), total.data_ptr(), *rest)
-        inverse = torch.rsqrt(var + eps)
-        covariance = moment - mean * total
-        d_weight, d_bias = covariance * inverse if needs[2] else None, total if needs[3] else None
-        if batch_statistics:
-            count = radius.numel() // max(radius.shape[1], 1)
-            nominal_mul = -scale * covariance * inverse.square() / count
-            nominal_add = -scale * total / count - mean * nominal_mul
-    d_nominal, d_radius = torch.empty_like(nominal), torch.empty_like(radius)
-    statistics = (pointer(nominal_mul), pointer(nominal_add))
-    _C.singleprop_norm_relu_bwd(code, *maps, *scaling, *statistics, d_nominal.data_ptr(), d_radius.data_ptr(), *rest)
-    return d_nominal, d_radius, d_weight, d_bias
+    maps, numbers = (grad_nominal, grad_radius, nominal, radius), (*layout, ACTIVATIONS.index(variant))
+    outputs = torch.empty_like(nominal), torch.empty_like(radius)
+    norm = (mean, var, weight, bias, eps)
+    passes = "singleprop_norm_relu_bwd"
+    return *outputs, *through_passes(passes, maps, numbers, layout, norm, batch_statistics, needs, outputs)
 
 
 def _one_layout(

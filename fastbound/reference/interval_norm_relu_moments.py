@@ -48,7 +48,8 @@ def interval_norm_relu_moments_fwd(
     active, inactive = center - radius > 0, center + radius < 0
     spread = (center - center.sum() / max(center.numel(), 1)).square()
     terms = (radius, center, active, inactive, center * active, center * inactive, spread * active, spread * inactive)
-    return *out, torch.stack([term.sum(dtype=radius.dtype) for term in terms])
+    wide = torch.promote_types(radius.dtype, torch.float32)  # half precision overflows, and counts no further than 2048
+    return *out, torch.stack([term.sum(dtype=wide) for term in terms])
 
 
 def interval_norm_relu_moments_bwd(
