@@ -270,12 +270,17 @@ def test_an_active_sync_batch_norm_raises_or_is_converted(one_process: None, mon
             sync(fb.linf_box(MAP, 0.1))
     sync, plain = nn.SyncBatchNorm(4), nn.BatchNorm2d(4)
     converted = fb.convert(nn.Sequential(sync))
+    monkeypatch.setattr(fb.nn.SyncBatchNorm, "_synchronises", lambda self: True)  # with itself alone
     out, wanted = converted(fb.linf_box(MAP, 0.1)), plain(fb.linf_box(MAP, 0.1))
     assert torch.allclose(out.lower, wanted.lower, atol=1e-5) and torch.allclose(out.upper, wanted.upper, atol=1e-5)
     assert torch.allclose(sync.running_var, plain.running_var, atol=1e-6) and sync.num_batches_tracked.item() == 1
 
 
-def test_a_converted_sync_batch_norm_keeps_the_variance_of_channels_far_from_zero(one_process: None) -> None:
+@pytest.mark.parametrize("synchronises", [False, True])
+def test_a_converted_sync_batch_norm_keeps_the_variance_of_channels_far_from_zero(
+    one_process: None, monkeypatch: pytest.MonkeyPatch, synchronises: bool
+) -> None:
+    monkeypatch.setattr(fb.nn.SyncBatchNorm, "_synchronises", lambda self: synchronises)
     x = 100 + 0.01 * torch.randn(64, 4, 3, 3)
     sync, plain = nn.SyncBatchNorm(4), nn.BatchNorm2d(4)
     out = fb.convert(nn.Sequential(sync))(fb.linf_box(x, 0.001))

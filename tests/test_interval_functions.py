@@ -398,9 +398,25 @@ def test_a_norm_of_another_dtype_is_refused(dtypes: tuple[torch.dtype, torch.dty
         layer(fb.linf_box(torch.rand(3, 4, dtype=dtypes[0]), 0.1))
 
 
-def test_one_value_per_channel_is_no_batch() -> None:
-    with pytest.raises(ValueError, match="more than 1 value per channel"):
-        nn.BatchNorm1d(4)(fb.linf_box(torch.rand(1, 4), 0.1))
+@pytest.mark.parametrize("shape", [(1, 4), (1, 4, 1, 1), (1, 4, 3), (1, 4, 3, 2), (2, 4), (2, 4, 1, 1)], ids=str)
+@pytest.mark.parametrize("synchronised", [False, True])
+@pytest.mark.parametrize("converted", [False, True])
+def test_one_value_per_channel_is_no_batch(shape: tuple[int, ...], synchronised: bool, converted: bool) -> None:
+    """One value, not one sample: refused where torch refuses it, and there alone."""
+    x = torch.rand(shape)
+    kind = nn.SyncBatchNorm if synchronised else nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
+    plain, ours = nn.Sequential(kind(4), nn.ReLU()), nn.Sequential(kind(4), nn.ReLU())
+    ours = fb.convert(ours) if converted else ours
+    values = [x, fb.linf_box(x, 0.1), fb.singleprop(x, 0.1)]
+    if x[:, 0].numel() == 1:
+        for model, value in zip((plain, ours, ours), values):
+            with pytest.raises(ValueError, match="more than 1 value per channel"):
+                model(value)
+        assert all(b.isfinite().all() for b in ours.buffers())  # nothing was tracked
+        return
+    wanted, *nominals = plain(x), ours(values[1]).nominal, ours(values[2]).nominal
+    for nominal in nominals:
+        torch.testing.assert_close(nominal, wanted)
 
 
 @pytest.mark.parametrize("activation", [F.relu, F.leaky_relu, torch.tanh, lambda x: x.flatten(1), lambda x: x + 1])

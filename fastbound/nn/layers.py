@@ -59,8 +59,10 @@ class SyncBatchNorm(nn.SyncBatchNorm):
     """`torch.nn.SyncBatchNorm`; on an abstract value, with the statistics of all processes' nominal streams."""
 
     def forward(self, input: Any) -> Any:
-        if not isinstance(input, Streams) or not (self.training or self.running_mean is None):
+        if not isinstance(input, Streams):
             return super().forward(input)
+        if not self._synchronises():  # then torch's own is a BatchNorm too
+            return super(nn.SyncBatchNorm, self).forward(input)  # type: ignore[arg-type]
         nominal = input.nominal
         if nominal is None:
             raise ValueError(
@@ -81,19 +83,21 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         batch_norm = find_rule(type(input), F.batch_norm)
         return batch_norm(input, zeros, torch.ones_like(zeros), scale, shift, training=False, eps=0.0)
 
-    def _over_processes(self, x: torch.Tensor) -> torch.Tensor:
-        """The sum of ``x`` over all processes, with its gradient; in evaluation each process is on its own."""
+    def _synchronises(self) -> bool:
+        """Whether there are other processes to take statistics with; in evaluation each is on its own."""
         if not (self.training and dist.is_available() and dist.is_initialized()):
-            return x
-        if dist.get_world_size(self.process_group) == 1:
-            return x
+            return False
+        return dist.get_world_size(self.process_group) > 1
+
+    def _over_processes(self, x: torch.Tensor) -> torch.Tensor:
+        """The sum of ``x`` over all processes, with its gradient."""
         from torch.distributed.nn.functional import all_reduce
 
         return all_reduce(x, group=self.process_group if self.process_group is not None else dist.group.WORLD)
 
     @torch.no_grad()
     def _track(self, mean: torch.Tensor, var: torch.Tensor, count: torch.Tensor) -> None:  # [C], [C], [1]
-        if not self.training or not self.track_running_stats or self.running_mean is None or self.running_var is None:
+        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
             return
         momentum = self.momentum
         if self.num_batches_tracked is not None:
