@@ -153,21 +153,27 @@ def batches(count: int, device: str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
         yield x.to(device), torch.randint(10, (6,), generator=generator).to(device)
 
 
-def trained(recipe: Recipe, at: list[int], captured: bool, device: str = "cpu") -> tuple[list[Tensor], list[Tensor]]:
-    """Losses and final parameters of one training step at each of the moments `at` of a run."""
-    model = network(recipe.norm).double().to(device)
+def trained(
+    recipe: Recipe, at: list[int], captured: bool, device: str = "cpu", lowered: torch.dtype | None = None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Losses and final parameters of one training step at each of the moments `at` of a run.
+
+    In float64; where autocast lowers products, in float32, which is what it lowers.
+    """
+    dtype = torch.float64 if lowered is None else torch.float32
+    model = network(recipe.norm).to(device, dtype)
     optimizer = make_optimizer(recipe, model, torch.device(device), captured and device == "cuda")
     if captured and device == "cpu":
         optimizer.param_groups[0].update(lr=torch.tensor(recipe.lr), foreach=False)
     # A bias in front of a BatchNorm has no gradient but rounding, of which Adam would make whole steps; hence float64.
     optimizer.param_groups[0]["eps"] = 1e-3
-    eager = TrainingStep(recipe, model, optimizer, 10, recipe.memory())
+    eager = TrainingStep(recipe, model, optimizer, 10, recipe.memory(), lowered)
     step = CapturedByPhase(eager) if captured else eager
     losses = []
     torch.manual_seed(7)
-    for moment, batch in zip(at, batches(len(at), device)):
+    for moment, (x, labels) in zip(at, batches(len(at), device)):
         set_lr(optimizer, recipe.lr_at(moment, BATCHES))
-        losses += [value.clone() for value in step(*batch, scheduled_at(recipe, moment, BATCHES)).values()]
+        losses += [value.clone() for value in step(x.to(dtype), labels, scheduled_at(recipe, moment, BATCHES)).values()]
     return losses, list(model.parameters())
 
 
@@ -186,6 +192,30 @@ def test_every_phase_is_recorded_once_and_follows_the_schedules(name: str, on_ho
     assert len(on_host) == len(phases) and all(step.recorded for step in on_host)
     torch.testing.assert_close(losses, expected_losses, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(parameters, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_recorded_step_keeps_its_lowered_precision(device: str, request: pytest.FixtureRequest) -> None:
+    """`--precision bf16`: a replay is as far from float64 as the eager step is, and both are the same."""
+    if device == "cpu":
+        request.getfixturevalue("on_host")
+    recipe = resolved("ibp")
+    at = [long_enough_in_each_phase(recipe)[-3]] * 12
+    replayed, eager = (
+        torch.stack(trained(recipe, at, captured, device, torch.bfloat16)[0]).double() for captured in (True, False)
+    )
+    exact = torch.stack(trained(recipe, at, False, device)[0])
+    lowered_by = (eager - exact).abs().max()
+    assert 1e-4 < lowered_by < 0.1 * exact.abs().max()
+    assert (replayed - eager).abs().max() < 0.1 * lowered_by
+
+
+def test_autocast_around_a_captured_step_is_refused(on_host: list[OnHost]) -> None:
+    """It would keep the casts of weights from one step to the next, and a graph would replay them for ever."""
+    step = OnHost(lambda x: x * 2, StaticInputs((torch.zeros(3),)))
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match=r"autocast is on .* inside the step"):
+        step(torch.ones(3))
+    assert torch.equal(step(torch.ones(3)), torch.full((3,), 2.0))
 
 
 def test_the_learning_rate_is_one_tensor_and_survives_a_checkpoint(tmp_path: Any) -> None:
@@ -402,15 +432,12 @@ def test_an_epoch_of_replays_waits_for_nothing() -> None:
 
 
 @pytest.mark.gpu
-def test_a_run_with_graphs_ends_like_one_without(tmp_path: Any) -> None:
+@pytest.mark.parametrize("precision", ["default", "ieee", "tf32", "bf16"])
+def test_a_run_with_graphs_ends_like_one_without(tmp_path: Any, precision: str) -> None:
+    given = {"method": "ibp", "eps": 0.05, "limit": 512, "test_limit": 200, "device": "cuda", "precision": precision}
     reports = [
-        train_run(
-            tmp_path / mode,
-            {"method": "ibp", "eps": 0.05, "limit": 512, "test_limit": 200, "device": "cuda", "cuda_graph": mode},
-            {"epochs": 4},
-            quiet=True,
-        )
-        for mode in ("on", "off")
+        train_run(tmp_path / mode, {**given, "cuda_graph": mode}, {"epochs": 4}, quiet=True) for mode in ("on", "off")
     ]
+    assert reports[0]["training_precision"] == reports[1]["training_precision"]
     assert [report["cuda_graph"] for report in reports] == ["on", "off (asked for)"]
     assert reports[0]["verified_error"] == pytest.approx(reports[1]["verified_error"], abs=0.05)

@@ -43,7 +43,8 @@ def capture(step: Callable[..., Any], example_batch: Sequence[Tensor | float]) -
 
     Args:
         step: takes the batch, returns tensors (a tensor, None, or a dictionary, list or tuple of these). What it
-            decides in Python is decided when the graph is recorded. It sets gradients to None before ``backward()``.
+            decides in Python is decided when the graph is recorded. It sets gradients to None before ``backward()``,
+            and enters autocast itself, if at all.
         example_batch: the arguments of a step. Tensors, all on one GPU, fix shape, dtype and device; numbers (eps,
             kappa, ...) reach `step` as tensors [] of torch's default dtype, into which each call writes its own.
 
@@ -53,8 +54,8 @@ def capture(step: Callable[..., Any], example_batch: Sequence[Tensor | float]) -
 
     Raises:
         ValueError: a tensor that is not on a GPU, or that takes gradients; later a batch of another number of
-            arguments, shape, dtype or device; an optimiser that cannot be captured. TypeError: an argument that is
-            neither a tensor nor a number, or a result that is not made of tensors.
+            arguments, shape, dtype or device; autocast around a call; an optimiser that cannot be captured.
+        TypeError: an argument that is neither a tensor nor a number, or a result that is not made of tensors.
         CaptureError: (fourth call) the step does what no graph can hold, such as reading a value from the device.
     """
     inputs = StaticInputs(example_batch)
@@ -133,6 +134,11 @@ class Captured:
         self._outputs: Any = None
 
     def __call__(self, *batch: Tensor | float) -> Any:
+        if torch.is_autocast_enabled(self._inputs.device.type):
+            raise ValueError(
+                "step: autocast is on around a captured step, and would keep casts of weights that the step changes; "
+                "enter it inside the step."
+            )
         with torch.cuda.device(self._inputs.device):
             self._inputs.write(batch)
             if self._eager_calls < EAGER_CALLS:
