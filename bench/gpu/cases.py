@@ -47,6 +47,10 @@ class Maker:
     def positive(self, *shape: int) -> Tensor:
         return torch.rand(shape, device=self.device).add_(0.01).to(self.dtype)
 
+    def sums(self, count: int) -> Tensor:
+        """What is added up over a map: float32 beside half precision."""
+        return torch.rand(count, device=self.device, dtype=torch.promote_types(self.dtype, torch.float32))
+
     def maps(self, *shape: int, channels_last: bool, positive: bool = False) -> Tensor:
         """[*, B, C, H, W]; the leading dimensions and the batch are one batch of the memory format."""
         flat = (self.positive if positive else self.normal)(math.prod(shape[:-3]), *shape[-3:])
@@ -170,7 +174,7 @@ def _moments(sizes: Sizes) -> list[Case]:
     def backward(m: Maker) -> Tensors:
         buffers = forward(m)
         grads = (torch.randn_like(t) for t in buffers[:2])
-        return *grads, m.normal(8), *buffers, m.positive(8)
+        return *grads, m.sums(8), *buffers, m.sums(8)
 
     stem, needs = "interval_norm_relu_moments", (True, True, True, True)
     return [
@@ -246,7 +250,13 @@ def _crown_relu(sizes: Sizes) -> list[Case]:
     stem, settings = "crown_relu", (0.0, "adaptive")
     return [
         Case(stem, "forward, 9 rows", forward, lambda code, t: code.crown_relu_fwd(*t, *settings)),
-        Case(stem, "backward, 9 rows", backward, lambda code, t: code.crown_relu_bwd(*t, *settings, (True,) * 6)),
+        Case(
+            stem,
+            "backward, 9 rows",
+            backward,
+            # With a scale it reads the rows that came, and not those that went.
+            lambda code, t: code.crown_relu_bwd(*t[:3], None, *t[3:], *settings, (True,) * 6),
+        ),
     ]
 
 
