@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastbound import _C, backends
 from fastbound.native import DTYPE_CODES, pointer
+from fastbound.native.product import linear
 
 Pair = tuple[int, int]
 
@@ -89,7 +90,7 @@ def fold_convolution(
     geometry = ((height, width), (kernel_height, kernel_width), channels, size, stride, padding, dilation)
     together = max(1, _COLUMNS // max(height * width * matrix.shape[1], 1))
     for part, target in zip(pixels.split(together), out.split(together)):
-        columns = part.reshape(-1, outputs) @ matrix
+        columns = linear(part.reshape(-1, outputs), matrix.T)
         _C.crown_windows_fold(
             DTYPE_CODES[maps.dtype],
             columns.data_ptr(),

@@ -1,12 +1,12 @@
-"""`interval_linear` on CPU: ATen's matrix products; |W| of a large layer is made block by block in the cache."""
+"""`interval_linear` on CPU: matrix products of all streams at once, and of the radius with |W|."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastbound.native import product_on_cpu as unsupported
 from fastbound.native import signed_weight_grad
+from fastbound.native.product import linear
 from fastbound.reference.interval_linear import DTYPES, Gradients
 
 __all__ = ["DTYPES", "interval_linear_bwd", "interval_linear_fwd", "unsupported"]
@@ -18,7 +18,7 @@ def interval_linear_fwd(
     weight: Tensor,  # [O, I]
     bias: Tensor | None,  # [O]
 ) -> tuple[Tensor, Tensor]:  # [N, *, O], [*, O]
-    return F.linear(stack, weight, bias), F.linear(radius, weight.abs())
+    return linear(stack, weight, bias), linear(radius, weight.abs())
 
 
 def interval_linear_bwd(
@@ -32,14 +32,14 @@ def interval_linear_bwd(
     d_stack = d_radius = d_weight = d_bias = None
     if grad_stack is not None:
         rows = grad_stack.reshape(-1, weight.shape[0])
-        d_stack = (rows @ weight).view(stack.shape) if needs[0] else None
-        d_weight = rows.T @ stack.reshape(-1, weight.shape[1]) if needs[2] else None
+        d_stack = linear(rows, weight.T).view(stack.shape) if needs[0] else None
+        d_weight = linear(rows.T, stack.reshape(-1, weight.shape[1]).T) if needs[2] else None
         d_bias = rows.sum(0) if needs[3] else None
     if grad_radius is not None:
         rows = grad_radius.reshape(-1, weight.shape[0])
-        d_radius = (rows @ weight.abs()).view(radius.shape) if needs[1] else None
+        d_radius = linear(rows, weight.abs().T).view(radius.shape) if needs[1] else None
         if needs[2]:
-            product = rows.T @ radius.reshape(-1, weight.shape[1])
+            product = linear(rows.T, radius.reshape(-1, weight.shape[1]).T)
             if d_weight is None:
                 d_weight = product.mul_(weight.sign())
             else:
