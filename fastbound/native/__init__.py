@@ -1,4 +1,4 @@
-"""Primitives on torch tensors through ATen's products and the compiled passes of ``fastbound._C``."""
+"""Primitives on torch tensors through torch's products and the compiled passes of ``fastbound._C``."""
 
 from __future__ import annotations
 

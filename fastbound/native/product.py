@@ -1,8 +1,9 @@
 """Matrix products on CPU by the faster of torch's two libraries.
 
-torch gives float32 products to MKL, which is slow on processors of other makers than its own: on an AMD EPYC (AVX-512,
-2 threads) oneDNN took 0.40 to 0.56 of its time in every layout, 240 us for 515 at 256 x 784 x 256. A call costs 12 us
-more, which small products do not earn back. Half precision is oneDNN's in torch already.
+torch gives float32 products to MKL, which does not use AVX-512 on processors of other makers than its own: on an AMD
+EPYC oneDNN took 0.40 to 0.56 of its time in every layout (2 threads; 240 us for 515 at 256 x 784 x 256), and 0.77 to
+0.98 where it was kept from AVX-512 too. A call costs 12 us more, which small products do not earn back. Half precision
+is oneDNN's in torch already.
 """
 
 from __future__ import annotations
