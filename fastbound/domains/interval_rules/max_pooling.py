@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbound.domains.interval import Interval, streams_of
-from fastbound.domains.linear_rules.geometry import per_dimension
+from fastbound.domains.linear_rules.geometry import per_dimension, pooling_stride
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import function_name, rule
 from fastbound.domains.streams import emit
@@ -41,7 +41,7 @@ def _max_pool(function: Callable[..., Tensor], spatial: int) -> Callable[..., In
     ) -> Interval:
         _refuse_indices(return_indices)
         kernel, padding, dilation = (per_dimension(v, spatial) for v in (kernel_size, padding, dilation))
-        stride = kernel if stride is None or stride == [] else per_dimension(stride, spatial)
+        stride = pooling_stride(stride, kernel)
         record = MaxPool(kernel, stride, padding, dilation, bool(ceil_mode))
         return _max(input, lambda x: function(x, kernel, stride, padding, dilation, ceil_mode), record)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.linear_rules.geometry import numeric_padding, per_dimension
+from fastbound.domains.linear_rules.geometry import numeric_padding, per_dimension, require_dim
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
 from fastbound.domains.streams import Streams, emit
@@ -62,7 +62,7 @@ def conv2d(
     groups: int = 1,
 ) -> Streams:
     _require_layer("conv2d", input, weight, bias)
-    _require_dim("conv2d", input, 4)
+    require_dim("conv2d", input, 4)
     stride, dilation = per_dimension(stride, 2), per_dimension(dilation, 2)
     input, padding = numeric_padding(input, weight, padding, dilation)
     record = Convolution(weight, bias, stride, padding, dilation, groups)
@@ -93,7 +93,7 @@ def _conv_nd(
 ) -> Streams:
     name = f"conv{spatial}d"
     _require_layer(name, input, weight, bias)
-    _require_dim(name, input, spatial + 2)
+    require_dim(name, input, spatial + 2)
     stride, dilation = per_dimension(stride, spatial), per_dimension(dilation, spatial)
     input, padding = numeric_padding(input, weight, padding, dilation)
     record = Convolution(weight, bias, stride, padding, dilation, groups)
@@ -128,7 +128,7 @@ def _transposed(function: Callable[..., Tensor], spatial: int) -> Callable[..., 
     ) -> Streams:
         name = f"conv_transpose{spatial}d"
         _require_layer(name, input, weight, bias)
-        _require_dim(name, input, spatial + 2)
+        require_dim(name, input, spatial + 2)
         stride, padding, output_padding, dilation = (
             per_dimension(v, spatial) for v in (stride, padding, output_padding, dilation)
         )
@@ -221,8 +221,3 @@ def _require_layer(name: str, input: Any, weight: Any, bias: Any) -> None:
         raise NotImplementedError(f"{name}{module_path()}: wanted an abstract input, constant weight and bias.")
     if weight.dtype != input.dtype:
         raise TypeError(f"{name}{module_path()}: the box is {input.dtype}, the weight {weight.dtype}; convert one.")
-
-
-def _require_dim(name: str, input: Streams, dim: int) -> None:
-    if input.dim() != dim:
-        raise ValueError(f"{name}{module_path()}: wanted a batch of {dim} dimensions, got shape {tuple(input.shape)}.")

@@ -22,6 +22,17 @@ def per_dimension(value: int | Sequence[int], length: int) -> tuple[int, ...]:
     return values * length if len(values) == 1 else values
 
 
+def pooling_stride(stride: int | Sequence[int] | None, kernel: tuple[int, ...]) -> tuple[int, ...]:
+    """The stride of a pooling; without one its windows lie side by side."""
+    return kernel if stride is None or stride == [] else per_dimension(stride, len(kernel))
+
+
+def require_dim(name: str, input: Value, dim: int) -> None:
+    """Raises ValueError unless ``input`` has ``dim`` dimensions, the first of them the batch."""
+    if input.dim() != dim:
+        raise ValueError(f"{name}{module_path()}: wanted a batch of {dim} dimensions, got shape {tuple(input.shape)}.")
+
+
 def numeric_padding(
     input: V, weight: Tensor, padding: int | Sequence[int] | str, dilation: tuple[int, ...]
 ) -> tuple[V, tuple[int, ...]]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.linear_rules.geometry import numeric_padding, per_dimension
+from fastbound.domains.linear_rules.geometry import numeric_padding, per_dimension, require_dim
 from fastbound.domains.lipschitz.operators import CONVOLUTIONS, Convolution, Dense, Operator
 from fastbound.domains.lipschitz.value import Layer, Lipschitz, Node
 from fastbound.domains.location import module_path
@@ -45,10 +45,7 @@ def _convolution(spatial: int) -> Callable[..., Lipschitz]:
     ) -> Lipschitz:
         name = f"conv{spatial}d"
         _require_layer(name, input, weight, bias)
-        if input.dim() != spatial + 2:
-            raise ValueError(
-                f"{name}{module_path()}: wanted a batch of {spatial + 2} dimensions, got shape {tuple(input.shape)}."
-            )
+        require_dim(name, input, spatial + 2)
         stride, dilation = per_dimension(stride, spatial), per_dimension(dilation, spatial)
         input, padding = numeric_padding(input, weight, padding, dilation)
         nominal = function(input.nominal, weight, bias, stride, padding, dilation, groups)

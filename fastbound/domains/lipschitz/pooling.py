@@ -11,20 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.linear_rules.geometry import per_dimension
+from fastbound.domains.linear_rules.geometry import per_dimension, pooling_stride, require_dim
 from fastbound.domains.lipschitz.certificate import dense_norm
 from fastbound.domains.lipschitz.value import Lipschitz
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
 
 Size = int | Sequence[int]
-
-
-def _require_maps(name: str, input: Lipschitz, spatial: int) -> None:
-    if input.dim() != spatial + 2:
-        raise ValueError(
-            f"{name}{module_path()}: wanted a batch of {spatial + 2} dimensions, got shape {tuple(input.shape)}."
-        )
 
 
 # ---- averages: a Kronecker product of one matrix a dimension -------------------------------------------------------
@@ -40,13 +33,13 @@ def _avg_pool(function: Callable[..., Tensor], spatial: int) -> Callable[..., Li
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> Lipschitz:
-        _require_maps(function.__name__, input, spatial)
+        require_dim(function.__name__, input, spatial + 2)
         if divisor_override is not None:
             raise NotImplementedError(
                 f"{function.__name__}{module_path()}: divisor_override has no rule; scale the average instead."
             )
         kernel, padding = per_dimension(kernel_size, spatial), per_dimension(padding, spatial)
-        stride = kernel if stride is None or stride == [] else per_dimension(stride, spatial)
+        stride = pooling_stride(stride, kernel)
         nominal = function(input.nominal, kernel, stride, padding, ceil_mode, count_include_pad)
         sides = zip(input.shape[2:], kernel, stride, padding, strict=True)
         norms = [_average_norm(*side, bool(ceil_mode), bool(count_include_pad)) for side in sides]
@@ -64,7 +57,7 @@ def _average_norm(size: int, kernel: int, stride: int, padding: int, ceil_mode: 
 
 def _adaptive_avg_pool(function: Callable[..., Tensor], spatial: int) -> Callable[..., Lipschitz]:
     def adaptive_avg_pool(input: Lipschitz, output_size: Any) -> Lipschitz:
-        _require_maps(function.__name__, input, spatial)
+        require_dim(function.__name__, input, spatial + 2)
         nominal = function(input.nominal, output_size)
         sides = zip(input.shape[2:], nominal.shape[2:], strict=True)
         return input.through(nominal, math.prod(_adaptive_norm(size, out) for size, out in sides))
@@ -102,9 +95,9 @@ def _max_pool(function: Callable[..., Tensor], spatial: int) -> Callable[..., Li
     ) -> Lipschitz:
         """A maximum moves no more than the input that moves most, so each input counts once for every window that it
         is in."""
-        _require_maps(function.__name__, input, spatial)
+        require_dim(function.__name__, input, spatial + 2)
         kernel, padding, dilation = (per_dimension(v, spatial) for v in (kernel_size, padding, dilation))
-        stride = kernel if stride is None or stride == [] else per_dimension(stride, spatial)
+        stride = pooling_stride(stride, kernel)
         nominal = function(input.nominal, kernel, stride, padding, dilation, ceil_mode)
         sides = zip(input.shape[2:], nominal.shape[2:], kernel, stride, padding, dilation, strict=True)
         return input.through(nominal, math.sqrt(math.prod(_most_windows(*side) for side in sides)))
