@@ -1,11 +1,11 @@
 """The one place that chooses code: which backend serves which primitive.
 
 A backend is a module per primitive (``fastbound/reference/<stem>.py``, ``fastbound/native/<stem>.py``,
-``kernels/<stem>.py``) with the functions ``<stem>_fwd`` and ``<stem>_bwd``, and, except for the reference,
-``unsupported(device_type, dtype)`` that returns a reason or None. An explicit request (`use_backend`) gets what it
-asks for or an error; the automatic choice takes the first backend without a reason against it, and
-`show_config` prints all reasons. Triton is chosen automatically where measurements on the card at hand say that it is
-faster than the library (`measured_faster`), and nowhere else.
+``kernels/<stem>.py``) with the functions ``<stem>_fwd`` and, where it is differentiated, ``<stem>_bwd``, and, except
+for the reference, ``unsupported(device_type, dtype)`` that returns a reason or None. An explicit request
+(`use_backend`) gets what it asks for or an error; the automatic choice takes the first backend without a reason against
+it, and `show_config` prints all reasons. Triton is chosen automatically where measurements on the card at hand say
+that it is faster than the library (`measured_faster`), and nowhere else.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 A reference module gives ``<stem>_fwd``, ``<stem>_bwd`` and ``samples``. It may add
 
 * ``GRADIENTS``: the names of the forward's arguments to which ``needs`` and the result of ``<stem>_bwd`` refer
-  (default: all floating-point tensors, in order);
+  (default: all floating-point tensors, in order); a primitive that nothing is differentiated through has none, and no
+  ``<stem>_bwd``;
 * ``OUTPUTS``: names of the forward's outputs, under which ``<stem>_bwd`` takes those that it reads again;
 * ``rounding(*args) -> (n, magnitudes)`` and ``rounding_bwd(grads, args) -> (n, magnitudes)``: the number of rounded
   operations behind an element, and the sum of the magnitudes of the terms that make it, for every output (default: the
@@ -46,6 +47,10 @@ def sample(stem: str, index: int, dtype: torch.dtype, device: str = "cpu") -> tu
     return reference(stem).samples(dtype, torch.device(device), torch.Generator().manual_seed(7))[index][1]
 
 
+def differentiable(stem: str) -> bool:
+    return getattr(reference(stem), "GRADIENTS", None) != ()
+
+
 def available(stem: str, device: str, dtype: torch.dtype) -> list[str]:
     """The backends that serve such tensors; in half precision the native kernels alone, which compute in float32 and
     round once."""
@@ -61,6 +66,9 @@ SAMPLES = [
     )
 ]
 every_sample = pytest.mark.parametrize("stem, index", SAMPLES)
+every_differentiable_sample = pytest.mark.parametrize(
+    "stem, index", [p for p in SAMPLES if differentiable(p.values[0])]
+)
 every_stem = pytest.mark.parametrize("stem", STEMS)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys())
 every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -140,6 +148,8 @@ def rounding(stem: str, args: tuple[Any, ...]) -> tuple[int, tuple[Tensor, ...]]
 
 
 def rounding_bwd(stem: str, grads: Any, args: tuple[Any, ...]) -> tuple[int, tuple[Tensor | None, ...]]:
+    if not differentiable(stem):
+        return 0, ()
     grads = mapped(grads, lambda t: t.detach().double())
     args = mapped(args, lambda t: t.detach().double())
     hook = getattr(reference(stem), "rounding_bwd", None)
@@ -215,6 +225,8 @@ def through_op(
     args = tuple(a.detach().requires_grad_(i in positions) if is_real(a) else a for i, a in enumerate(args))
     with fb.use_backend(backend):
         outputs = as_tuple(operator(stem)(*args))
+        if not names:
+            return outputs, ()
         kept = [(o, g) for o, g in zip(outputs, grads) if g is not None]
         leaves = [args[p] for p in positions if args[p] is not None]
         found = torch.autograd.grad(
@@ -242,7 +254,7 @@ def test_forward(stem: str, index: int, device: str, dtype: torch.dtype) -> None
             assert not is_real(old) or torch.equal(old, new), f"{backend}: the forward changed an input"
 
 
-@every_sample
+@every_differentiable_sample
 @every_place
 def test_explicit_backward(stem: str, index: int, device: str, dtype: torch.dtype) -> None:
     torch.set_num_threads(2)
@@ -261,7 +273,7 @@ def test_explicit_backward(stem: str, index: int, device: str, dtype: torch.dtyp
             assert not is_real(old) or torch.equal(old, new), f"{backend}: the backward changed an input"
 
 
-@every_sample
+@every_differentiable_sample
 @every_dtype
 @every_device
 def test_backward_through_the_op(stem: str, index: int, dtype: torch.dtype, device: str) -> None:
@@ -279,7 +291,7 @@ def test_backward_through_the_op(stem: str, index: int, dtype: torch.dtype, devi
         )
 
 
-@every_sample
+@every_differentiable_sample
 @every_device
 def test_gradients_of_some_inputs_from_some_outputs(stem: str, index: int, device: str) -> None:
     """A single input asks, or a single output is used: nothing else may be needed, and the numbers stay the same."""
@@ -301,7 +313,7 @@ def test_gradients_of_some_inputs_from_some_outputs(stem: str, index: int, devic
             assert_within(found, expected, terms, chosen, dtype, f"{backend}, gradient of {some_names}")
 
 
-@every_sample
+@every_differentiable_sample
 def test_gradcheck(stem: str, index: int) -> None:
     """Random samples keep clear of the kinks by far more than the step, once their exact zeros are gone."""
     args = mapped(sample(stem, index, torch.float64), lambda t: torch.where(t == 0, 0.37, t))
@@ -319,6 +331,12 @@ def test_gradcheck(stem: str, index: int) -> None:
 
         with fb.use_backend(backend):
             assert torch.autograd.gradcheck(function, args, fast_mode=elements > 30)
+
+
+@every_stem
+def test_what_has_no_backward_has_no_gradient(stem: str) -> None:
+    args = mapped(sample(stem, 0, torch.float32), Tensor.requires_grad_)
+    assert any(o.requires_grad for o in as_tuple(operator(stem)(*args))) == differentiable(stem)
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
@@ -436,7 +454,7 @@ def test_one_stem_everywhere(stem: str) -> None:
         if module is None:
             continue
         assert module.__name__ == f"{package}.{stem}"
-        for function in (f"{stem}_fwd", f"{stem}_bwd"):
+        for function in [f"{stem}_fwd"] + [f"{stem}_bwd"] * differentiable(stem):
             theirs = list(inspect.signature(getattr(module, function)).parameters)
             assert theirs == list(inspect.signature(getattr(wanted, function)).parameters), (
                 f"{module.__name__}.{function}"

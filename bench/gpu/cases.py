@@ -97,6 +97,7 @@ def cases(sizes: Sizes) -> list[Case]:
     for channels_last in (True, False):
         found += _norm_relu(sizes, channels_last)
     found += [*_moments(sizes), *_singleprop(sizes), *_margin(sizes), *_crown_relu(sizes), *_concretize(sizes)]
+    found += _power(sizes)
     for batch in sizes.batches:
         found += [*_linear(sizes, batch), *_conv2d(sizes, batch), *_crown_products(sizes, batch)]
     return found
@@ -335,6 +336,32 @@ def _conv2d(sizes: Sizes, batch: int) -> list[Case]:
             Case("interval_conv2d", f"forward, {name}", forward, run, products=3, multiplications=count),
             Case("interval_conv2d", f"backward, {name}", backward, run_back, products=6, multiplications=count),
         ]
+    return found
+
+
+def _power(sizes: Sizes) -> list[Case]:
+    """Five iterations of one sample: the floor is W, read twice in each."""
+    stem, iterations = "lipschitz_power", 5
+    found = []
+    for inputs, outputs in ((2 * sizes.width * (sizes.side // 2) ** 2, sizes.features), (sizes.features, 10)):
+
+        def linear(m: Maker, i: int = inputs, o: int = outputs) -> Tensors:
+            return m.normal(1, i), m.normal(o, i)
+
+        def run_linear(code: ModuleType, t: Tensors) -> Any:
+            return code.lipschitz_power_fwd(*t, iterations, (), (), (), 1)
+
+        found.append(Case(stem, f"forward, {inputs} -> {outputs}", linear, run_linear, passes=2 * iterations))
+    for channels, outputs, side, stride in _layers(sizes):
+
+        def conv2d(m: Maker, c: int = channels, o: int = outputs, s: int = side) -> Tensors:
+            return m.normal(1, c, s, s), m.normal(o, c, 3, 3)
+
+        def run_conv2d(code: ModuleType, t: Tensors, stride: int = stride) -> Any:
+            return code.lipschitz_power_fwd(*t, iterations, (stride, stride), (1, 1), (1, 1), 1)
+
+        name = f"forward, {channels} x {side} x {side} -> {outputs}, 3x3/{stride}"
+        found.append(Case(stem, name, conv2d, run_conv2d, passes=2 * iterations))
     return found
 
 

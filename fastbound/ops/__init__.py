@@ -13,6 +13,7 @@ from fastbound.ops.interval_norm_relu import (
     interval_norm_relu_with_box,
 )
 from fastbound.ops.interval_norm_relu_moments import interval_norm_relu_moments, interval_norm_relu_moments_with_box
+from fastbound.ops.lipschitz_power import lipschitz_power
 from fastbound.ops.singleprop_norm_relu import singleprop_norm_relu
 
 __all__ = [
@@ -28,5 +29,6 @@ __all__ = [
     "interval_norm_relu_moments_with_box",
     "interval_norm_relu_statistics",
     "interval_norm_relu_with_box",
+    "lipschitz_power",
     "singleprop_norm_relu",
 ]

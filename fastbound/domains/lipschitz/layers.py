@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbound.domains.linear_rules.geometry import numeric_padding, per_dimension, require_dim
-from fastbound.domains.lipschitz.operators import CONVOLUTIONS, Convolution, Dense, Operator
+from fastbound.domains.lipschitz.operators import Convolution, Dense, Operator
 from fastbound.domains.lipschitz.value import Layer, Lipschitz, Node
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
+from fastbound.reference.lipschitz_power import CONVOLUTIONS
 
 
 @rule(Lipschitz, F.linear)

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
-CONVOLUTIONS: dict[int, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
-    1: (F.conv1d, F.conv_transpose1d),
-    2: (F.conv2d, F.conv_transpose2d),
-    3: (F.conv3d, F.conv_transpose3d),
-}
+from fastbound.reference.lipschitz_power import adjoint, applied, room
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +25,16 @@ class Dense:
         """What beside the weight decides the norm."""
         return ()
 
+    @property
+    def window(self) -> tuple[Any, ...]:
+        """Stride, padding, dilation and groups."""
+        return (), (), (), 1
+
     def apply(self, x: Tensor) -> Tensor:  # [N, I] -> [N, O]
-        return x @ self.weight.T
+        return applied(x, self.weight, *self.window)
 
     def adjoint(self, y: Tensor) -> Tensor:  # [N, O] -> [N, I]
-        return y @ self.weight
+        return adjoint(y, self.weight, (), *self.window)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,25 +54,23 @@ class Convolution:
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        return (self.weight.shape[0], *((room // s) + 1 for room, s in zip(self._room(), self.stride, strict=True)))
+        spare = room(self.size, tuple(self.weight.shape[2:]), self.padding, self.dilation)
+        return (self.weight.shape[0], *(r // s + 1 for r, s in zip(spare, self.stride, strict=True)))
 
     @property
     def geometry(self) -> tuple[Any, ...]:
-        return self.size, self.stride, self.padding, self.dilation, self.groups
+        return self.size, *self.window
+
+    @property
+    def window(self) -> tuple[Any, ...]:
+        """Stride, padding, dilation and groups."""
+        return self.stride, self.padding, self.dilation, self.groups
 
     def apply(self, x: Tensor) -> Tensor:  # [N, C, *size] -> [N, O, *]
-        function, _ = CONVOLUTIONS[len(self.size)]
-        return function(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+        return applied(x, self.weight, *self.window)
 
     def adjoint(self, y: Tensor) -> Tensor:  # [N, O, *] -> [N, C, *size]
-        _, function = CONVOLUTIONS[len(self.size)]
-        left_over = tuple(room % s for room, s in zip(self._room(), self.stride, strict=True))
-        return function(y, self.weight, None, self.stride, self.padding, left_over, self.groups, self.dilation)
-
-    def _room(self) -> tuple[int, ...]:
-        """How far the window can move in the padded map, in pixels."""
-        sides = zip(self.size, self.weight.shape[2:], self.padding, self.dilation, strict=True)
-        return tuple(n + 2 * p - d * (k - 1) - 1 for n, k, p, d in sides)
+        return adjoint(y, self.weight, self.size, *self.window)
 
 
 Operator = Dense | Convolution

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from fastbound.domains.lipschitz.norms import certified_norm
 from fastbound.domains.lipschitz.operators import Operator
+from fastbound.ops.lipschitz_power import lipschitz_power
+from fastbound.reference.lipschitz_power import unit
 
 FIRST_ITERATIONS = 50
 
@@ -71,8 +73,7 @@ class LipschitzState(nn.Module):
     @torch.no_grad()
     def _advanced(self, place: int, operator: Operator) -> Tensor:  # [1, *S]
         iterate, iterations = self._begun(place, operator)
-        for _ in range(iterations):
-            iterate = _unit(operator.adjoint(operator.apply(iterate)))
+        iterate = lipschitz_power(iterate, operator.weight, iterations, *operator.window)
         # In place: a captured program writes to where the next replay reads.
         self.get_buffer(_name(place)).copy_(iterate)
         return iterate
@@ -120,9 +121,4 @@ def _name(place: int) -> str:
 def _start(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """A unit vector in which no frequency dominates: the same in every process and run, made on the device."""
     places = torch.arange(math.prod(shape), dtype=torch.float64, device=like.device)
-    return _unit((places.square() * math.sqrt(2)).frac().sub(0.5).to(like.dtype).view(shape))
-
-
-def _unit(x: Tensor) -> Tensor:
-    """``x`` as a unit vector; a vector of zeros, of a layer without weights, stays one."""
-    return torch.nn.functional.normalize(x.flatten(), dim=0, eps=torch.finfo(x.dtype).tiny).view_as(x)
+    return unit((places.square() * math.sqrt(2)).frac().sub(0.5).to(like.dtype).view(shape))

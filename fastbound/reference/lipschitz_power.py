@@ -1,0 +1,147 @@
+"""Power iteration of a layer as a linear operator W on one sample: the unit vector v becomes that of ``W^T W v``.
+
+A convolution acts on zero-padded maps of one size, with as many dimensions as its weight says; a linear layer has none.
+It is differentiated nowhere: an iterate is a constant to autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastbound.reference import PRODUCT_DTYPES as DTYPES  # noqa: F401
+
+Sizes = tuple[int, ...]  # one number for each dimension of the maps
+
+GRADIENTS = ()
+CONVOLUTIONS: dict[int, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    1: (F.conv1d, F.conv_transpose1d),
+    2: (F.conv2d, F.conv_transpose2d),
+    3: (F.conv3d, F.conv_transpose3d),
+}
+
+
+def lipschitz_power_fwd(
+    iterate: Tensor,  # [1, I] or [1, C, *size]
+    weight: Tensor,  # [O, I] or [O, C / groups, *K]
+    iterations: int,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    groups: int,
+) -> Tensor:  # [1, I] or [1, C, *size]
+    size, window = tuple(iterate.shape[2:]), (stride, padding, dilation, groups)
+    for _ in range(iterations):
+        iterate = unit(adjoint(applied(iterate, weight, *window), weight, size, *window))
+    return iterate
+
+
+def applied(
+    x: Tensor,  # [N, I] or [N, C, *size]
+    weight: Tensor,  # [O, I] or [O, C / groups, *K]
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    groups: int,
+) -> Tensor:  # [N, O] or [N, O, *]
+    """``W x``."""
+    if weight.dim() == 2:
+        return x @ weight.T
+    function, _ = CONVOLUTIONS[weight.dim() - 2]
+    return function(x, weight, None, stride, padding, dilation, groups)
+
+
+def adjoint(
+    y: Tensor,  # [N, O] or [N, O, *]
+    weight: Tensor,  # [O, I] or [O, C / groups, *K]
+    size: Sizes,  # of the map that the layer came from
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    groups: int,
+) -> Tensor:  # [N, I] or [N, C, *size]
+    """``W^T y``."""
+    if weight.dim() == 2:
+        return y @ weight
+    _, function = CONVOLUTIONS[weight.dim() - 2]
+    spare = room(size, tuple(weight.shape[2:]), padding, dilation)
+    left_over = tuple(r % s for r, s in zip(spare, stride, strict=True))
+    return function(y, weight, None, stride, padding, left_over, groups, dilation)
+
+
+def room(size: Sizes, kernel: Sizes, padding: Sizes, dilation: Sizes) -> Sizes:
+    """How far the window of a convolution can move in the padded map, in pixels."""
+    sides = zip(size, kernel, padding, dilation, strict=True)
+    return tuple(n + 2 * p - d * (k - 1) - 1 for n, k, p, d in sides)
+
+
+def unit(x: Tensor) -> Tensor:
+    """``x`` as a unit vector; a vector of zeros, of a layer without weights, stays one."""
+    return F.normalize(x.flatten(), dim=0, eps=torch.finfo(x.dtype).tiny).view_as(x)
+
+
+def rounding(
+    iterate: Tensor,  # [1, I] or [1, C, *size]
+    weight: Tensor,  # [O, I] or [O, C / groups, *K]
+    iterations: int,
+    *window: Any,
+) -> tuple[int, tuple[Tensor]]:
+    """The vector z before it is made a unit vector is a chain of products: off by gamma(n) m at most, with m the chain
+    of the absolute values. The unit vector u = z / ||z|| is then off by (m + |u| ||m||) / ||z||; what normalises in
+    between is a common factor and drops out.
+    """
+    size = tuple(iterate.shape[2:])
+    z, m = iterate, iterate.abs()
+    for _ in range(iterations):
+        z = adjoint(applied(z, weight, *window), weight, size, *window)
+        m = adjoint(applied(m, weight.abs(), *window), weight.abs(), size, *window)
+    norm = torch.linalg.vector_norm(z).clamp(min=torch.finfo(z.dtype).tiny)
+    both = weight[0].numel() + weight.shape[0] * weight[0, 0].numel()  # terms of W v and of W^T of that
+    terms = iterations * (both + 8) + iterate.numel() + 16  # and of the last norm
+    return terms, ((m + z.abs() * (torch.linalg.vector_norm(m) / norm)) / norm,)
+
+
+def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> list[tuple[str, tuple[Any, ...]]]:
+    """Named argument lists of ``lipschitz_power_fwd``."""
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    def linear(outputs: int, inputs: int, iterations: int) -> tuple[Any, ...]:
+        tensors = unit(normal(1, inputs)), normal(outputs, inputs)
+        return *(t.to(dtype).to(device) for t in tensors), iterations, (), (), (), 1
+
+    def convolution(
+        channels: int,
+        size: Sizes,
+        outputs: int,
+        kernel: Sizes,
+        iterations: int = 2,
+        stride: Sizes = (1, 1),
+        padding: Sizes = (0, 0),
+        dilation: Sizes = (1, 1),
+        groups: int = 1,
+    ) -> tuple[Any, ...]:
+        tensors = unit(normal(1, channels, *size)), normal(outputs, channels // groups, *kernel)
+        return *(t.to(dtype).to(device) for t in tensors), iterations, stride, padding, dilation, groups
+
+    iterate, weight, *rest = linear(3, 4, 2)
+    return [
+        ("linear", linear(5, 7, 1)),
+        ("linear, wide", linear(17, 33, 3)),
+        ("linear, single", linear(1, 1, 2)),
+        ("linear, without weights", (iterate, torch.zeros_like(weight), *rest)),
+        ("plain", convolution(3, (6, 7), 4, (3, 3))),
+        ("padded", convolution(4, (6, 5), 8, (3, 3), padding=(1, 1))),
+        ("one channel", convolution(1, (8, 8), 2, (4, 4), stride=(2, 2))),
+        ("rows left over", convolution(2, (8, 9), 2, (3, 3), stride=(3, 4))),
+        ("strided, padded", convolution(5, (9, 8), 3, (4, 3), stride=(2, 3), padding=(1, 2))),
+        ("dilated", convolution(2, (9, 9), 3, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(2, 3))),
+        ("grouped", convolution(6, (5, 5), 9, (3, 3), padding=(1, 1), groups=3)),
+        ("one pixel", convolution(3, (1, 1), 5, (1, 1))),
+        ("sequence", convolution(4, (9,), 6, (3,), stride=(2,), padding=(1,), dilation=(2,), groups=2)),
+    ]
