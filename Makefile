@@ -47,11 +47,11 @@ install: $(BUILD)
 
 test: install
 	$(BIN)/python -m pytest -m "not gpu and not slow and not cuda_on_cpu" tests
-	$(INTERPRETER) tests/test_triton_interpreter.py
+	$(INTERPRETER) tests/test_triton_interpreter.py tests/test_triton_power.py
 
 slow: install
 	$(BIN)/python -m pytest -m "slow and not gpu and not cuda_on_cpu" tests
-	$(INTERPRETER) -m "not gpu" tests/test_contract.py -k "linear or conv2d"
+	$(INTERPRETER) -m "not gpu" tests/test_contract.py -k "linear or conv2d or power"
 
 bench: install
 	$(BIN)/python -m pytest bench --benchmark-only

@@ -19,16 +19,28 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from fastbound.kernels._configurations import Configuration, table
+from fastbound.kernels._power import conv2d_kernel, linear_kernel, unit_kernel
 from fastbound.kernels._precision import dot_precision
 from fastbound.kernels._product import product_kernel
 from fastbound.kernels._weight_gradient import weight_gradient_kernel
 
 POINTERS = {
     *("out", "out_radius", "constant", "stack", "radius", "weight", "bias", "scale", "map_bias"),
-    *("grad", "grad_radius"),
+    *("grad", "grad_radius", "vector", "maps"),
 }
+SQUARES = {"squares", "out_squares"}  # float64 in all precisions
 TYPES = {"bf16": "*bf16", "fp16": "*fp16"}  # of the tensors; all other precisions are of float32
 SHARED_MEMORY = {"sm_90": 232448}  # bytes that one program can have
+
+FUNCTIONS = {
+    "interval_product": product_kernel,
+    "rows_product": product_kernel,
+    "interval_weight_gradient": weight_gradient_kernel,
+    "rows_weight_gradient": weight_gradient_kernel,
+    "power_linear": linear_kernel,
+    "power_conv2d": conv2d_kernel,
+}
+UNIT = "unit vector"  # the last launch of a power iteration, of a kernel of its own
 
 # The launches of each kernel. Forward, W is read along its rows (weight_channel 1), transposed along its columns.
 _FORWARD = {"BIAS": True, "SCALED": False, "BIAS_SUM": False, "weight_channel": 1}
@@ -47,6 +59,17 @@ LAUNCHES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "interval_weight_gradient": {"weight gradient": _INTERVAL, "weight gradient, center only": _CENTER},
     "rows_weight_gradient": {"weight gradient": _ROWS},
+    "power_linear": {
+        "forward": {"NORMALISE": True, "weight_channel": 1},
+        "forward, first": {"NORMALISE": False, "weight_channel": 1},
+        "transposed": {"NORMALISE": True, "weight_feature": 1},
+        UNIT: {"NORMALISE": True},
+    },
+    "power_conv2d": {
+        "forward": {"NORMALISE": True, "SPREAD": False},
+        "forward, first": {"NORMALISE": False, "SPREAD": False},
+        "transposed, strided": {"NORMALISE": True, "SPREAD": True},
+    },
 }
 # Pointers that are None where a flag is off.
 ABSENT = {
@@ -54,12 +77,15 @@ ABSENT = {
     "BIAS": ("bias",),
     "SCALED": ("scale",),
     "BIAS_SUM": ("constant", "map_bias"),
+    "NORMALISE": ("squares",),
 }
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one compiled kernel uses. ``spills``: instructions that store to or load from local memory."""
+    """What one compiled kernel uses. ``spills``: instructions that store to or load from local memory;
+    ``tensor_cores``: products of a warp group; ``matrix``: those of older tensor cores too.
+    """
 
     key: str
     launch: str
@@ -67,6 +93,7 @@ class Report:
     spills: int
     shared: int
     tensor_cores: int
+    matrix: int
 
     def problem(self, card: str) -> str | None:
         """Why such a kernel is not shipped, or None."""
@@ -76,6 +103,8 @@ class Report:
             return f"more shared memory than {card} has"
         if "/ieee/" not in self.key and not self.tensor_cores:
             return "no tensor-core instruction"
+        if "/ieee/" in self.key and self.matrix:
+            return "IEEE float32 on tensor cores, which round what they multiply"
         return None
 
     def __str__(self) -> str:
@@ -100,7 +129,7 @@ def compiled(card: str, key: str, launch: str) -> Report:
 def compiled_as(card: str, key: str, launch: str, configuration: Configuration) -> Report:
     """Compiles a launch in any configuration; ``key`` is ``kernel/precision/shape class``."""
     name, precision, _ = key.split("/")
-    kernel = weight_gradient_kernel if name.endswith("weight_gradient") else product_kernel
+    kernel = unit_kernel if launch == UNIT else FUNCTIONS[name]
     flags = LAUNCHES[name][launch]
     absent = {pointer: None for flag, pointers in ABSENT.items() if not flags.get(flag) for pointer in pointers}
     constants = {**flags, **absent, **configuration.tile(), "PRECISION": dot_precision(precision), "INTERPRETED": False}
@@ -120,6 +149,8 @@ def _source(kernel: Any, constants: dict[str, Any], tensor: str) -> ASTSource:
             continue
         summed = kernel is weight_gradient_kernel and name == "out"
         signature[name] = ("*fp32" if summed else tensor) if name in POINTERS else "i32"
+        if name in SQUARES:
+            signature[name] = "*fp64"
         if index not in unspecialised:
             attributes[(index,)] = [["tt.divisibility", 16]]
     return ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
@@ -141,6 +172,7 @@ def _read(key: str, launch: str, binary: Any) -> Report:
         spills=len(re.findall(r"\b(?:STL|LDL)\b", code)),
         shared=binary.metadata.shared,
         tensor_cores=len(re.findall(r"\bHGMMA\b", code)),
+        matrix=len(re.findall(r"\bHG?MMA\b", code)),
     )
 
 

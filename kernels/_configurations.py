@@ -16,16 +16,26 @@ from typing import Any
 import torch
 
 from fastbound.errors import BackendError
+from fastbound.kernels._precision import PRECISIONS
 
 FOLDER = Path(__file__).parent
-KERNELS = ("interval_product", "rows_product", "interval_weight_gradient", "rows_weight_gradient")
+# The kernels, each with the precisions that it computes in.
+KERNELS = {
+    "interval_product": PRECISIONS,
+    "rows_product": PRECISIONS,
+    "interval_weight_gradient": PRECISIONS,
+    "rows_weight_gradient": PRECISIONS,
+    "power_linear": ("ieee",),
+    "power_conv2d": ("ieee",),
+}
 SHAPE_CLASSES = ("narrow", "wide")
 INTERPRETER = "interpreter"
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Tile and launch options of a kernel: BLOCK_M output channels, BLOCK_P pixels, BLOCK_K input channels.
+    """Tile and launch options of a kernel: BLOCK_M output channels, BLOCK_P pixels, BLOCK_K input channels (in power
+    iterations times their taps).
 
     ``part``: pixels that one program of a weight gradient sums up; the parts are added afterwards.
     """
@@ -52,6 +62,11 @@ _INTERPRETED = Configuration(block_m=32, block_p=64, block_k=32, num_warps=4, nu
 def shape_class(features: int) -> str:
     """Class of a product by its output channels a group: a tile of 128 of them would be half empty below 65."""
     return "wide" if features > 64 else "narrow"
+
+
+def row_keys() -> list[str]:
+    """Of all rows that a table has, in their order."""
+    return [f"{kernel}/{p}/{shape}" for kernel, known in KERNELS.items() for p in known for shape in SHAPE_CLASSES]
 
 
 def configuration(card: str, kernel: str, precision: str, features: int) -> Configuration:

@@ -5,10 +5,13 @@ run `bench/gpu/tune.py` on such a card; afterwards, for each primitive, the medi
 
     "measured": {"interval_conv2d": {"triton_ms": 0.21, "library_ms": 0.34}}
 
-A primitive goes to Triton in a shape class where product and weight gradient together take less time.
+A primitive goes to Triton in a shape class where product and weight gradient together take less time; power iterations
+have the product alone.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,14 +19,25 @@ from torch import Tensor
 from fastbound.kernels._configurations import card_of, shape_class, table
 from fastbound.kernels._precision import HALF, product_precision
 
-# The kernels behind each primitive, and where `backends.find` has its weight.
+INTERVAL, ROWS = (
+    ("interval_product", "interval_weight_gradient"),
+    ("rows_product", "rows_weight_gradient"),
+)
+# The kernels behind each primitive by the dimensions of its weight, and where `backends.find` has that weight.
 STEMS = {
-    "interval_linear": ("interval_product", "interval_weight_gradient"),
-    "interval_conv2d": ("interval_product", "interval_weight_gradient"),
-    "crown_linear": ("rows_product", "rows_weight_gradient"),
-    "crown_conv2d": ("rows_product", "rows_weight_gradient"),
+    "interval_linear": {2: INTERVAL},
+    "interval_conv2d": {4: INTERVAL},
+    "crown_linear": {2: ROWS},
+    "crown_conv2d": {4: ROWS},
+    "lipschitz_power": {2: ("power_linear",), 3: ("power_conv2d",), 4: ("power_conv2d",)},
 }
-WEIGHT_POSITION = {"interval_linear": 2, "interval_conv2d": 2, "crown_linear": 1, "crown_conv2d": 1}
+WEIGHT_POSITION = {
+    "interval_linear": 2,
+    "interval_conv2d": 2,
+    "crown_linear": 1,
+    "crown_conv2d": 1,
+    "lipschitz_power": 1,
+}
 
 
 def triton_is_faster(stem: str, *tensors: Tensor | None) -> bool:
@@ -31,13 +45,15 @@ def triton_is_faster(stem: str, *tensors: Tensor | None) -> bool:
     first, weight = tensors[0], tensors[WEIGHT_POSITION[stem]]
     if first is None or weight is None or (first.dtype != torch.float32 and first.dtype not in HALF):
         return False
-    precision = product_precision(first.dtype, stem.endswith("conv2d"))
-    return measured_faster(stem, card_of(first.device, interpreted=False), precision, weight.shape[0])
+    precision = product_precision(first.dtype, convolution=weight.dim() > 2)
+    return measured_faster(stem, card_of(first.device, interpreted=False), precision, weight.shape)
 
 
-def measured_faster(stem: str, card: str, precision: str, features: int) -> bool:
-    rows = [table(card).get(f"{kernel}/{precision}/{shape_class(features)}") for kernel in STEMS[stem]]
-    times = [(row or {}).get("measured") or {} for row in rows]
-    if not all(stem in time for time in times):
+def measured_faster(stem: str, card: str, precision: str, weight: Sequence[int]) -> bool:
+    """The same for a weight of the shape ``weight``, outputs first."""
+    kernels = STEMS[stem].get(len(weight), ())
+    rows = [table(card).get(f"{kernel}/{precision}/{shape_class(weight[0])}") for kernel in kernels]
+    times = [((row or {}).get("measured") or {}).get(stem) for row in rows]
+    if not times or None in times:
         return False
-    return sum(t[stem]["triton_ms"] for t in times) < sum(t[stem]["library_ms"] for t in times)
+    return sum(time["triton_ms"] for time in times) < sum(time["library_ms"] for time in times)

@@ -24,7 +24,7 @@ from fastbound import backends
 from fastbound.certify.modes import ieee_float32
 from fastbound.errors import BackendError
 from fastbound.kernels import _configurations, _measurements, three_pass_tf32
-from fastbound.kernels._precision import PRECISIONS, product_precision
+from fastbound.kernels._precision import product_precision
 
 triton = pytest.importorskip("triton", reason="Triton is not installed: its kernels were NOT compiled")
 
@@ -75,16 +75,17 @@ def test_a_product_without_tensor_cores_is_noticed() -> None:
         assert_usable(_ahead_of_time.compiled_as(CARD, "rows_product/bf16/narrow", "forward", tile))
 
 
+def test_an_ieee_product_on_tensor_cores_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    tile = _configurations.configuration(CARD, "rows_product", "ieee", 128)
+    monkeypatch.setattr(_ahead_of_time, "dot_precision", lambda precision: "tf32")
+    with pytest.raises(AssertionError, match="IEEE float32 on tensor cores"):
+        assert_usable(_ahead_of_time.compiled_as(CARD, "rows_product/ieee/wide", "forward", tile))
+
+
 def test_every_table_covers_every_kernel_precision_and_shape_class() -> None:
-    assert CARD in _configurations.cards()
+    assert CARD in _configurations.cards() and set(_configurations.KERNELS) == set(_ahead_of_time.LAUNCHES)
     for card in _configurations.cards():
-        wanted = {
-            f"{kernel}/{precision}/{shape}"
-            for kernel in _configurations.KERNELS
-            for precision in PRECISIONS
-            for shape in _configurations.SHAPE_CLASSES
-        }
-        assert set(_configurations.table(card)) == wanted
+        assert list(_configurations.table(card)) == _configurations.row_keys()
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_the_tuner_compiles_its_candidates_without_a_gpu(
 def test_the_tuner_writes_the_table_that_it_read(tune: Any) -> None:
     written = tune._text(CARD, dict(_configurations.table(CARD)))
     assert written == (_configurations.FOLDER / f"{CARD}.json").read_text(encoding="utf-8")
-    assert all(len(list(tune.candidates(key))) > 1 for key in tune._keys())
+    assert all(len(list(tune.candidates(key))) > 1 for key in _configurations.row_keys())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to tune for")
@@ -167,14 +168,12 @@ def test_a_card_without_a_table() -> None:
 
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """``planted(triton_ms, library_ms)``: a card on which wide TF32 convolutions have been measured."""
+    """``planted({key: {stem: (triton_ms, library_ms)}})``: a card on which these rows have been measured."""
 
-    def plant(product: tuple[float, float], weight_gradient: tuple[float, float] | None) -> None:
+    def plant(measured: dict[str, dict[str, tuple[float, float]]]) -> None:
         rows = json.loads(json.dumps(dict(_configurations.table(CARD))))
-        for kernel, times in (("interval_product", product), ("interval_weight_gradient", weight_gradient)):
-            if times is not None:
-                measured = {"interval_conv2d": {"triton_ms": times[0], "library_ms": times[1]}}
-                rows[f"{kernel}/tf32/wide"]["measured"] = measured
+        for key, times in measured.items():
+            rows[key]["measured"] = {s: {"triton_ms": t[0], "library_ms": t[1]} for s, t in times.items()}
         (tmp_path / "sm_99.json").write_text(json.dumps({"rows": rows}), encoding="utf-8")
         monkeypatch.setattr(_configurations, "FOLDER", tmp_path)
         _configurations.table.cache_clear()
@@ -183,14 +182,20 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     _configurations.table.cache_clear()
 
 
+def convolutions(product: Any, weight_gradient: Any) -> dict[str, Any]:
+    """Times of wide TF32 convolutions."""
+    times = {"interval_product": product, "interval_weight_gradient": weight_gradient}
+    return {f"{name}/tf32/wide": {"interval_conv2d": t} for name, t in times.items() if t is not None}
+
+
 def test_nothing_is_chosen_without_a_measurement() -> None:
     for card in _configurations.cards():
         for stem in _measurements.STEMS:
             for key, row in _configurations.table(card).items():
                 if row["measured"] is None:
                     _, precision, shape = key.split("/")
-                    features = 128 if shape == "wide" else 64
-                    assert not _measurements.measured_faster(stem, card, precision, features)
+                    weights = [(128 if shape == "wide" else 64, *(3,) * dims) for dims in (1, 2, 3)]
+                    assert not any(_measurements.measured_faster(stem, card, precision, w) for w in weights)
 
 
 @pytest.mark.parametrize(
@@ -198,17 +203,17 @@ def test_nothing_is_chosen_without_a_measurement() -> None:
     [((1.0, 2.0), (1.0, 1.5), True), ((1.0, 2.0), (3.0, 1.0), False), ((1.0, 2.0), None, False)],
 )
 def test_the_measured_side_is_chosen(planted: Any, product: Any, weight_gradient: Any, faster: bool) -> None:
-    planted(product, weight_gradient)
-    assert _measurements.measured_faster("interval_conv2d", "sm_99", "tf32", 128) is faster
-    assert not _measurements.measured_faster("interval_conv2d", "sm_99", "tf32", 64)
-    assert not _measurements.measured_faster("interval_conv2d", "sm_99", "ieee", 128)
-    assert not _measurements.measured_faster("interval_linear", "sm_99", "tf32", 128)
+    planted(convolutions(product, weight_gradient))
+    assert _measurements.measured_faster("interval_conv2d", "sm_99", "tf32", (128, 4, 3, 3)) is faster
+    assert not _measurements.measured_faster("interval_conv2d", "sm_99", "tf32", (64, 4, 3, 3))
+    assert not _measurements.measured_faster("interval_conv2d", "sm_99", "ieee", (128, 4, 3, 3))
+    assert not _measurements.measured_faster("interval_linear", "sm_99", "tf32", (128, 4))
 
 
 def test_the_rule_reads_shape_and_precision_of_the_call(
     planted: Any, monkeypatch: pytest.MonkeyPatch, allow_tf32: Callable[..., None]
 ) -> None:
-    planted((1.0, 2.0), (1.0, 2.0))
+    planted(convolutions((1.0, 2.0), (1.0, 2.0)))
     monkeypatch.setattr(_measurements, "card_of", lambda device, interpreted: "sm_99")
     stack, radius, weight = torch.zeros(2, 1, 4, 5, 5), torch.zeros(1, 4, 5, 5), torch.zeros(128, 4, 3, 3)
     allow_tf32(convolutions=True, products=False)
@@ -218,6 +223,24 @@ def test_the_rule_reads_shape_and_precision_of_the_call(
     assert not backends.measured_faster("interval_norm_relu", radius, stack)
     allow_tf32(convolutions=False, products=True)
     assert not backends.measured_faster("interval_conv2d", radius, stack, weight, None)
+
+
+def test_power_iterations_are_chosen_by_the_kind_of_layer(
+    planted: Any, monkeypatch: pytest.MonkeyPatch, allow_tf32: Callable[..., None]
+) -> None:
+    """Convolutions have measured faster than the library's in IEEE float32, linear layers slower."""
+    times = {"power_conv2d": (1.0, 2.0), "power_linear": (2.0, 1.0)}
+    planted({f"{name}/ieee/narrow": {"lipschitz_power": pair} for name, pair in times.items()})
+    monkeypatch.setattr(_measurements, "card_of", lambda device, interpreted: "sm_99")
+
+    def faster(*shape: int) -> bool:
+        return backends.measured_faster("lipschitz_power", torch.zeros(1, 4), torch.zeros(shape))
+
+    allow_tf32(convolutions=False, products=False)
+    assert faster(8, 4, 3, 3) and faster(8, 4, 3)
+    assert not faster(8, 4) and not faster(8, 4, 3, 3, 3) and not faster(128, 4, 3, 3)
+    allow_tf32(convolutions=True, products=False)
+    assert not faster(8, 4, 3, 3), "the library's products would be TF32, beside which nobody has measured"
 
 
 # ---- precision -------------------------------------------------------------------------------------------------------

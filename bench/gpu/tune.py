@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench.gpu.cases import Case, Maker, Sizes, Tensors, cases
 from bench.gpu.timing import time_kernel
@@ -30,6 +31,11 @@ from fastbound.kernels._measurements import STEMS
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 ROUNDS = 30
+# Outputs, pixels and terms of a program's tile.
+POWER_TILES = {
+    "power_linear": [(m, 1, k) for m in (1, 2, 4, 8, 16) for k in (256, 512, 1024)],
+    "power_conv2d": [(m, p, k) for m in (16, 32, 64) for p in (16, 32, 64) for k in (16, 32)],
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,9 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.card is not None and not chosen.dry_run:
         options.error("--card goes with --dry-run: the table is that of the card that is measured")
     card = chosen.card or ("sm_90" if chosen.dry_run else _configurations.card_of(torch.device("cuda"), False))
-    keys = [key for key in _keys() if chosen.only in key]
+    known = _configurations.row_keys()
+    keys = [key for key in known if chosen.only in key]
     if not keys:
-        options.error(f"--only: no row contains {chosen.only!r}; rows are kernel/precision/class, such as {_keys()[0]}")
+        options.error(f"--only: no row contains {chosen.only!r}; rows are kernel/precision/class, such as {known[0]}")
     rows = dict(_configurations.table(card))
     for key in keys:
         able = [c for c in candidates(key) if _compiles(card, key, c)]
@@ -60,15 +67,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _keys() -> list[str]:
-    kernels, classes = _configurations.KERNELS, _configurations.SHAPE_CLASSES
-    precisions = ("ieee", "tf32", "tf32x3", "bf16", "fp16")
-    return [f"{kernel}/{precision}/{shape}" for kernel in kernels for precision in precisions for shape in classes]
-
-
 def candidates(key: str) -> Iterator[Configuration]:
-    """Tiles of 64 and 128 with reductions of 32 bytes a row or more; IEEE products spill with longer ones."""
+    """Tiles of 64 and 128 with reductions of 32 bytes a row or more; IEEE products spill with longer ones.
+
+    Power iterations have one sample: small tiles, so that there are programs for all of the card.
+    """
     name, precision, shape = key.split("/")
+    if name.startswith("power"):
+        stages = (1, 2) if name == "power_conv2d" else (1,)  # only what feeds a product of tiles is fetched ahead
+        yield from (Configuration(*t, warps, s) for t in POWER_TILES[name] for warps in (4, 8) for s in stages)
+        return
     reduction = {"ieee": 16, "tf32": 32, "tf32x3": 32}.get(precision, 64)
     features = (64,) if shape == "narrow" else (64, 128)
     for block_m in features:
@@ -116,10 +124,12 @@ def _measured(key: str, triton: bool) -> dict[str, float]:
     part = "backward" if name.endswith("weight_gradient") else "forward"
     total: dict[str, float] = {}
     for case in cases(Sizes.full(torch.cuda.get_device_properties(device).L2_cache_size)):
-        if name not in STEMS.get(case.stem, ()) or not case.name.startswith(part):
+        if case.stem not in STEMS or not case.name.startswith(part):
             continue
         buffers = case.make(Maker(device, dtype))
-        if _configurations.shape_class(_features(case, buffers, part)) != shape:
+        weight = _weight(case, buffers, part)
+        kernels, features = STEMS[case.stem][weight.dim()], _features(case, weight, part)
+        if name not in kernels or _configurations.shape_class(features) != shape:
             continue
         code = backends._select(case.stem, "cuda", dtype, None)
         if triton:
@@ -139,14 +149,20 @@ def _milliseconds(case: Case, code: Any, buffers: Tensors, three_passes: bool) -
     return time_kernel([work], torch.device("cuda"), ROUNDS).median_ms
 
 
-def _features(case: Case, buffers: Tensors, part: str) -> int:
+def _weight(case: Case, buffers: Tensors, part: str) -> Tensor:
+    """It stands last, or before the bias."""
+    last = case.stem == "lipschitz_power" or (part == "backward" and case.stem.startswith("interval"))
+    return buffers[-1] if last else buffers[-2]
+
+
+def _features(case: Case, weight: Tensor, part: str) -> int:
     """Output channels of the kernel's tile: forward CROWN makes the inputs of its layer."""
-    weight = buffers[-1] if part == "backward" and case.stem.startswith("interval") else buffers[-2]
     return weight.shape[1] if part == "forward" and case.stem.startswith("crown") else weight.shape[0]
 
 
 def _text(card: str, rows: dict[str, Any]) -> str:
-    lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(rows[key])}" for key in _keys() if key in rows)
+    known = [key for key in _configurations.row_keys() if key in rows]
+    lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(rows[key])}" for key in known)
     return f'{{\n  "card": {json.dumps(card)},\n  "rows": {{\n{lines}\n  }}\n}}\n'
 
 
