@@ -7,6 +7,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "cpu/storage.h"
+
 namespace fastbound {
 
 using Address = std::uintptr_t;  // tensor.data_ptr(); 0 is null
@@ -37,6 +39,22 @@ void dispatch(int dtype, Work work) {
       return work(double());
     default:
       throw std::invalid_argument("dtype must be 0 (float32) or 1 (float64), got " + std::to_string(dtype));
+  }
+}
+
+// Calls work(S()) with the type that maps of a dtype are stored in on a CPU.
+template <typename Work>
+void dispatch_storage(int dtype, Work work) {
+  switch (dtype) {
+    case 0:
+      return work(float());
+    case 1:
+      return work(double());
+    case 3:
+      return work(BFloat16());
+    default:
+      throw std::invalid_argument("dtype must be 0 (float32), 1 (float64) or 3 (bfloat16), got " +
+                                  std::to_string(dtype));
   }
 }
 

@@ -31,9 +31,10 @@ void norm_statistics(int dtype, Address x, Address mean, Address var, int64_t ou
   check_statistics(x, mean, var, outer, channels, inner);
   if (channels == 0) return;
   std::vector<double> scratch(2 * channels * threads);
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    interval_norm_relu<T>().statistics(in<T>(x), out<T>(mean), out<T>(var), scratch.data(), outer, channels, inner,
+  dispatch_storage(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    interval_norm_relu<S>().statistics(in<S>(x), out<T>(mean), out<T>(var), scratch.data(), outer, channels, inner,
                                        threads);
   });
 }
@@ -43,10 +44,11 @@ void interval_norm_relu_fwd(int dtype, Address stack, Address radius, Address sc
                             double slope, int threads) {
   require_threads(threads);
   if (!check_fwd(stack, radius, scale, shift, out_stack, out_radius, streams, outer, channels, inner, slope)) return;
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    interval_norm_relu<T>().forward(in<T>(stack), in<T>(radius), in<T>(scale), in<T>(shift), out<T>(out_stack),
-                                    out<T>(out_radius), streams, outer, channels, inner, static_cast<T>(slope),
+  dispatch_storage(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    interval_norm_relu<S>().forward(in<S>(stack), in<S>(radius), in<T>(scale), in<T>(shift), out<S>(out_stack),
+                                    out<S>(out_radius), streams, outer, channels, inner, static_cast<T>(slope),
                                     threads);
   });
 }
@@ -59,9 +61,10 @@ void interval_norm_relu_bwd_sums(int dtype, Address grad_stack, Address grad_rad
                       slope))
     return;
   std::vector<double> scratch(2 * channels * threads);
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    interval_norm_relu<T>().backward_sums(in<T>(grad_stack), in<T>(grad_radius), in<T>(stack), in<T>(radius),
+  dispatch_storage(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    interval_norm_relu<S>().backward_sums(in<S>(grad_stack), in<S>(grad_radius), in<S>(stack), in<S>(radius),
                                           in<T>(scale), in<T>(shift), out<T>(sum_scale), out<T>(sum_shift),
                                           scratch.data(), streams, outer, channels, inner, static_cast<T>(slope),
                                           threads);
@@ -76,11 +79,12 @@ void interval_norm_relu_bwd(int dtype, Address grad_stack, Address grad_radius, 
   if (!check_bwd(grad_stack, stack, radius, scale, shift, nominal_mul, nominal_add, out_grad_stack, out_grad_radius,
                  streams, outer, channels, inner, slope))
     return;
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    interval_norm_relu<T>().backward(in<T>(grad_stack), in<T>(grad_radius), in<T>(stack), in<T>(radius), in<T>(scale),
-                                     in<T>(shift), in<T>(nominal_mul), in<T>(nominal_add), out<T>(out_grad_stack),
-                                     out<T>(out_grad_radius), streams, outer, channels, inner, static_cast<T>(slope),
+  dispatch_storage(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    interval_norm_relu<S>().backward(in<S>(grad_stack), in<S>(grad_radius), in<S>(stack), in<S>(radius), in<T>(scale),
+                                     in<T>(shift), in<T>(nominal_mul), in<T>(nominal_add), out<S>(out_grad_stack),
+                                     out<S>(out_grad_radius), streams, outer, channels, inner, static_cast<T>(slope),
                                      threads);
   });
 }

@@ -37,10 +37,11 @@ void interval_norm_relu_moments_fwd(int dtype, Address stack, Address radius, Ad
   check_moments_fwd(stack, radius, scale, shift, out_stack, out_radius, moments, streams, outer, channels, inner,
                     slope);
   std::vector<double> scratch(kMoments * threads);
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    interval_norm_relu_moments<T>().forward(in<T>(stack), in<T>(radius), in<T>(scale), in<T>(shift), out<T>(out_stack),
-                                            out<T>(out_radius), out<T>(moments), scratch.data(), streams, outer,
+  dispatch_storage(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    interval_norm_relu_moments<S>().forward(in<S>(stack), in<S>(radius), in<T>(scale), in<T>(shift), out<S>(out_stack),
+                                            out<S>(out_radius), out<T>(moments), scratch.data(), streams, outer,
                                             channels, inner, static_cast<T>(slope), threads);
   });
 }
@@ -55,10 +56,11 @@ void interval_norm_relu_moments_bwd_sums(int dtype, Address grad_stack, Address 
                       slope))
     return;
   std::vector<double> scratch(2 * channels * threads);
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    interval_norm_relu_moments<T>().backward_sums(in<T>(grad_stack), in<T>(grad_radius), in<T>(grad_moments),
-                                                  in<T>(moments), in<T>(stack), in<T>(radius), in<T>(scale),
+  dispatch_storage(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    interval_norm_relu_moments<S>().backward_sums(in<S>(grad_stack), in<S>(grad_radius), in<T>(grad_moments),
+                                                  in<T>(moments), in<S>(stack), in<S>(radius), in<T>(scale),
                                                   in<T>(shift), out<T>(sum_scale), out<T>(sum_shift), scratch.data(),
                                                   streams, outer, channels, inner, static_cast<T>(slope), threads);
   });
@@ -74,12 +76,13 @@ void interval_norm_relu_moments_bwd(int dtype, Address grad_stack, Address grad_
   if (!check_bwd(grad_stack, stack, radius, scale, shift, nominal_mul, nominal_add, out_grad_stack, out_grad_radius,
                  streams, outer, channels, inner, slope))
     return;
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    interval_norm_relu_moments<T>().backward(
-        in<T>(grad_stack), in<T>(grad_radius), in<T>(grad_moments), in<T>(moments), in<T>(stack), in<T>(radius),
-        in<T>(scale), in<T>(shift), in<T>(nominal_mul), in<T>(nominal_add), out<T>(out_grad_stack),
-        out<T>(out_grad_radius), streams, outer, channels, inner, static_cast<T>(slope), threads);
+  dispatch_storage(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    interval_norm_relu_moments<S>().backward(
+        in<S>(grad_stack), in<S>(grad_radius), in<T>(grad_moments), in<T>(moments), in<S>(stack), in<S>(radius),
+        in<T>(scale), in<T>(shift), in<T>(nominal_mul), in<T>(nominal_add), out<S>(out_grad_stack),
+        out<S>(out_grad_radius), streams, outer, channels, inner, static_cast<T>(slope), threads);
   });
 }
 

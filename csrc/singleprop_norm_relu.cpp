@@ -74,10 +74,11 @@ void singleprop_norm_relu_fwd(int dtype, Address nominal, Address radius, Addres
                               int activation, int threads) {
   require_threads(threads);
   if (!check_fwd(nominal, radius, scale, shift, out_nominal, out_radius, outer, channels, inner, activation)) return;
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    singleprop_norm_relu<T>().forward(in<T>(nominal), in<T>(radius), in<T>(scale), in<T>(shift), out<T>(out_nominal),
-                                      out<T>(out_radius), outer, channels, inner, activation, threads);
+  dispatch_storage(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    singleprop_norm_relu<S>().forward(in<S>(nominal), in<S>(radius), in<T>(scale), in<T>(shift), out<S>(out_nominal),
+                                      out<S>(out_radius), outer, channels, inner, activation, threads);
   });
 }
 
@@ -89,9 +90,10 @@ void singleprop_norm_relu_bwd_sums(int dtype, Address grad_nominal, Address grad
                       inner, activation))
     return;
   std::vector<double> scratch(2 * channels * threads);
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    singleprop_norm_relu<T>().backward_sums(in<T>(grad_nominal), in<T>(grad_radius), in<T>(nominal), in<T>(radius),
+  dispatch_storage(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    singleprop_norm_relu<S>().backward_sums(in<S>(grad_nominal), in<S>(grad_radius), in<S>(nominal), in<S>(radius),
                                             in<T>(scale), in<T>(shift), out<T>(sum_scale), out<T>(sum_shift),
                                             scratch.data(), outer, channels, inner, activation, threads);
   });
@@ -105,11 +107,12 @@ void singleprop_norm_relu_bwd(int dtype, Address grad_nominal, Address grad_radi
   if (!check_bwd(grad_nominal, grad_radius, nominal, radius, scale, shift, nominal_mul, nominal_add, out_grad_nominal,
                  out_grad_radius, outer, channels, inner, activation))
     return;
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    singleprop_norm_relu<T>().backward(in<T>(grad_nominal), in<T>(grad_radius), in<T>(nominal), in<T>(radius),
+  dispatch_storage(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    singleprop_norm_relu<S>().backward(in<S>(grad_nominal), in<S>(grad_radius), in<S>(nominal), in<S>(radius),
                                        in<T>(scale), in<T>(shift), in<T>(nominal_mul), in<T>(nominal_add),
-                                       out<T>(out_grad_nominal), out<T>(out_grad_radius), outer, channels, inner,
+                                       out<S>(out_grad_nominal), out<S>(out_grad_radius), outer, channels, inner,
                                        activation, threads);
   });
 }

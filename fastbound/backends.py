@@ -63,17 +63,24 @@ def use_backend(name: str, only: Collection[str] | None = None) -> Iterator[None
         _requested.reset(token)
 
 
-def find(stem: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> ModuleType:
+def find(
+    stem: str,
+    tensor: torch.Tensor,
+    *others: torch.Tensor | None,
+    parameters: tuple[torch.Tensor | None, ...] = (),
+) -> ModuleType:
     """The module that serves the primitive ``stem`` for tensors like ``tensor`` (its device and dtype).
 
     Compiled code reads all tensors of a call by the dtype and on the device of one, so ``others`` must share both:
-    TypeError, ValueError. What belongs to channels [C] may be float32 beside maps of half precision.
+    TypeError, ValueError. What belongs to channels [C], and ``parameters``, may be float32 beside maps of half
+    precision.
     """
     half = tensor.dtype in (torch.float16, torch.bfloat16)
-    for other in others:
+    for index, other in enumerate((*others, *parameters)):
         if other is None:
             continue
-        if other.dtype != tensor.dtype and not (half and other.dtype == torch.float32 and other.dim() == 1):
+        wider = half and other.dtype == torch.float32 and (other.dim() == 1 or index >= len(others))
+        if other.dtype != tensor.dtype and not wider:
             raise TypeError(f"{stem}: wanted one dtype, got {tensor.dtype} and {other.dtype}; convert one of them.")
         if other.device != tensor.device:
             raise ValueError(f"{stem}: wanted one device, got {tensor.device} and {other.device}; move one of them.")
@@ -81,11 +88,20 @@ def find(stem: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> Modul
         _require_compilable(stem, _requested_of_compiler[-1].get(stem) if _requested_of_compiler else None)
         return _references[stem]
     requested = _requested.get().get(stem)
-    if requested is None and tensor.is_cuda and measured_faster(stem, tensor, *others):
+    if requested is None and tensor.is_cuda and measured_faster(stem, tensor, *others, *parameters):
         module, _ = _load("triton", stem, "cuda", tensor.dtype)
         if module is not None:
             return module
     return _select(stem, tensor.device.type, tensor.dtype, requested)
+
+
+def serves(stem: str, device_type: str, dtype: torch.dtype) -> bool:
+    """Whether `find` has code for tensors of a dtype on a device."""
+    if torch.compiler.is_compiling():
+        return dtype in _dtypes(_references[stem])
+    requested = _requested.get().get(stem)
+    names = PREFERENCE.get(device_type, ("reference",)) if requested is None else (requested,)
+    return any(_load(name, stem, device_type, dtype)[0] is not None for name in names)
 
 
 def measured_faster(stem: str, *tensors: torch.Tensor | None) -> bool:
@@ -130,12 +146,16 @@ def _load(name: str, stem: str, device_type: str, dtype: torch.dtype) -> tuple[M
         module = importlib.import_module(f"{PACKAGES[name]}.{stem}")
     except ModuleNotFoundError as error:
         return None, f"{error.name} is not installed or not written"
-    dtypes = getattr(module, "DTYPES", (torch.float32, torch.float64))
+    dtypes = _dtypes(module)
     if dtype not in dtypes:
         return None, f"{dtype} is not supported; use {' or '.join(str(d).removeprefix('torch.') for d in dtypes)}"
     unsupported = getattr(module, "unsupported", None)
     reason = unsupported(device_type, dtype) if unsupported is not None else None
     return (module, "") if reason is None else (None, reason)
+
+
+def _dtypes(module: ModuleType) -> tuple[torch.dtype, ...]:
+    return getattr(module, "DTYPES", (torch.float32, torch.float64))
 
 
 def primitives() -> list[str]:

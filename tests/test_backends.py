@@ -79,8 +79,7 @@ def test_tensors_of_two_devices_are_refused() -> None:
 
 def test_what_belongs_to_channels_may_be_single_precision_beside_half_maps() -> None:
     maps, vector = torch.zeros(2, 3, dtype=torch.bfloat16), torch.zeros(3)
-    with pytest.raises(BackendError, match="no backend serves"):  # not on CPU, but not for the mixture
-        backends.find("interval_norm_relu", maps, maps, vector)
+    assert backends.find("interval_norm_relu", maps, maps, vector).__name__ == "fastbound.native.interval_norm_relu"
     with pytest.raises(TypeError, match="wanted one dtype"):
         backends.find("interval_norm_relu", maps, maps.float())
     with pytest.raises(TypeError, match="wanted one dtype"):

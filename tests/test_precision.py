@@ -11,6 +11,7 @@ from fastbound import losses
 from fastbound.certify.modes import float32_products
 from fastbound.train import train
 from fastbound.train.precision import TrainingPrecision
+from fastbound.train.regularisers import warmup_regularisers, with_moments
 
 BF16 = 2.0**-8  # relative error of rounding to bfloat16
 LAYERS = {
@@ -109,6 +110,115 @@ def test_specifications_and_margins_are_not_lowered():
         with autocast():
             inside = fb.bound(out, spec=spec)
             assert torch.equal(inside.lower, plain.lower) and torch.equal(inside.nominal, plain.nominal)
+
+
+class Mixed(nn.Module):
+    """Maps that are read by more than one kind of function between two products."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.second, self.last = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8 * 6 * 6, 10)
+
+    def forward(self, x):
+        x = self.norm(self.first(x)).relu()
+        x = (self.second(x) + x).tanh()  # a sum, a smooth function
+        x = nn.functional.max_pool2d(self.second(x), 2)  # a maximum right behind a product
+        return self.last(self.norm(x).flatten(1))  # a BatchNorm without a ReLU, rows
+
+
+def both(make, model, x, labels):
+    """Loss and gradients, in float32 and inside autocast."""
+    results = []
+    for low in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            loss = make(model, x, labels)
+        loss.backward()
+        results.append((loss.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    return results
+
+
+MAKERS = {
+    "ibp": lambda model, x, y: losses.robust_cross_entropy(
+        fb.bound(model(fb.linf_box(x, 0.02)), spec=fb.margin_spec(y, 10))
+    ),
+    "crown-ibp": lambda model, x, y: losses.robust_cross_entropy(
+        fb.bound(model(fb.linf_box(x, 0.02)), method="crown-ibp", spec=fb.margin_spec(y, 10))
+    ),
+    "moments": lambda model, x, y: sum(warmup_regularisers(model(with_moments(fb.linf_box(x, 0.02))))),
+    "singleprop": lambda model, x, y: losses.singleprop_cross_entropy(model(fb.singleprop(x, 0.02)), y),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_every_reader_of_a_stored_map_gets_the_numbers_of_float32(name, backend):
+    torch.manual_seed(0)
+    model = network() if name == "singleprop" else Mixed()
+    x, labels = batch()
+    x = x if name == "singleprop" else x[:, :, :12, :12]
+    with fb.use_backend(backend):
+        (full, wanted), (low, found) = both(MAKERS[name], model, x, labels)
+    assert 0 < (low - full).abs() < 0.05 * full.abs()
+    wanted, found = (torch.cat([g.flatten() for g in grads]) for grads in (wanted, found))
+    assert 0 < (found - wanted).norm() < 0.15 * wanted.norm()
+
+
+def test_maps_between_products_are_stored_in_bfloat16_and_read_in_float32():
+    model, (x, _) = network(), batch()
+    seen = []
+    for layer in model:
+        if isinstance(layer, nn.Conv2d | nn.Linear | nn.ReLU | nn.Flatten):  # a BatchNorm is part of its ReLU
+            layer.register_forward_hook(lambda layer, inputs, out: seen.append(out))
+    with autocast():
+        model(fb.linf_box(x, 0.02))
+    for out in seen:
+        assert out.dtype == torch.float32
+        assert all(t.dtype == torch.bfloat16 for t in out.node.stored)
+        assert all(t.dtype == torch.float32 for t in (*out.node.streams, *out.node.box, out.lower, out.nominal))
+        assert torch.equal(out.radius, out.node.stored[1].float())
+
+
+@pytest.mark.parametrize("lower", [torch.float16, torch.bfloat16])
+def test_behind_autocast_everything_is_float32_again(lower):
+    """So is, inside, what no code here stores in half precision: float16 on a CPU."""
+    layer, (x, _) = nn.Conv2d(1, 8, 3), batch()
+    with torch.autocast("cpu", lower):
+        low = layer(fb.linf_box(x, 0.02))
+        inside = low.relu()
+    outside = low.relu()
+    assert low.node.stored[0].dtype == lower and outside.node.stored[0].dtype == torch.float32
+    assert (inside.node.stored[0].dtype == torch.float32) == (lower == torch.float16)
+    torch.testing.assert_close(inside.center, outside.center, rtol=BF16, atol=1e-30)
+
+
+def test_reading_under_no_grad_takes_no_gradient_away():
+    layer, (x, _) = nn.Conv2d(1, 8, 3), batch()
+    with autocast():
+        out = layer(fb.linf_box(x, 0.02))
+    with torch.no_grad():
+        assert out.center.abs().sum() > 0
+    out.lower.sum().backward()
+    assert layer.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("layer, shape", [(nn.Linear(12, 5), (4, 12)), (nn.Conv2d(3, 5, 3), (4, 3, 7, 7))])
+def test_gradients_of_weights_are_not_rounded_to_bfloat16(layer, shape):
+    """Center and radius each give one in bfloat16; their sum, as an optimiser reads it, keeps more digits."""
+    with autocast():
+        out = layer(fb.linf_box(torch.randn(shape), 0.1))
+    (out.lower.square().sum() + out.nominal.square().sum()).backward()
+    grad = layer.weight.grad
+    assert grad.dtype == torch.float32 and not torch.equal(grad, grad.bfloat16().float())
+
+
+def test_parameters_wider_than_maps_need_maps_of_half_precision():
+    stack, radius, weight = torch.randn(2, 3, 4), torch.rand(3, 4), torch.randn(5, 4, dtype=torch.float64)
+    with pytest.raises(TypeError, match=r"interval_linear: wanted one dtype, got torch\.float32 and torch\.float64"):
+        fb.ops.interval_linear(stack, radius, weight)
+    low, wide = fb.ops.interval_linear(stack.bfloat16(), radius.bfloat16(), weight.float())
+    assert low.dtype == wide.dtype == torch.bfloat16
 
 
 def test_singleprop_is_lowered_too():

@@ -3,37 +3,41 @@
 
 #include <cstdint>
 
+#include "cpu/storage.h"
+
 namespace fastbound {
 
-template <typename T>
+template <typename S>
 struct IntervalNormRelu {
+  using T = Compute<S>;
+
   // scratch holds 2 * threads * channels doubles
-  void (*statistics)(const T* x,       // [outer, C, inner]
+  void (*statistics)(const S* x,       // [outer, C, inner]
                      T* mean, T* var,  // [C]
                      double* scratch, std::int64_t outer, std::int64_t channels, std::int64_t inner, int threads);
-  void (*forward)(const T* stack,                  // [N, outer, C, inner]
-                  const T* radius,                 // [outer, C, inner]
+  void (*forward)(const S* stack,                  // [N, outer, C, inner]
+                  const S* radius,                 // [outer, C, inner]
                   const T* scale, const T* shift,  // [C], or both null: no affine map
-                  T* out_stack,                    // [N, outer, C, inner]
-                  T* out_radius,                   // [outer, C, inner]
+                  S* out_stack,                    // [N, outer, C, inner]
+                  S* out_radius,                   // [outer, C, inner]
                   int streams, std::int64_t outer, std::int64_t channels, std::int64_t inner, T slope, int threads);
   // scratch holds 2 * threads * channels doubles
-  void (*backward_sums)(const T* grad_stack,             // [N, outer, C, inner]
-                        const T* grad_radius,            // [outer, C, inner] or null: zero
-                        const T* stack,                  // [N, outer, C, inner]
-                        const T* radius,                 // [outer, C, inner]
+  void (*backward_sums)(const S* grad_stack,             // [N, outer, C, inner]
+                        const S* grad_radius,            // [outer, C, inner] or null: zero
+                        const S* stack,                  // [N, outer, C, inner]
+                        const S* radius,                 // [outer, C, inner]
                         const T* scale, const T* shift,  // [C]
                         T* sum_scale, T* sum_shift,      // [C]
                         double* scratch, int streams, std::int64_t outer, std::int64_t channels, std::int64_t inner,
                         T slope, int threads);
-  void (*backward)(const T* grad_stack,                         // [N, outer, C, inner]
-                   const T* grad_radius,                        // [outer, C, inner] or null: zero
-                   const T* stack,                              // [N, outer, C, inner]
-                   const T* radius,                             // [outer, C, inner]
+  void (*backward)(const S* grad_stack,                         // [N, outer, C, inner]
+                   const S* grad_radius,                        // [outer, C, inner] or null: zero
+                   const S* stack,                              // [N, outer, C, inner]
+                   const S* radius,                             // [outer, C, inner]
                    const T* scale, const T* shift,              // [C], or both null: no affine map
                    const T* nominal_mul, const T* nominal_add,  // [C], or both null
-                   T* out_grad_stack,                           // [N, outer, C, inner]
-                   T* out_grad_radius,                          // [outer, C, inner]
+                   S* out_grad_stack,                           // [N, outer, C, inner]
+                   S* out_grad_radius,                          // [outer, C, inner]
                    int streams, std::int64_t outer, std::int64_t channels, std::int64_t inner, T slope, int threads);
 };
 

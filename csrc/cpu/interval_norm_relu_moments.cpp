@@ -9,16 +9,16 @@ namespace FASTBOUND_CPU_ISA {
 namespace {
 
 // Adds the sums of `moments_of` over one run to `sums` [8].
-template <typename T, typename Coefficient>
-void add_moments(const T* center, const T* radius, Index length, Coefficient scale, Coefficient shift, double* sums) {
-  const T* __restrict__ c = center;
-  const T* __restrict__ r = radius;
+template <typename S, typename Coefficient>
+void add_moments(const S* center, const S* radius, Index length, Coefficient scale, Coefficient shift, double* sums) {
+  const S* __restrict__ c = center;
+  const S* __restrict__ r = radius;
   double widths = 0, centers = 0, active = 0, inactive = 0, active_square = 0, inactive_square = 0;
   Index active_count = 0, inactive_count = 0;
 #pragma omp simd reduction(+ : widths, centers, active, inactive, active_square, inactive_square, active_count, \
                                inactive_count)
   for (Index i = 0; i < length; ++i) {
-    const MomentTerms<T> of = moment_terms(scale[i] * c[i] + shift[i], absolute(scale[i]) * r[i]);
+    const MomentTerms<Compute<S>> of = moment_terms(scale[i] * c[i] + shift[i], absolute(scale[i]) * r[i]);
     const double above = static_cast<double>(of.active), below = static_cast<double>(of.inactive);
     widths += static_cast<double>(of.radius);
     centers += static_cast<double>(of.center);
@@ -39,12 +39,12 @@ void add_moments(const T* center, const T* radius, Index length, Coefficient sca
   sums[kSpreadInactive] += inactive_square;
 }
 
-template <typename T>
-void forward(const T* stack, const T* radius, const T* scale, const T* shift, T* out_stack, T* out_radius, T* moments,
+template <typename S, typename T>
+void forward(const S* stack, const S* radius, const T* scale, const T* shift, S* out_stack, S* out_radius, T* moments,
              double* scratch /* [shares, 8] */, int streams, Index outer, Index channels, Index inner, T slope,
              int threads) {
   const Shape shape{outer, channels, inner};
-  const Forward<T> pass = forward_of(stack, radius, out_stack, out_radius, streams, shape, slope);
+  const Forward<S> pass = forward_of(stack, radius, out_stack, out_radius, streams, shape, slope);
   const int shares = useful_threads(threads, shape.size());
   for (Index i = 0; i < shares * kMoments; ++i) scratch[i] = 0;
   affine_runs(shape, scale, shift, shares, [&](int share, Index first, Index length, auto a, auto b) {
@@ -61,19 +61,19 @@ void forward(const T* stack, const T* radius, const T* scale, const T* shift, T*
   moments_of(scratch, static_cast<double>(shape.size()), moments);
 }
 
-template <typename T>
-void backward_sums(const T* grad_stack, const T* grad_radius, const T* grad_moments, const T* moments, const T* stack,
-                   const T* radius, const T* scale, const T* shift, T* sum_scale, T* sum_shift, double* scratch,
+template <typename S, typename T>
+void backward_sums(const S* grad_stack, const S* grad_radius, const T* grad_moments, const T* moments, const S* stack,
+                   const S* radius, const T* scale, const T* shift, T* sum_scale, T* sum_shift, double* scratch,
                    int streams, Index outer, Index channels, Index inner, T slope, int threads) {
   const Shape shape{outer, channels, inner};
   backward_sums_pass(grad_stack, grad_radius, stack, radius, scale, shift, sum_scale, sum_shift, scratch, streams,
                      shape, slope, threads, moments_grad(grad_moments, moments, static_cast<double>(shape.size())));
 }
 
-template <typename T>
-void backward(const T* grad_stack, const T* grad_radius, const T* grad_moments, const T* moments, const T* stack,
-              const T* radius, const T* scale, const T* shift, const T* nominal_mul, const T* nominal_add,
-              T* out_grad_stack, T* out_grad_radius, int streams, Index outer, Index channels, Index inner, T slope,
+template <typename S, typename T>
+void backward(const S* grad_stack, const S* grad_radius, const T* grad_moments, const T* moments, const S* stack,
+              const S* radius, const T* scale, const T* shift, const T* nominal_mul, const T* nominal_add,
+              S* out_grad_stack, S* out_grad_radius, int streams, Index outer, Index channels, Index inner, T slope,
               int threads) {
   const Shape shape{outer, channels, inner};
   backward_pass(grad_stack, grad_radius, stack, radius, scale, shift, nominal_mul, nominal_add, out_grad_stack,
@@ -83,13 +83,14 @@ void backward(const T* grad_stack, const T* grad_radius, const T* grad_moments, 
 
 }  // namespace
 
-template <typename T>
-IntervalNormReluMoments<T> interval_norm_relu_moments() {
-  return {forward<T>, backward_sums<T>, backward<T>};
+template <typename S>
+IntervalNormReluMoments<S> interval_norm_relu_moments() {
+  return {forward<S>, backward_sums<S>, backward<S>};
 }
 
 template IntervalNormReluMoments<float> interval_norm_relu_moments<float>();
 template IntervalNormReluMoments<double> interval_norm_relu_moments<double>();
+template IntervalNormReluMoments<BFloat16> interval_norm_relu_moments<BFloat16>();
 
 }  // namespace FASTBOUND_CPU_ISA
 }  // namespace fastbound

@@ -3,26 +3,28 @@
 #pragma once
 
 #include "cpu/map_runs.h"
+#include "cpu/storage.h"
 #include "interval_norm_relu.h"
 
 namespace fastbound {
 namespace FASTBOUND_CPU_ISA {
 namespace {
 
-template <typename T>
+template <typename S>
 struct Forward {
-  const T *nominal, *center, *radius;  // nominal is null where there is no such stream
-  T *out_nominal, *out_center, *out_radius;
+  using T = Compute<S>;
+  const S *nominal, *center, *radius;  // nominal is null where there is no such stream
+  S *out_nominal, *out_center, *out_radius;
   T slope;
 
   template <bool kNominal, typename Coefficient>
   void run(Index first, Index length, Coefficient scale, Coefficient shift) const {
-    const T* __restrict__ x = nominal + (kNominal ? first : 0);
-    const T* __restrict__ c = center + first;
-    const T* __restrict__ r = radius + first;
-    T* __restrict__ y = out_nominal + (kNominal ? first : 0);
-    T* __restrict__ yc = out_center + first;
-    T* __restrict__ yr = out_radius + first;
+    const S* __restrict__ x = nominal + (kNominal ? first : 0);
+    const S* __restrict__ c = center + first;
+    const S* __restrict__ r = radius + first;
+    S* __restrict__ y = out_nominal + (kNominal ? first : 0);
+    S* __restrict__ yc = out_center + first;
+    S* __restrict__ yr = out_radius + first;
     const T a = slope;
 #pragma omp simd
     for (Index i = 0; i < length; ++i) {
@@ -44,8 +46,9 @@ struct Forward {
   }
 };
 
-template <typename T>
-Forward<T> forward_of(const T* stack, const T* radius, T* out_stack, T* out_radius, int streams, Shape shape, T slope) {
+template <typename S>
+Forward<S> forward_of(const S* stack, const S* radius, S* out_stack, S* out_radius, int streams, Shape shape,
+                      Compute<S> slope) {
   const bool has_nominal = streams == 2;
   const Index center = (streams - 1) * shape.size();
   return {has_nominal ? stack : nullptr,
@@ -57,39 +60,41 @@ Forward<T> forward_of(const T* stack, const T* radius, T* out_stack, T* out_radi
           slope};
 }
 
-template <typename T, typename More>
+template <typename S, typename More>
 struct Backward {
-  const T *grad_nominal, *grad_center, *grad_radius;  // the radius one may be null
-  const T *nominal, *center, *radius;
-  T *out_nominal, *out_center, *out_radius;
+  using T = Compute<S>;
+  const S *grad_nominal, *grad_center, *grad_radius;  // the radius one may be null
+  const S *nominal, *center, *radius;
+  S *out_nominal, *out_center, *out_radius;
   T slope;
   More more;
 
   template <bool kNominal, bool kRadius, bool kStatistics, typename Coefficient>
   void run(Index first, Index length, Coefficient scale, Coefficient shift, Coefficient mul, Coefficient add) const {
-    const T* __restrict__ g = grad_nominal + (kNominal ? first : 0);
-    const T* __restrict__ gc = grad_center + first;
-    const T* __restrict__ gr = grad_radius + (kRadius ? first : 0);
-    const T* __restrict__ x = nominal + (kNominal ? first : 0);
-    const T* __restrict__ c = center + first;
-    const T* __restrict__ r = radius + first;
-    T* __restrict__ d = out_nominal + (kNominal ? first : 0);
-    T* __restrict__ dc = out_center + first;
-    T* __restrict__ dr = out_radius + first;
+    const S* __restrict__ g = grad_nominal + (kNominal ? first : 0);
+    const S* __restrict__ gc = grad_center + first;
+    const S* __restrict__ gr = grad_radius + (kRadius ? first : 0);
+    const S* __restrict__ x = nominal + (kNominal ? first : 0);
+    const S* __restrict__ c = center + first;
+    const S* __restrict__ r = radius + first;
+    S* __restrict__ d = out_nominal + (kNominal ? first : 0);
+    S* __restrict__ dc = out_center + first;
+    S* __restrict__ dr = out_radius + first;
     const T a = slope;
     const More add_more = more;
 #pragma omp simd
     for (Index i = 0; i < length; ++i) {
       T new_center = gc[i];
-      T new_radius = kRadius ? gr[i] : T(0);
+      T new_radius = kRadius ? T(gr[i]) : T(0);
       const T y = scale[i] * c[i] + shift[i], spread = absolute(scale[i]) * r[i];
       interval_relu_grad(new_center, new_radius, y, spread, a);
       add_more(new_center, new_radius, y, spread);
       dc[i] = scale[i] * new_center;
       dr[i] = absolute(scale[i]) * new_radius;
       if (kNominal) {
-        const T gated = scale[i] * leaky_relu_grad(g[i], scale[i] * x[i] + shift[i], a);
-        d[i] = kStatistics ? gated + (mul[i] * x[i] + add[i]) : gated;
+        const T value = x[i];
+        const T gated = scale[i] * leaky_relu_grad<T>(g[i], scale[i] * value + shift[i], a);
+        d[i] = kStatistics ? gated + (mul[i] * value + add[i]) : gated;
       }
     }
   }
@@ -114,13 +119,13 @@ struct Backward {
   }
 };
 
-template <typename T, typename More>
-void backward_pass(const T* grad_stack, const T* grad_radius, const T* stack, const T* radius, const T* scale,
-                   const T* shift, const T* nominal_mul, const T* nominal_add, T* out_grad_stack, T* out_grad_radius,
+template <typename S, typename T, typename More>
+void backward_pass(const S* grad_stack, const S* grad_radius, const S* stack, const S* radius, const T* scale,
+                   const T* shift, const T* nominal_mul, const T* nominal_add, S* out_grad_stack, S* out_grad_radius,
                    int streams, Shape shape, T slope, int threads, More more) {
   const Index size = shape.size(), channels = shape.channels, last = (streams - 1) * size;
   const bool has_nominal = streams == 2, statistics = nominal_mul != nullptr;
-  const Backward<T, More> pass{has_nominal ? grad_stack : nullptr,
+  const Backward<S, More> pass{has_nominal ? grad_stack : nullptr,
                                grad_stack + last,
                                grad_radius,
                                has_nominal ? stack : nullptr,
@@ -152,17 +157,18 @@ void backward_pass(const T* grad_stack, const T* grad_radius, const T* stack, co
   });
 }
 
-template <typename T, typename More>
+template <typename S, typename More>
 struct Sums {
-  const T *grad_nominal, *grad_center, *grad_radius;  // the radius one may be null
-  const T *nominal, *center, *radius;
+  using T = Compute<S>;
+  const S *grad_nominal, *grad_center, *grad_radius;  // the radius one may be null
+  const S *nominal, *center, *radius;
   T slope;
   More more;
 
   // The two terms of element i of a run.
   template <bool kNominal, bool kRadius>
   struct Terms {
-    const T* __restrict__ g, * __restrict__ gc, * __restrict__ gr, * __restrict__ x, * __restrict__ c, * __restrict__ r;
+    const S* __restrict__ g, * __restrict__ gc, * __restrict__ gr, * __restrict__ x, * __restrict__ c, * __restrict__ r;
     T slope;
     More more;
 
@@ -177,35 +183,35 @@ struct Sums {
           more(of.more) {}
     __attribute__((always_inline)) void operator()(Index i, T scale, T magnitude, T sign, T shift, T& to_scale,
                                                    T& to_shift) const {
-      affine_grad(gc[i], kRadius ? gr[i] : T(0), c[i], r[i], scale, magnitude, sign, shift, slope, more, to_scale,
-                  to_shift);
-      if (kNominal) add_nominal_grad(g[i], x[i], scale, shift, slope, to_scale, to_shift);
+      affine_grad<T>(gc[i], kRadius ? T(gr[i]) : T(0), c[i], r[i], scale, magnitude, sign, shift, slope, more, to_scale,
+                     to_shift);
+      if (kNominal) add_nominal_grad<T>(g[i], x[i], scale, shift, slope, to_scale, to_shift);
     }
   };
 };
 
-template <typename T, bool kNominal, bool kRadius, typename More>
-void backward_sums_pass(const Sums<T, More>& pass, const T* scale, const T* shift, double* scratch, Shape shape,
-                        int shares) {
-  using Terms = typename Sums<T, More>::template Terms<kNominal, kRadius>;
+template <bool kNominal, bool kRadius, typename S, typename More>
+void backward_sums_pass(const Sums<S, More>& pass, const Compute<S>* scale, const Compute<S>* shift, double* scratch,
+                        Shape shape, int shares) {
+  using Terms = typename Sums<S, More>::template Terms<kNominal, kRadius>;
   affine_sums(shape, scale, shift, scratch, shares, [&](Index first) { return Terms(pass, first); });
 }
 
-template <typename T, typename More>
-void backward_sums_pass(const T* grad_stack, const T* grad_radius, const T* stack, const T* radius, const T* scale,
+template <typename S, typename T, typename More>
+void backward_sums_pass(const S* grad_stack, const S* grad_radius, const S* stack, const S* radius, const T* scale,
                         const T* shift, T* sum_scale, T* sum_shift, double* scratch, int streams, Shape shape, T slope,
                         int threads, More more) {
   const Index last = (streams - 1) * shape.size();
   const int shares = useful_threads(threads, shape.size());
-  const Sums<T, More> pass{grad_stack, grad_stack + last, grad_radius, stack, stack + last, radius, slope, more};
+  const Sums<S, More> pass{grad_stack, grad_stack + last, grad_radius, stack, stack + last, radius, slope, more};
   if (streams == 2 && grad_radius != nullptr)
-    backward_sums_pass<T, true, true>(pass, scale, shift, scratch, shape, shares);
+    backward_sums_pass<true, true>(pass, scale, shift, scratch, shape, shares);
   else if (streams == 2)
-    backward_sums_pass<T, true, false>(pass, scale, shift, scratch, shape, shares);
+    backward_sums_pass<true, false>(pass, scale, shift, scratch, shape, shares);
   else if (grad_radius != nullptr)
-    backward_sums_pass<T, false, true>(pass, scale, shift, scratch, shape, shares);
+    backward_sums_pass<false, true>(pass, scale, shift, scratch, shape, shares);
   else
-    backward_sums_pass<T, false, false>(pass, scale, shift, scratch, shape, shares);
+    backward_sums_pass<false, false>(pass, scale, shift, scratch, shape, shares);
   for (Index c = 0; c < shape.channels; ++c) {
     sum_scale[c] = static_cast<T>(scratch[c]);
     sum_shift[c] = static_cast<T>(scratch[shape.channels + c]);

@@ -8,25 +8,26 @@ namespace fastbound {
 namespace FASTBOUND_CPU_ISA {
 namespace {
 
-template <typename T>
-void add(T* grad, const T* grad_abs, const T* weight, Index n, int threads) {
+template <typename S, typename T>
+void add(T* sum, const S* grad, const S* grad_abs, const S* weight, Index n, int threads) {
   const int shares = useful_threads(threads, n);
   for_each_share(shares, [&](int share) {
     const Index end = share_begin(n, share + 1, shares);
 #pragma omp simd
-    for (Index i = share_begin(n, share, shares); i < end; ++i) grad[i] = add_signed(grad[i], grad_abs[i], weight[i]);
+    for (Index i = share_begin(n, share, shares); i < end; ++i) sum[i] = add_signed<T>(grad[i], grad_abs[i], weight[i]);
   });
 }
 
 }  // namespace
 
-template <typename T>
-SignedWeightGrad<T> signed_weight_grad() {
-  return {add<T>};
+template <typename S>
+SignedWeightGrad<S> signed_weight_grad() {
+  return {add<S>};
 }
 
 template SignedWeightGrad<float> signed_weight_grad<float>();
 template SignedWeightGrad<double> signed_weight_grad<double>();
+template SignedWeightGrad<BFloat16> signed_weight_grad<BFloat16>();
 
 }  // namespace FASTBOUND_CPU_ISA
 }  // namespace fastbound

@@ -2,13 +2,16 @@
 
 #include <cstdint>
 
+#include "cpu/storage.h"
+
 namespace fastbound {
 
-template <typename T>
+template <typename S>
 struct SignedWeightGrad {
-  void (*add)(T* grad,            // [n], read and written
-              const T* grad_abs,  // [n]
-              const T* weight,    // [n]
+  void (*add)(Compute<S>* sum,    // [n], may be grad
+              const S* grad,      // [n]
+              const S* grad_abs,  // [n]
+              const S* weight,    // [n]
               std::int64_t n, int threads);
 };
 

@@ -3,23 +3,25 @@
 
 #include "cpu/map_runs.h"
 #include "cpu/singleprop_norm_relu_cpu.h"
+#include "cpu/storage.h"
 #include "interval_norm_relu.h"
 
 namespace fastbound {
 namespace FASTBOUND_CPU_ISA {
 namespace {
 
-template <typename T>
+template <typename S>
 struct Forward {
-  const T *nominal, *radius;
-  T *out_nominal, *out_radius;
+  using T = Compute<S>;
+  const S *nominal, *radius;
+  S *out_nominal, *out_radius;
 
   template <typename Activation, typename Coefficient>
   void run(Activation, Index first, Index length, Coefficient scale, Coefficient shift) const {
-    const T* __restrict__ x = nominal + first;
-    const T* __restrict__ r = radius + first;
-    T* __restrict__ y = out_nominal + first;
-    T* __restrict__ yr = out_radius + first;
+    const S* __restrict__ x = nominal + first;
+    const S* __restrict__ r = radius + first;
+    S* __restrict__ y = out_nominal + first;
+    S* __restrict__ yr = out_radius + first;
 #pragma omp simd
     for (Index i = 0; i < length; ++i) {
       T value = scale[i] * x[i] + shift[i];
@@ -31,31 +33,32 @@ struct Forward {
   }
 };
 
-template <typename T>
-void forward(const T* nominal, const T* radius, const T* scale, const T* shift, T* out_nominal, T* out_radius,
+template <typename S, typename T>
+void forward(const S* nominal, const S* radius, const T* scale, const T* shift, S* out_nominal, S* out_radius,
              Index outer, Index channels, Index inner, int activation, int threads) {
   const Shape shape{outer, channels, inner};
-  const Forward<T> pass{nominal, radius, out_nominal, out_radius};
+  const Forward<S> pass{nominal, radius, out_nominal, out_radius};
   with_activation(activation, [&](auto function) {
     affine_runs(shape, scale, shift, useful_threads(threads, shape.size()),
                 [&](int, Index first, Index length, auto s, auto b) { pass.run(function, first, length, s, b); });
   });
 }
 
-template <typename T>
+template <typename S>
 struct Backward {
-  const T *grad_nominal, *grad_radius, *nominal, *radius;
-  T *out_nominal, *out_radius;
+  using T = Compute<S>;
+  const S *grad_nominal, *grad_radius, *nominal, *radius;
+  S *out_nominal, *out_radius;
 
   template <bool kStatistics, typename Activation, typename Coefficient>
   void run(Activation, Index first, Index length, Coefficient scale, Coefficient shift, Coefficient mul,
            Coefficient add) const {
-    const T* __restrict__ g = grad_nominal + first;
-    const T* __restrict__ gr = grad_radius + first;
-    const T* __restrict__ x = nominal + first;
-    const T* __restrict__ r = radius + first;
-    T* __restrict__ d = out_nominal + first;
-    T* __restrict__ dr = out_radius + first;
+    const S* __restrict__ g = grad_nominal + first;
+    const S* __restrict__ gr = grad_radius + first;
+    const S* __restrict__ x = nominal + first;
+    const S* __restrict__ r = radius + first;
+    S* __restrict__ d = out_nominal + first;
+    S* __restrict__ dr = out_radius + first;
 #pragma omp simd
     for (Index i = 0; i < length; ++i) {
       T value_grad = g[i], radius_grad = gr[i];
@@ -67,8 +70,8 @@ struct Backward {
   }
 };
 
-template <bool kStatistics, typename Activation, typename T>
-void backward(Activation function, const Backward<T>& pass, const T* scale, const T* shift, const T* nominal_mul,
+template <bool kStatistics, typename Activation, typename S, typename T>
+void backward(Activation function, const Backward<S>& pass, const T* scale, const T* shift, const T* nominal_mul,
               const T* nominal_add, Shape shape, int threads) {
   const int shares = useful_threads(threads, shape.size());
   for_each_share(shares, [&](int share) {
@@ -95,12 +98,12 @@ void backward(Activation function, const Backward<T>& pass, const T* scale, cons
   });
 }
 
-template <typename T>
-void backward(const T* grad_nominal, const T* grad_radius, const T* nominal, const T* radius, const T* scale,
-              const T* shift, const T* nominal_mul, const T* nominal_add, T* out_grad_nominal, T* out_grad_radius,
+template <typename S, typename T>
+void backward(const S* grad_nominal, const S* grad_radius, const S* nominal, const S* radius, const T* scale,
+              const T* shift, const T* nominal_mul, const T* nominal_add, S* out_grad_nominal, S* out_grad_radius,
               Index outer, Index channels, Index inner, int activation, int threads) {
   const Shape shape{outer, channels, inner};
-  const Backward<T> pass{grad_nominal, grad_radius, nominal, radius, out_grad_nominal, out_grad_radius};
+  const Backward<S> pass{grad_nominal, grad_radius, nominal, radius, out_grad_nominal, out_grad_radius};
   with_activation(activation, [&](auto function) {
     if (nominal_mul != nullptr)
       backward<true>(function, pass, scale, shift, nominal_mul, nominal_add, shape, threads);
@@ -110,25 +113,26 @@ void backward(const T* grad_nominal, const T* grad_radius, const T* nominal, con
 }
 
 // The two terms of element i of a run.
-template <typename Activation, typename T>
+template <typename Activation, typename S>
 struct Terms {
-  const T* __restrict__ g, * __restrict__ gr, * __restrict__ x, * __restrict__ r;
+  using T = Compute<S>;
+  const S* __restrict__ g, * __restrict__ gr, * __restrict__ x, * __restrict__ r;
 
   __attribute__((always_inline)) void operator()(Index i, T scale, T magnitude, T sign, T shift, T& to_scale,
                                                  T& to_shift) const {
-    singleprop_affine_grad<Activation>(g[i], gr[i], x[i], r[i], scale, magnitude, sign, shift, to_scale, to_shift);
+    singleprop_affine_grad<Activation, T>(g[i], gr[i], x[i], r[i], scale, magnitude, sign, shift, to_scale, to_shift);
   }
 };
 
-template <typename T>
-void backward_sums(const T* grad_nominal, const T* grad_radius, const T* nominal, const T* radius, const T* scale,
+template <typename S, typename T>
+void backward_sums(const S* grad_nominal, const S* grad_radius, const S* nominal, const S* radius, const T* scale,
                    const T* shift, T* sum_scale, T* sum_shift, double* scratch, Index outer, Index channels,
                    Index inner, int activation, int threads) {
   const Shape shape{outer, channels, inner};
   const int shares = useful_threads(threads, shape.size());
   with_activation(activation, [&](auto function) {
     const auto terms = [&](Index first) {
-      return Terms<decltype(function), T>{grad_nominal + first, grad_radius + first, nominal + first, radius + first};
+      return Terms<decltype(function), S>{grad_nominal + first, grad_radius + first, nominal + first, radius + first};
     };
     affine_sums(shape, scale, shift, scratch, shares, terms);
   });
@@ -140,13 +144,14 @@ void backward_sums(const T* grad_nominal, const T* grad_radius, const T* nominal
 
 }  // namespace
 
-template <typename T>
-SinglePropNormRelu<T> singleprop_norm_relu() {
-  return {forward<T>, backward_sums<T>, backward<T>};
+template <typename S>
+SinglePropNormRelu<S> singleprop_norm_relu() {
+  return {forward<S>, backward_sums<S>, backward<S>};
 }
 
 template SinglePropNormRelu<float> singleprop_norm_relu<float>();
 template SinglePropNormRelu<double> singleprop_norm_relu<double>();
+template SinglePropNormRelu<BFloat16> singleprop_norm_relu<BFloat16>();
 
 }  // namespace FASTBOUND_CPU_ISA
 }  // namespace fastbound

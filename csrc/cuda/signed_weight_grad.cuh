@@ -8,7 +8,8 @@ namespace fastbound {
 namespace cuda {
 
 template <typename S>
-void signed_weight_grad_launch(S* grad,            // [n], read and written
+void signed_weight_grad_launch(Compute<S>* sum,    // [n], may be grad
+                               const S* grad,      // [n]
                                const S* grad_abs,  // [n]
                                const S* weight,    // [n]
                                Index n, cudaStream_t stream, int device);

@@ -64,6 +64,10 @@ class SingleProp(Streams):
         """Clean activations [B, ...]: the only stream of the stack."""
         return self.node.stack.squeeze(0)
 
+    @property
+    def carries_nominal(self) -> bool:
+        return True
+
     def __repr__(self) -> str:
         return f"SingleProp(shape={tuple(self.shape)}, dtype={self.dtype}, device={self.device}, {self.variant})"
 

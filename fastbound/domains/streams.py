@@ -8,11 +8,13 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from fastbound import backends
 from fastbound.domains.location import module_path, warn_of_reentrant_checkpoint
 from fastbound.domains.rules import function_name
 from fastbound.domains.tape import NO_TAPE, Node, Opaque, Record, detached_node, enter
 from fastbound.domains.value import Value
 from fastbound.errors import TapeError
+from fastbound.ops.precision import autocast_dtype
 
 S = TypeVar("S", bound="Streams")
 
@@ -36,6 +38,11 @@ class Streams(Value):
     def nominal(self) -> Tensor | None:
         """Clean activations [B, ...], or None."""
         return self.node.nominal
+
+    @property
+    def carries_nominal(self) -> bool:
+        """Whether the first stream is the clean activations."""
+        return self.node.stored[0].shape[0] == 2
 
     @property
     def radius(self) -> Tensor:
@@ -66,8 +73,11 @@ class Streams(Value):
         return emit(_opaque(function), inputs, *result._node.streams) if inputs else result
 
 
-def emit(record: Record, inputs: tuple[S, ...], stack: Tensor, radius: Tensor) -> S:
-    """A new value, ``stack`` [N, B, *S] and ``radius`` [B, *S], made from ``inputs`` as ``record`` says."""
+def emit(record: Record, inputs: tuple[S, ...], stack: Tensor, radius: Tensor, dtype: torch.dtype | None = None) -> S:
+    """A new value, ``stack`` [N, B, *S] and ``radius`` [B, *S], made from ``inputs`` as ``record`` says.
+
+    ``dtype`` is that of the value, where autocast may have left the streams in less; None: theirs.
+    """
     tape = inputs[0]._node.tape
     if not torch.compiler.is_compiling():
         if tape.grad_enabled and not torch.is_grad_enabled():
@@ -75,7 +85,17 @@ def emit(record: Record, inputs: tuple[S, ...], stack: Tensor, radius: Tensor) -
         entering = torch.is_grad_enabled() and (stack.requires_grad or radius.requires_grad)
         if entering and tape.keeps and not any(x.requires_grad for x in inputs):
             stack, radius = enter(tape, stack, radius)
-    return inputs[0].made(Node(record, tuple(x._node for x in inputs), (stack, radius), tape), inputs)
+    return inputs[0].made(Node(record, tuple(x._node for x in inputs), (stack, radius), tape, dtype), inputs)
+
+
+def as_stored(node: Node, stem: str) -> tuple[Tensor, Tensor]:
+    """Stack and radius of a node for the primitive ``stem``: as autocast left them, where it is on and code reads such.
+
+    Else in the dtype of the value.
+    """
+    dtype, device = node.stored[1].dtype, node.device.type
+    kept = dtype == node.dtype or (dtype == autocast_dtype(device) and backends.serves(stem, device, dtype))
+    return node.stored if kept else node.streams
 
 
 def require_tape(out: Streams) -> None:

@@ -191,23 +191,32 @@ class Tape:
 class Node:
     """One value on the tape: ``stack`` [N, B, *S] (N = 2: nominal, center; N = 1: center), ``radius`` [B, *S].
 
+    The streams are `stored` as their function left them: inside autocast that may be in half precision. Whoever reads
+    ``streams`` gets them in the ``dtype`` of the value, which is that of the network.
+
     ``moments`` [8] of a ReLU are those of the bounds that entered it (`fastbound.ops.interval_norm_relu_moments`), on a
     tape that was asked for them.
     """
 
-    __slots__ = ("__weakref__", "_box", "_streams", "inputs", "moments", "record", "tape", "terms", "versions")
+    __slots__ = (
+        *("__weakref__", "_box", "_dtype", "_stored", "_streams", "inputs", "moments", "record", "tape", "terms"),
+        "versions",
+    )
 
     def __init__(
         self,
         record: Record,
         inputs: tuple[Node, ...],
-        streams: tuple[Tensor, Tensor] | None,
+        stored: tuple[Tensor, Tensor] | None,
         tape: Tape,
+        dtype: torch.dtype | None = None,  # None: that of what is stored
     ) -> None:
         self.record = record
         self.inputs = inputs
         self.tape = tape
-        self._streams = streams
+        self._stored = stored
+        self._dtype = dtype
+        self._streams: tuple[Tensor, Tensor] | None = None  # converted
         self._box: tuple[Tensor, Tensor] | None = None
         self.terms: Any = None  # what a domain keeps beside the streams: the error terms of a zonotope
         self.moments: Tensor | None = None
@@ -223,8 +232,20 @@ class Node:
                     parent.inputs = ()
 
     @property
+    def stored(self) -> tuple[Tensor, Tensor]:
+        """``stack`` and ``radius`` as their function left them."""
+        assert self._stored is not None
+        return self._stored
+
+    @property
     def streams(self) -> tuple[Tensor, Tensor]:
-        assert self._streams is not None
+        """``stack`` and ``radius``."""
+        stack, radius = self.stored
+        if self._dtype is None or radius.dtype == self._dtype:
+            return stack, radius
+        if self._streams is None:  # kept, so it must not depend on the grad mode of the first reader
+            with torch.set_grad_enabled(stack.requires_grad or radius.requires_grad):
+                self._streams = stack.to(self._dtype), radius.to(self._dtype)
         return self._streams
 
     @property
@@ -247,7 +268,10 @@ class Node:
     @property
     def box(self) -> tuple[Tensor, Tensor]:  # [B, *S], [B, *S]
         """Center and radius, for a backward walk."""
-        return self._box or (self.center, self.radius)
+        if self._box is None:
+            return self.center, self.radius
+        center, radius = self._box
+        return center.to(self.dtype), radius.to(self.dtype)
 
     def reads_box_from(self, center: Tensor, radius: Tensor) -> None:
         """Take ``box`` from a function that handed its input on, whose gradient joins that function's own."""
@@ -255,19 +279,19 @@ class Node:
 
     @property
     def shape(self) -> torch.Size:
-        return self.radius.shape
+        return self.stored[1].shape
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.radius.dtype
+        return self.stored[1].dtype if self._dtype is None else self._dtype
 
     @property
     def device(self) -> torch.device:
-        return self.radius.device
+        return self.stored[1].device
 
     @property
     def requires_grad(self) -> bool:
-        stack, radius = self.streams
+        stack, radius = self.stored
         return stack.requires_grad or radius.requires_grad
 
     def record_as(self, kind: type[R]) -> R:
@@ -292,22 +316,22 @@ class Node:
 class Pending(Node):
     """A value that is made when somebody reads it; what is known without making it is answered without."""
 
-    __slots__ = ("_apply", "_device", "_dtype", "_grad_enabled", "_requires_grad", "_shape", "_source")
+    __slots__ = ("_apply", "_device", "_grad_enabled", "_requires_grad", "_shape", "_source")
 
     def __init__(
         self, record: Record, parent: Node, shape: torch.Size, apply: Callable[[], tuple[Tensor, Tensor]]
     ) -> None:
-        super().__init__(record, (parent,), None, parent.tape)
+        super().__init__(record, (parent,), None, parent.tape, parent.dtype)
         self._apply: Callable[[], tuple[Tensor, Tensor]] | None = apply
         self._source: Node | None = parent
-        self._shape, self._dtype, self._device = shape, parent.dtype, parent.device
+        self._shape, self._device = shape, parent.device
         self._grad_enabled = torch.is_grad_enabled()
         needed = parent.requires_grad or any(isinstance(t, Tensor) and t.requires_grad for t in record)
         self._requires_grad = self._grad_enabled and needed
 
     @property
     def waits(self) -> bool:
-        return self._streams is None
+        return self._stored is None
 
     @property
     def source(self) -> Node:
@@ -321,10 +345,6 @@ class Pending(Node):
         return self._shape
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self._dtype
-
-    @property
     def device(self) -> torch.device:
         return self._device
 
@@ -333,14 +353,14 @@ class Pending(Node):
         return self._requires_grad
 
     @property
-    def streams(self) -> tuple[Tensor, Tensor]:
-        if self._streams is None:
+    def stored(self) -> tuple[Tensor, Tensor]:
+        if self._stored is None:
             assert self._apply is not None
             self.check()
             with torch.set_grad_enabled(self._grad_enabled):
-                self._streams = self._apply()
+                self._stored = self._apply()
             self._apply = self._source = None
-        return self._streams
+        return self._stored
 
 
 class PendingNorm(Pending):

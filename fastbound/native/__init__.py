@@ -16,7 +16,7 @@ except ImportError as error:
     ) from error
 
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
-HALVES = (torch.float16, torch.bfloat16)  # stored, never computed in: CUDA alone
+HALVES = (torch.float16, torch.bfloat16)  # stored, never computed in
 DTYPES = tuple(DTYPE_CODES)
 
 
@@ -45,6 +45,11 @@ def cpu_and_cuda(device_type: str, dtype: torch.dtype) -> str | None:
         return cpu_only(device_type, dtype)
     problem = _C.cuda_problem(torch.cuda.current_device() if torch.cuda.is_available() else 0)
     return problem or (None if dtype in DTYPE_CODES else f"{dtype} is not supported")
+
+
+def maps_on_cpu_and_cuda(device_type: str, dtype: torch.dtype) -> str | None:
+    """The same for a primitive whose code reads maps in bfloat16 on CPU too."""
+    return None if (device_type, dtype) == ("cpu", torch.bfloat16) else cpu_and_cuda(device_type, dtype)
 
 
 def launch(
@@ -81,17 +86,6 @@ def computed(x: Tensor | None) -> Tensor | None:
     if x is None:
         return None
     return x.float() if x.dtype in HALVES else x.contiguous()
-
-
-def signed_weight_grad(grad: Tensor, grad_abs: Tensor, weight: Tensor) -> None:
-    """``grad += sign(weight) * grad_abs`` in one pass; all of one shape and dtype, sign(0) = 0."""
-    if not grad.is_contiguous() or grad.stride() != grad_abs.stride() or grad.stride() != weight.stride():
-        grad_abs = grad_abs.contiguous()
-        weight = weight.contiguous()
-    if not grad.is_contiguous() or (grad.device.type == "cpu" and grad.dtype in HALVES):
-        grad.addcmul_(weight.sign(), grad_abs)
-        return
-    launch("signed_weight_grad", grad, (grad, grad_abs, weight), (grad.numel(),))
 
 
 def pointer(tensor: Tensor | None) -> int:

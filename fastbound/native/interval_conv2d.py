@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbound.native import product_on_cpu as unsupported
-from fastbound.native import signed_weight_grad
 from fastbound.native.layout import as_channels_last
+from fastbound.native.signed_weight_grad import signed_weight_grad
 from fastbound.reference.interval_conv2d import DTYPES, Gradients, Pair
 
 __all__ = ["DTYPES", "interval_conv2d_bwd", "interval_conv2d_fwd", "unsupported"]
@@ -63,5 +63,5 @@ def interval_conv2d_bwd(
             if d_weight is None:
                 d_weight = product.mul_(weight.sign())
             else:
-                signed_weight_grad(d_weight, product, weight)
+                d_weight = signed_weight_grad(d_weight, product, weight)
     return d_stack, d_radius, d_weight, d_bias

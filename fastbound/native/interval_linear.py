@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from fastbound.native import product_on_cpu as unsupported
-from fastbound.native import signed_weight_grad
 from fastbound.native.product import linear
+from fastbound.native.signed_weight_grad import signed_weight_grad
 from fastbound.reference.interval_linear import DTYPES, Gradients
 
 __all__ = ["DTYPES", "interval_linear_bwd", "interval_linear_fwd", "unsupported"]
@@ -43,5 +43,5 @@ def interval_linear_bwd(
             if d_weight is None:
                 d_weight = product.mul_(weight.sign())
             else:
-                signed_weight_grad(d_weight, product, weight)
+                d_weight = signed_weight_grad(d_weight, product, weight)
     return d_stack, d_radius, d_weight, d_bias

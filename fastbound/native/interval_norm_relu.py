@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastbound.native import DTYPES, HALVES, computed, launch
-from fastbound.native import cpu_and_cuda as unsupported
+from fastbound.native import maps_on_cpu_and_cuda as unsupported
 from fastbound.native.layout import channel_layout, in_order_of
 from fastbound.reference.interval_norm_relu import Gradients
 

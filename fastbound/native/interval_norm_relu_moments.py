@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastbound.native import DTYPES, HALVES, computed, launch
-from fastbound.native import cpu_and_cuda as unsupported
+from fastbound.native import maps_on_cpu_and_cuda as unsupported
 from fastbound.native.interval_norm_relu import affine, backward, interval_norm_relu_bwd, one_layout
 from fastbound.reference.interval_norm_relu import Gradients
 

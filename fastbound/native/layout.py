@@ -36,8 +36,8 @@ def as_channels_last(x: Tensor) -> Tensor:
 
 
 def as_contiguous(x: Tensor) -> Tensor:
-    """``x`` [*, C, H, W] in row-major order."""
-    if x.is_contiguous() or not _native(x):
+    """``x`` [*, C, H, W], or of fewer dimensions, in row-major order."""
+    if x.is_contiguous() or x.dim() < 4 or not _native(x):
         return x.contiguous()
     if not x.movedim(-3, -1).is_contiguous():
         return x.contiguous()

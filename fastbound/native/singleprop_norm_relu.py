@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastbound.native import DTYPES, launch
-from fastbound.native import cpu_and_cuda as unsupported
+from fastbound.native import maps_on_cpu_and_cuda as unsupported
 from fastbound.native.interval_norm_relu import affine, through_passes
 from fastbound.native.layout import channel_layout, in_order_of
 from fastbound.reference.singleprop_norm_relu import VARIANTS, Gradients

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
-from fastbound.ops.precision import lowered_by_autocast
+from fastbound.ops.precision import maps_lowered_by_autocast, read_as
 
 Pair = tuple[int, int]
 
 
-@lowered_by_autocast
+@maps_lowered_by_autocast
 def interval_conv2d(
     stack: Tensor,  # [N, B, C, H, W]
     radius: Tensor,  # [B, C, H, W]
@@ -27,7 +27,9 @@ def interval_conv2d(
     """Center (and nominal) through W, radius through |W|, with zero padding; on CPU the maps come out channels_last.
 
     Args:
-        stack: N = 2 streams (nominal, center) or N = 1 (center). radius: >= 0. All float32 or float64.
+        stack: N = 2 streams (nominal, center) or N = 1 (center). radius: >= 0. float32, float64, bfloat16 or float16;
+            float32 maps are read, and the results left, in autocast's dtype inside ``torch.autocast``.
+        weight, bias: of the dtype of the maps, in which they are read; beside half precision also float32.
 
     Raises:
         ValueError: shapes that do not match. BackendError: a requested backend cannot serve it.
@@ -39,10 +41,11 @@ def interval_conv2d(
             f"interval_conv2d: weight {tuple(weight.shape)} with groups={groups} does not take a map of shape "
             f"{tuple(radius.shape)}; wanted [B, {weight.shape[1] * groups if weight.dim() > 1 else '?'}, H, W]."
         )
-    code = backends.find("interval_conv2d", radius, stack, weight, bias)
+    code = backends.find("interval_conv2d", radius, stack, parameters=(weight, bias))
     if backends.needs_grad(stack, radius, weight, bias) and not torch.compiler.is_compiling():
         return _IntervalConv2d.apply(code, stack, radius, weight, bias, stride, padding, dilation, groups)
-    return code.interval_conv2d_fwd(stack, radius, weight, bias, stride, padding, dilation, groups)
+    parameters = read_as(radius.dtype, weight, bias)
+    return code.interval_conv2d_fwd(stack, radius, *parameters, stride, padding, dilation, groups)
 
 
 class _IntervalConv2d(torch.autograd.Function):
@@ -53,6 +56,7 @@ class _IntervalConv2d(torch.autograd.Function):
         ctx.code = code
         ctx.geometry = geometry
         ctx.set_materialize_grads(False)
+        weight, bias = read_as(radius.dtype, weight, bias)
         ctx.save_for_backward(stack, radius, weight)
         return code.interval_conv2d_fwd(stack, radius, weight, bias, *geometry)
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
-from fastbound.ops.precision import lowered_by_autocast
+from fastbound.ops.precision import maps_lowered_by_autocast, read_as
 
 
-@lowered_by_autocast
+@maps_lowered_by_autocast
 def interval_linear(
     stack: Tensor,  # [N, *, I]
     radius: Tensor,  # [*, I]
@@ -21,7 +21,9 @@ def interval_linear(
     """Center (and nominal) through W, radius through |W|; nominal and center share one product.
 
     Args:
-        stack: N = 2 streams (nominal, center) or N = 1 (center). radius: >= 0. All float32 or float64.
+        stack: N = 2 streams (nominal, center) or N = 1 (center). radius: >= 0. float32, float64, bfloat16 or float16;
+            float32 maps are read, and the results left, in autocast's dtype inside ``torch.autocast``.
+        weight, bias: of the dtype of the maps, in which they are read; beside half precision also float32.
 
     Raises:
         ValueError: shapes that do not match. BackendError: a requested backend cannot serve it.
@@ -32,10 +34,10 @@ def interval_linear(
         raise ValueError(
             f"interval_linear: weight {tuple(weight.shape)} does not take features of size {radius.shape[-1]}."
         )
-    code = backends.find("interval_linear", radius, stack, weight, bias)
+    code = backends.find("interval_linear", radius, stack, parameters=(weight, bias))
     if backends.needs_grad(stack, radius, weight, bias) and not torch.compiler.is_compiling():
         return _IntervalLinear.apply(code, stack, radius, weight, bias)
-    return code.interval_linear_fwd(stack, radius, weight, bias)
+    return code.interval_linear_fwd(stack, radius, *read_as(radius.dtype, weight, bias))
 
 
 class _IntervalLinear(torch.autograd.Function):
@@ -45,6 +47,7 @@ class _IntervalLinear(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.code = code
         ctx.set_materialize_grads(False)
+        weight, bias = read_as(radius.dtype, weight, bias)
         ctx.save_for_backward(stack, radius, weight)
         return code.interval_linear_fwd(stack, radius, weight, bias)
 

@@ -35,9 +35,9 @@ def leaky_relu(input: Interval, negative_slope: float = 0.01) -> Interval:
         node, norm = node.source, node.record_as(Norm)
     record = LeakyReLU(float(negative_slope))
     if not node.tape.takes_moments:
-        return emit(record, (input,), *norm_relu(node, norm, negative_slope))
-    *streams, moments = norm_relu_moments(node, norm, negative_slope)
-    out = emit(record, (input,), *streams)
+        return emit(record, (input,), *norm_relu(node, norm, negative_slope), dtype=input.dtype)
+    stack, radius, moments = norm_relu_moments(node, norm, negative_slope)
+    out = emit(record, (input,), stack, radius, dtype=input.dtype)
     out.node.moments = moments
     return out
 

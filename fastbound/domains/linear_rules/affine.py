@@ -12,7 +12,7 @@ from torch import Tensor
 from fastbound.domains.linear_rules.geometry import numeric_padding, per_dimension, require_dim
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
-from fastbound.domains.streams import Streams, emit
+from fastbound.domains.streams import Streams, as_stored, emit
 from fastbound.domains.tape import Convolution, Linear, Node, Norm, PendingFlatten, PendingNorm
 from fastbound.ops import (
     interval_conv2d,
@@ -31,15 +31,17 @@ def linear(input: Streams, weight: Tensor, bias: Tensor | None = None) -> Stream
     node = input.node
     if isinstance(node, PendingFlatten) and node.waits:
         parent = node.source
-        if weight.shape[1] == parent.radius[:1].numel() and weight.numel() <= parent.stack.numel():
+        if weight.shape[1] == parent.shape[1:].numel() and weight.numel() <= parent.stored[0].numel():
             columns = channels_last(weight.unflatten(1, parent.shape[1:])).permute(0, 2, 3, 1).flatten(1)
-            return emit(Linear(weight, bias, columns), (input,), *_linear_of_map(parent, columns, bias))
-    return emit(Linear(weight, bias), (input,), *interval_linear(*node.streams, weight, bias))
+            streams = _linear_of_map(parent, columns, bias)
+            return emit(Linear(weight, bias, columns), (input,), *streams, dtype=input.dtype)
+    streams = interval_linear(*as_stored(node, "interval_linear"), weight, bias)
+    return emit(Linear(weight, bias), (input,), *streams, dtype=input.dtype)
 
 
 def _linear_of_map(parent: Node, columns: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """A linear layer [O, H W C] on a flattened channels_last map: cheaper to reorder its weight than the map."""
-    stack, radius = parent.streams
+    stack, radius = as_stored(parent, "interval_linear")
     rows = radius.permute(0, 2, 3, 1).flatten(1)
     return interval_linear(stack.permute(0, 1, 3, 4, 2).flatten(2), rows, columns, bias)
 
@@ -66,8 +68,9 @@ def conv2d(
     stride, dilation = per_dimension(stride, 2), per_dimension(dilation, 2)
     input, padding = numeric_padding(input, weight, padding, dilation)
     record = Convolution(weight, bias, stride, padding, dilation, groups)
-    stack, radius = input.node.streams
-    return emit(record, (input,), *interval_conv2d(stack, radius, weight, bias, *record.geometry()))
+    stack, radius = as_stored(input.node, "interval_conv2d")
+    streams = interval_conv2d(stack, radius, weight, bias, *record.geometry())
+    return emit(record, (input,), *streams, dtype=input.dtype)
 
 
 @rule(Streams, F.conv1d)
@@ -162,12 +165,12 @@ def batch_norm(
                 f"batch_norm{module_path()}: the box is {input.dtype}, the layer {tensor.dtype}; convert one."
             )
     if training:
-        nominal = input.nominal
-        if nominal is None:
+        if not input.carries_nominal:
             raise ValueError(
                 f"batch_norm{module_path()}: batch statistics are those of the clean activations, which this box "
                 "does not carry; pass nominal=True to linf_box (or nominal= to box), or call model.eval()."
             )
+        nominal = as_stored(node, "interval_norm_relu")[0][0]
         count = nominal.numel() // max(nominal.shape[1], 1)
         if count <= 1:
             raise ValueError(f"batch_norm{module_path()}: expected more than 1 value per channel, got {count}.")
@@ -186,7 +189,8 @@ def batch_norm(
 
 def norm_relu(node: Node, norm: Norm | None, slope: float) -> tuple[Tensor, Tensor]:
     """The streams of a node [B, C, *] through an optional BatchNorm and a leaky ReLU, in one pass."""
-    stack, radius, *box = interval_norm_relu_with_box(*node.streams, *_settings(norm, slope))
+    streams = as_stored(node, "interval_norm_relu")
+    stack, radius, *box = interval_norm_relu_with_box(*streams, *_settings(norm, slope))
     if radius.requires_grad:
         node.reads_box_from(*box)
     return stack, radius
@@ -194,7 +198,8 @@ def norm_relu(node: Node, norm: Norm | None, slope: float) -> tuple[Tensor, Tens
 
 def norm_relu_moments(node: Node, norm: Norm | None, slope: float) -> tuple[Tensor, Tensor, Tensor]:
     """The same, and the moments [8] of the bounds between the two, from the same pass."""
-    stack, radius, moments, *box = interval_norm_relu_moments_with_box(*node.streams, *_settings(norm, slope))
+    streams = as_stored(node, "interval_norm_relu_moments")
+    stack, radius, moments, *box = interval_norm_relu_moments_with_box(*streams, *_settings(norm, slope))
     if radius.requires_grad:
         node.reads_box_from(*box)
     return stack, radius, moments

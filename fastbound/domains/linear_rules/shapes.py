@@ -67,23 +67,25 @@ def reshape(input: Streams, *shape: Any, **kwargs: Any) -> Streams:
         flat = torch.Size((node.shape[0], node.shape[1:].numel()))
         waiting = PendingFlatten(Reshape(), node, flat, lambda: _flattened(node))
         return _view(input.made(waiting, (input,)), input)
-    stack, radius = (contiguous(x) for x in node.streams)
+    stack, radius = (contiguous(x) for x in node.stored)
     radius = radius.reshape(sizes)
     batched = radius.dim() > 0 and input.dim() > 0 and radius.shape[0] == input.shape[0]
     record: Record = Reshape() if batched else LinearMap(lambda x: x.reshape(sizes), "reshape")
-    return _view(emit(record, (input,), stack.reshape(stack.shape[0], *radius.shape), radius), input)
+    stack = stack.reshape(stack.shape[0], *radius.shape)
+    return _view(emit(record, (input,), stack, radius, dtype=input.dtype), input)
 
 
 def _is_flatten(node: Node, sizes: tuple[int, ...]) -> bool:
     """Whether a map that is not in row-major order becomes rows of features."""
-    if torch.compiler.is_compiling() or len(node.shape) != 4 or node.radius.is_contiguous():
+    if torch.compiler.is_compiling() or len(node.shape) != 4 or node.stored[1].is_contiguous():
         return False
     batch, features = node.shape[0], math.prod(node.shape[1:])
     return sizes in ((batch, features), (batch, -1)) or (sizes == (-1, features) and features > 0)
 
 
 def _flattened(node: Node) -> tuple[Tensor, Tensor]:
-    return contiguous(node.stack).flatten(2), contiguous(node.radius).flatten(1)
+    stack, radius = node.stored
+    return contiguous(stack).flatten(2), contiguous(radius).flatten(1)
 
 
 @rule(Streams, torch.flatten)

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastbound.domains.linear_rules import affine
 from fastbound.domains.rules import rule
 from fastbound.domains.singleprop import SingleProp
-from fastbound.domains.streams import emit
+from fastbound.domains.streams import as_stored, emit
 from fastbound.domains.tape import LeakyReLU, Node, Norm, PendingNorm
 from fastbound.ops import singleprop_norm_relu
 
@@ -23,7 +23,7 @@ def relu(input: SingleProp) -> SingleProp:
         streams = _norm_relu(node.source, node.record_as(Norm), input.variant)
     else:
         streams = _norm_relu(node, None, input.variant)
-    return emit(LeakyReLU(0.0), (input,), *streams)
+    return emit(LeakyReLU(0.0), (input,), *streams, dtype=input.dtype)
 
 
 @rule(SingleProp, F.batch_norm)
@@ -35,7 +35,7 @@ def batch_norm(input: SingleProp, *args: Any, **kwargs: Any) -> SingleProp:
 
 
 def _norm_relu(node: Node, norm: Norm | None, variant: str | None) -> tuple[Tensor, Tensor]:  # [1, B, C, *], [B, C, *]
-    stack, radius = node.streams
+    stack, radius = as_stored(node, "singleprop_norm_relu")
     settings: tuple[Any, ...] = (None,) * 4 + (0.0, variant)
     if norm is not None:
         settings = (norm.mean, norm.var, norm.weight, norm.bias, norm.eps, variant, norm.batch_statistics)

@@ -1,0 +1,26 @@
+"""The gradient of a function of (W, |W|) with respect to W, in one C++ or CUDA pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastbound.native import HALVES, launch
+from fastbound.native.layout import as_contiguous
+
+
+def signed_weight_grad(
+    grad: Tensor,  # [O, *]
+    grad_abs: Tensor,  # [O, *]
+    weight: Tensor,  # [O, *]
+) -> Tensor:  # [O, *]
+    """``grad + sign(weight) * grad_abs`` with sign(0) = 0, row-major; float32 where the three are of half precision.
+
+    Writes into ``grad`` where it can.
+    """
+    if grad.device.type == "cpu" and grad.dtype == torch.float16:
+        return grad.float().addcmul_(weight.sign(), grad_abs)
+    grad, grad_abs, weight = (as_contiguous(t) for t in (grad, grad_abs, weight))
+    out = torch.empty_like(grad, dtype=torch.float32) if grad.dtype in HALVES else grad
+    launch("signed_weight_grad", grad, (out, grad, grad_abs, weight), (grad.numel(),))
+    return out
