@@ -83,6 +83,21 @@ def test_statistics_of_half_precision_are_single(kernels: None, dtype: torch.dty
     torch.testing.assert_close(var.double(), exact_var, rtol=2 * torch.finfo(torch.float32).eps, atol=0)
 
 
+@pytest.mark.parametrize("dtype", native.HALVES, ids=str)
+@pytest.mark.parametrize("n", [1, 7, 8, 1000, 4099])
+@pytest.mark.parametrize("width", [64, 33], ids=["aligned", "misaligned"])
+def test_weight_gradients_of_half_precision_add_up_to_single(dtype: torch.dtype, n: int, width: int) -> None:
+    grad, grad_abs, weight = torch.randn(3, n).to(dtype)
+    weight[::3] = 0
+    fence = torch.full((width,), float("nan"))
+    sources = [torch.cat((fence.to(dtype), t, fence.to(dtype))) for t in (grad, grad_abs, weight)]
+    out = torch.full((n + 2 * width,), float("nan"))
+    pointers = [t[width:].data_ptr() for t in (out, *sources)]
+    load().signed_weight_grad_cuda(native.DTYPE_CODES[dtype], *pointers, n, 0, 0)
+    assert torch.equal(out[width:-width], grad.float() + weight.sign().float() * grad_abs.float())
+    assert out[:width].isnan().all() and out[-width:].isnan().all()
+
+
 # ---- what a launch covers --------------------------------------------------------------------------------------------
 
 SHAPES = [  # samples, outer, channels, inner

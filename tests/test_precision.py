@@ -206,11 +206,17 @@ def test_reading_under_no_grad_takes_no_gradient_away():
 @pytest.mark.parametrize("layer, shape", [(nn.Linear(12, 5), (4, 12)), (nn.Conv2d(3, 5, 3), (4, 3, 7, 7))])
 def test_gradients_of_weights_are_not_rounded_to_bfloat16(layer, shape):
     """Center and radius each give one in bfloat16; their sum, as an optimiser reads it, keeps more digits."""
-    with autocast():
-        out = layer(fb.linf_box(torch.randn(shape), 0.1))
-    (out.lower.square().sum() + out.nominal.square().sum()).backward()
-    grad = layer.weight.grad
-    assert grad.dtype == torch.float32 and not torch.equal(grad, grad.bfloat16().float())
+    grads = []
+    x = 0.1 * torch.randn(shape)
+    for low in (False, True):
+        layer.zero_grad()
+        with fb.use_backend("native" if low else "reference"), torch.autocast("cpu", torch.bfloat16, enabled=low):
+            out = layer(fb.linf_box(x, 1.0))  # wide: the sign of W decides the gradient
+        (out.lower.square().sum() + out.nominal.square().sum()).backward()
+        grads.append(layer.weight.grad.clone())
+    full, found = grads
+    assert found.dtype == torch.float32 and not torch.equal(found, found.bfloat16().float())
+    assert 0 < (found - full).norm() < 4 * BF16 * full.norm()
 
 
 def test_parameters_wider_than_maps_need_maps_of_half_precision():
