@@ -105,7 +105,7 @@ def test_wrong_arguments_of_a_linear_layer_are_named() -> None:
 
 def test_the_state_asks_the_primitive() -> None:
     x, state = torch.rand(2, 5), fb.LipschitzState()
-    with fb.use_backend("native"), pytest.raises(fb.BackendError, match="'native' cannot serve lipschitz_power"):
+    with fb.use_backend("triton"), pytest.raises(fb.BackendError, match="'triton' cannot serve lipschitz_power"):
         _ = torch.nn.Linear(5, 3)(fb.lipschitz(x, state)).constant
 
 
