@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 import test_crown
@@ -28,6 +29,23 @@ def test_a_relu_reads_the_wider_interval() -> None:
     lower, upper = loosened([-1.0, 0.4, 2.0], [0.5, 0.7, 3.0], 0.5)
     torch.testing.assert_close(lower, torch.tensor([0.0, 0.0, 1.5]).double())
     torch.testing.assert_close(upper, torch.tensor([1.0, 1.2, 3.5]).double())
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda box: (LoosenedInterval(box, 0.1), LoosenedInterval(box, 0.2)), "looseness: values of 0.1 and 0.2"),
+        (lambda box: (LoosenedInterval(box, 0.1, 2), LoosenedInterval(box, 0.1, 3)), "jumps: values of 2 and 3"),
+        (lambda box: (ShrunkInterval(box, 0.1), ShrunkInterval(box, 0.2)), "shrink: values of 0.1 and 0.2"),
+        (lambda box: (LoosenedInterval(box, 0.1), box), "jumps: values of 0.0 and None"),
+    ],
+)
+def test_values_of_two_settings_do_not_meet(make: Callable[[fb.Interval], tuple[fb.Interval, ...]], name: str) -> None:
+    """In either order: the ReLUs behind would follow the first one's."""
+    values = make(fb.linf_box(torch.rand(2, 3), 0.1))
+    for pair in (values, values[::-1]):
+        with pytest.raises(ValueError, match=f"{name} meet"):
+            _ = pair[0] + pair[1]
 
 
 def test_jumps_are_as_many_a_unit_as_asked() -> None:

@@ -36,6 +36,8 @@ class LoosenedInterval(Interval):
     Soundness: rounded to nearest; it contains what an `Interval` does.
     """
 
+    settings = ("looseness", "jumps")
+
     def __init__(self, box: Interval | Node, looseness: float, jumps: float = 0.0) -> None:
         if not (looseness >= 0 and jumps >= 0):
             raise ValueError(f"looseness and jumps: wanted numbers of 0 or more, got {looseness} and {jumps}.")

@@ -31,6 +31,8 @@ class ShrunkInterval(Interval):
     Soundness: none. Certify with an `Interval`.
     """
 
+    settings = ("shrink",)
+
     def __init__(self, box: Interval | Node, shrink: float) -> None:
         super().__init__(box.node if isinstance(box, Interval) else box)
         self.shrink = shrink

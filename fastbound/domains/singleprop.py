@@ -9,7 +9,6 @@ from typing import NoReturn
 from torch import Tensor
 
 from fastbound.domains.box import linf_box
-from fastbound.domains.location import module_path
 from fastbound.domains.streams import Streams
 from fastbound.domains.tape import Node, Source, Tape, detached_node
 from fastbound.errors import MissingRuleError
@@ -36,6 +35,7 @@ class SingleProp(Streams):
         MissingRuleError: for a function or attribute without a rule, naming it and the module.
     """
 
+    settings = ("variant",)
     # Data-parallel wrappers look for tensors in dataclass fields; these are read from the properties below.
     __dataclass_fields__ = _Tensors.__dataclass_fields__
 
@@ -45,15 +45,6 @@ class SingleProp(Streams):
 
     def handle(self, node: Node) -> SingleProp:
         return SingleProp(node, self.variant)
-
-    def made(self, node: Node, inputs: tuple[SingleProp, ...]) -> SingleProp:  # type: ignore[override]
-        variants = sorted({value.variant for value in inputs})
-        if len(variants) > 1:
-            raise ValueError(
-                f"variant: values of {' and '.join(variants)} meet{module_path()}, and the ReLUs behind would have two "
-                "rules; make both by fastbound.singleprop with one variant."
-            )
-        return self.handle(node)
 
     def __reduce__(self) -> tuple[Callable[..., SingleProp], tuple[Tensor, Tensor, str]]:  # type: ignore[override]
         stack, radius = (t.detach() for t in self.node.streams)

@@ -29,6 +29,8 @@ class Streams(Value):
 
     # Whether a layer may call a rule without dispatch, which would add nothing to its result.
     direct: ClassVar[bool] = True
+    # Attributes in which values that meet in one function must agree: what follows could only have those of one.
+    settings: ClassVar[tuple[str, ...]] = ()
 
     @property
     def node(self) -> Node:
@@ -51,6 +53,8 @@ class Streams(Value):
 
     def made(self: S, node: Node, inputs: tuple[S, ...]) -> S:
         """A value on a node just made from ``inputs``; a domain that keeps more than streams carries it along here."""
+        if len(inputs) > 1:
+            _require_alike(inputs)
         return self.handle(node)
 
     def spread(self, function: Callable[[Tensor], Tensor]) -> Tensor | None:
@@ -96,6 +100,16 @@ def as_stored(node: Node, stem: str) -> tuple[Tensor, Tensor]:
     dtype, device = node.stored[1].dtype, node.device.type
     kept = dtype == node.dtype or (dtype == autocast_dtype(device) and backends.serves(stem, device, dtype))
     return node.stored if kept else node.streams
+
+
+def _require_alike(inputs: tuple[Streams, ...]) -> None:
+    for name in sorted({name for value in inputs for name in value.settings}):
+        found = sorted({str(getattr(value, name, None)) for value in inputs})
+        if len(found) > 1:
+            raise ValueError(
+                f"{name}: values of {' and '.join(found)} meet{module_path()}, and the ReLUs behind would have two "
+                f"rules; make all with one {name}."
+            )
 
 
 def require_tape(out: Streams) -> None:
