@@ -40,9 +40,11 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         pointers = [native.pointer(t) for t in tensors]
         getattr(module, f"{name}_cuda")(code, *pointers, *numbers, *(m.data_ptr() for m in lent), 0, 0)
 
-    for stem in STEMS:
+    for stem in (*STEMS, "signed_weight_grad"):
         serving = importlib.import_module(f"fastbound.native.{stem}")
         monkeypatch.setattr(serving, "launch", launch)
+    for stem in STEMS:
+        serving = importlib.import_module(f"fastbound.native.{stem}")
         monkeypatch.setattr(serving, "unsupported", lambda device_type, dtype: None)
     backends._select.cache_clear()
     yield
@@ -69,6 +71,15 @@ def test_memory_layouts(
 @every_sample
 def test_gradients_of_some_inputs_from_some_outputs(kernels: None, stem: str, index: int) -> None:
     contract.test_gradients_of_some_inputs_from_some_outputs(stem, index, "cpu")
+
+
+@pytest.mark.parametrize(
+    "stem, index", [p for p in contract.SAMPLES if p.values[0] in ("interval_linear", "interval_conv2d")]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_gradients_of_products(kernels: None, stem: str, index: int, dtype: torch.dtype) -> None:
+    """The library's products, and the sign of the weights by the CUDA pass."""
+    contract.test_explicit_backward(stem, index, "cpu", dtype)
 
 
 @pytest.mark.parametrize("dtype", native.HALVES, ids=str)

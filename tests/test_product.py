@@ -12,6 +12,7 @@ from torch import Tensor
 import fastbound as fb
 from fastbound.certify.modes import ieee_float32
 from fastbound.native import product
+from fastbound.native.layout import as_convolved
 
 has_onednn = pytest.mark.skipif(
     not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")),
@@ -86,6 +87,27 @@ def test_empty_and_double_are_torchs(onednn: list[tuple[int, ...]]) -> None:
 
 
 @has_onednn
+@pytest.mark.parametrize(
+    ("dtype", "precision", "wanted"),
+    [
+        (torch.float32, "tf32", torch.channels_last),
+        (torch.float32, "ieee", torch.contiguous_format),
+        (torch.float64, "tf32", torch.contiguous_format),
+        (torch.bfloat16, "ieee", torch.channels_last),
+        (torch.float16, "ieee", torch.channels_last),
+    ],
+)
+def test_maps_go_to_tensor_cores_channels_last(dtype: torch.dtype, precision: str, wanted: torch.memory_format) -> None:
+    x = torch.empty(2, 5, 4, 3, dtype=dtype, device="meta")
+    before = torch.backends.cudnn.conv.fp32_precision
+    torch.backends.cudnn.conv.fp32_precision = precision
+    try:
+        assert as_convolved(x).is_contiguous(memory_format=wanted)
+        assert as_convolved(torch.ones(2, 5, 4, 3, dtype=dtype)).is_contiguous(memory_format=torch.channels_last)
+    finally:
+        torch.backends.cudnn.conv.fp32_precision = before
+
+
 def test_what_autograd_records_is_torchs(onednn: list[tuple[int, ...]]) -> None:
     x, weight = torch.randn(5, 4), torch.randn(3, 4, requires_grad=True)
     product.linear(x, weight).sum().backward()

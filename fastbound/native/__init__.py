@@ -47,6 +47,11 @@ def cpu_and_cuda(device_type: str, dtype: torch.dtype) -> str | None:
     return problem or (None if dtype in DTYPE_CODES else f"{dtype} is not supported")
 
 
+def product_on_cpu_and_cuda(device_type: str, dtype: torch.dtype) -> str | None:
+    """The same for one that on a GPU is the library's too, with a kernel of ours behind it."""
+    return None if device_type == "cpu" else cpu_and_cuda(device_type, dtype)
+
+
 def maps_on_cpu_and_cuda(device_type: str, dtype: torch.dtype) -> str | None:
     """The same for a primitive whose code reads maps in bfloat16 on CPU too."""
     return None if (device_type, dtype) == ("cpu", torch.bfloat16) else cpu_and_cuda(device_type, dtype)

@@ -1,10 +1,10 @@
-"""`interval_linear` on CPU: matrix products of all streams at once, and of the radius with |W|."""
+"""`interval_linear` by the library: matrix products of all streams at once, and of the radius with |W|."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from fastbound.native import product_on_cpu as unsupported
+from fastbound.native import product_on_cpu_and_cuda as unsupported
 from fastbound.native.product import linear
 from fastbound.native.signed_weight_grad import signed_weight_grad
 from fastbound.reference.interval_linear import DTYPES, Gradients

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from fastbound import _C
-from fastbound.native import DTYPE_CODES
+from fastbound.native import DTYPE_CODES, HALVES
 
 
 def channel_layout(x: Tensor) -> tuple[int, int, int] | None:
@@ -33,6 +35,21 @@ def as_channels_last(x: Tensor) -> Tensor:
     batch, channels, height, width = x.shape
     _swap(x, out, batch, channels, height * width)
     return out
+
+
+def as_convolved(x: Tensor) -> Tensor:  # [B, C, H, W]
+    """``x`` in the memory order that convolutions are fastest in: channels_last, but for IEEE types on a GPU.
+
+    oneDNN was measured 1.05 to 3.4 times faster so. Tensor cores take channels_last alone: cuDNN transposes other maps
+    before and behind every convolution.
+    """
+    tensor_cores = x.dtype in HALVES or (x.dtype == torch.float32 and _convolves_in_tf32())
+    return as_channels_last(x) if x.device.type == "cpu" or tensor_cores else x
+
+
+def _convolves_in_tf32() -> bool:
+    backends: Any = torch.backends
+    return backends.cudnn.conv.fp32_precision == "tf32"
 
 
 def as_contiguous(x: Tensor) -> Tensor:

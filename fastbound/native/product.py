@@ -1,4 +1,4 @@
-"""Matrix products on CPU by the faster of torch's two libraries.
+"""Matrix products; those of a CPU by the faster of torch's two libraries there.
 
 torch gives float32 products to MKL, which does not use AVX-512 on processors of other makers than its own: on an AMD
 EPYC oneDNN took 0.40 to 0.56 of its time in every layout (2 threads; 240 us for 515 at 256 x 784 x 256), and 0.77 to
@@ -30,7 +30,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # 
 def _prefers_onednn(x: Tensor, weight: Tensor) -> bool:
     # oneDNN's product has no derivative; what autograd or a compiler records is torch's own.
     recorded = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    return x.dtype == torch.float32 and not recorded and not torch.compiler.is_compiling() and _onednn_is_faster()
+    here = x.device.type == "cpu" and x.dtype == torch.float32
+    return here and not recorded and not torch.compiler.is_compiling() and _onednn_is_faster()
 
 
 @cache
