@@ -1,8 +1,9 @@
 """The compiled module, built from csrc/. Tensors go in as the addresses of their first elements, 0 for None.
 
-``dtype`` is 0 for float32 and 1 for float64, on CUDA also 2 for float16 and 3 for bfloat16. A map in memory is (outer,
-channels, inner). The functions of CUDA exist where the module was built with it; they run on ``stream`` of ``device``,
-and those with a ``workspace`` must be lent as many doubles as their ``_workspace`` says.
+``dtype`` is 0 for float32 and 1 for float64, on CUDA also 2 for float16 and 3 for bfloat16; on CPU the passes over maps
+between products, and `signed_weight_grad`, take 3 too. A map in memory is (outer, channels, inner). The functions of
+CUDA exist where the module was built with it; they run on ``stream`` of ``device``, and those with a ``workspace`` must
+be lent as many doubles as their ``_workspace`` says.
 """
 
 built_with_cuda: bool

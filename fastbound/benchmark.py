@@ -81,7 +81,7 @@ def ibp_step(model: nn.Module, x: Tensor, labels: Tensor) -> None:
 
 
 def ibp_bf16_step(model: nn.Module, x: Tensor, labels: Tensor) -> None:
-    """As `ibp_step`, with the products of the layers in bfloat16."""
+    """As `ibp_step`, under autocast to bfloat16."""
     model.zero_grad(set_to_none=True)
     with torch.autocast(x.device.type, torch.bfloat16):
         loss = _bounded_loss(model, x, labels, lambda out, y: _robust(out, y, "ibp"))

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from fastbound import crown
 from fastbound.domains.interval import Interval
 from fastbound.domains.lazy import Bounds
+from fastbound.domains.records import Linear, Source
 from fastbound.domains.singleprop import NOT_A_BOUND, SingleProp
 from fastbound.domains.streams import Streams, require_tape
-from fastbound.domains.tape import NO_TAPE, Linear, Node, Source, Tape, topological
+from fastbound.domains.tape import NO_TAPE, Node, Tape, topological
 from fastbound.domains.zonotope import zonotope
 from fastbound.methods import METHODS, check_method
 from fastbound.ops import interval_margin

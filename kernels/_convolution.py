@@ -97,13 +97,13 @@ def weight_gradient(
     radius: Tensor | None,  # [B, Y, X, G K], dense
     weight: Tensor,  # [G M, T, U, K], dense
     geometry: Geometry,
-) -> Tensor:  # [G M, T, U, K]
+) -> Tensor:  # [G M, T, U, K], float32
     """``sum grad x + sign(W) sum grad_radius radius`` over samples and pixels."""
     (streams, batch, height, width, outputs), (_, _, rows, columns, _) = grad.shape, stack.shape
     features, channels = outputs // geometry.groups, weight.shape[3]
     pixels, taps = batch * height * width, weight.shape[1] * weight.shape[2]
     if not pixels:
-        return torch.zeros_like(weight)
+        return torch.zeros_like(weight, dtype=torch.float32)
     name = "rows_weight_gradient" if radius is None else "interval_weight_gradient"
     precision, chosen = _choice(name, stack, features, geometry)
     parts = triton.cdiv(pixels, chosen.part)
@@ -123,7 +123,7 @@ def weight_gradient(
             **chosen.tile(),
             **chosen.options(),
         )
-    return (out[0] if parts == 1 else out.sum(0)).to(weight.dtype)
+    return out[0] if parts == 1 else out.sum(0)
 
 
 def _residue(residue: int, dim: int, geometry: Geometry, kernel: int) -> tuple[slice, tuple[int, int, int]]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastbound.crown.relaxations import lines
-from fastbound.domains.tape import Clamp, LeakyReLU, Smooth
+from fastbound.domains.records import Clamp, LeakyReLU, Smooth
 from fastbound.ops import crown_relu
 
 RELAXATIONS = ("adaptive", "same-slope", "zero", "one")

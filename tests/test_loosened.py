@@ -48,6 +48,12 @@ def test_values_of_two_settings_do_not_meet(make: Callable[[fb.Interval], tuple[
             _ = pair[0] + pair[1]
 
 
+def test_values_of_equal_settings_meet() -> None:
+    box = fb.linf_box(torch.rand(2, 3), 0.1)
+    out = LoosenedInterval(box, 0.1, 2) + LoosenedInterval(box, 0.1, 2.0)
+    assert out.jumps == 2 and torch.equal(out.lower, 2 * box.lower)
+
+
 def test_jumps_are_as_many_a_unit_as_asked() -> None:
     """F = 4: 2.1 lies 0.6 of a step below 2.25, and 3.2 lies 0.8 of one above 3."""
     lower, upper = loosened([2.1], [3.2], 0.5, 4)

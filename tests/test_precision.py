@@ -9,6 +9,7 @@ from torch import nn
 import fastbound as fb
 from fastbound import losses
 from fastbound.certify.modes import float32_products
+from fastbound.domains.tape import Node
 from fastbound.train import train
 from fastbound.train.precision import TrainingPrecision
 from fastbound.train.regularisers import warmup_regularisers, with_moments
@@ -193,24 +194,61 @@ def test_behind_autocast_everything_is_float32_again(lower):
     torch.testing.assert_close(inside.center, outside.center, rtol=BF16, atol=1e-30)
 
 
-def test_reading_under_no_grad_takes_no_gradient_away():
-    layer, (x, _) = nn.Conv2d(1, 8, 3), batch()
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("norm", [False, True])
+def test_reading_without_gradients_takes_none_away(mode, norm):
+    layer, (x, _) = nn.Sequential(nn.Conv2d(1, 8, 3), *([nn.BatchNorm2d(8)] if norm else [])), batch()
     with autocast():
         out = layer(fb.linf_box(x, 0.02))
-    with torch.no_grad():
-        assert out.center.abs().sum() > 0
-    out.lower.sum().backward()
-    assert layer.weight.grad.abs().sum() > 0
+        with mode():
+            assert out.center.abs().sum() > 0
+        (out.lower.square().sum() + nn.functional.max_pool2d(out, 2).nominal.square().sum()).backward()
+    assert layer[0].weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("layer, shape", [(nn.Linear(12, 5), (4, 12)), (nn.Conv2d(3, 5, 3), (4, 3, 7, 7))])
-def test_gradients_of_weights_are_not_rounded_to_bfloat16(layer, shape):
+def test_a_hook_that_reads_changes_nothing():
+    """Also of a BatchNorm, which would otherwise be made for the hook, rounded, and read by the ReLU."""
+    (x, labels), results, seen = batch(), [], []
+    for reads in (False, True):
+        model = network()
+        for layer in model if reads else ():
+            layer.register_forward_hook(lambda layer, inputs, out: seen.append(out.lower.sum() + out.nominal.sum()))
+        with autocast():
+            bounds = fb.bound(model(fb.linf_box(x, 0.02)), spec=fb.margin_spec(labels, 10))
+            loss = losses.robust_cross_entropy(bounds)
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in model.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+@pytest.mark.parametrize("name", ["ibp", "moments", "singleprop"])
+def test_a_step_converts_no_map_between_product_and_relu(name, monkeypatch):
+    read, streams = [], Node.streams.fget
+
+    def spy(node):
+        if node.stored[1].dtype != node.dtype:
+            read.append(node.shape)
+        return streams(node)
+
+    monkeypatch.setattr(Node, "streams", property(spy))
+    model, (x, labels) = network(), batch()
+    with autocast():
+        loss = MAKERS[name](model, x, labels)
+    loss.backward()
+    # The rows behind the last layers are read by the margins.
+    assert all(len(shape) == 2 for shape in read), read
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_of_weights_add_up_in_float32(name, backend):
     """Center and radius each give one in bfloat16; their sum, as an optimiser reads it, keeps more digits."""
+    layer, shape = LAYERS[name]
     grads = []
     x = 0.1 * torch.randn(shape)
     for low in (False, True):
         layer.zero_grad()
-        with fb.use_backend("native" if low else "reference"), torch.autocast("cpu", torch.bfloat16, enabled=low):
+        with fb.use_backend(backend if low else "reference"), torch.autocast("cpu", torch.bfloat16, enabled=low):
             out = layer(fb.linf_box(x, 1.0))  # wide: the sign of W decides the gradient
         (out.lower.square().sum() + out.nominal.square().sum()).backward()
         grads.append(layer.weight.grad.clone())

@@ -13,7 +13,7 @@ from fastbound.certify import Attack, lp
 from fastbound.certify.lp import triangle_bounds, triangle_margins
 from fastbound.crown.relaxations import lines
 from fastbound.crown.relu_family import FAMILY
-from fastbound.domains.tape import LeakyReLU
+from fastbound.domains.records import LeakyReLU
 from fastbound.errors import MissingRuleError
 from fastbound.methods import GENERAL, METHODS, STUDIED
 

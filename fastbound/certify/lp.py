@@ -24,12 +24,11 @@ from fastbound.crown.walk import Bounds, Path
 from fastbound.domains.box import linf_box
 from fastbound.domains.error_terms import along
 from fastbound.domains.interval import Interval
-from fastbound.domains.tape import (
+from fastbound.domains.records import (
     Convolution,
     LeakyReLU,
     Linear,
     LinearMap,
-    Node,
     Norm,
     Opaque,
     Reshape,
@@ -37,8 +36,8 @@ from fastbound.domains.tape import (
     Shift,
     Source,
     Sum,
-    topological,
 )
+from fastbound.domains.tape import Node, topological
 from fastbound.errors import MissingRuleError
 from fastbound.spec import margin_spec
 

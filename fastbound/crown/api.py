@@ -14,8 +14,9 @@ from fastbound.crown.tighten import tightened
 from fastbound.crown.walk import Bounds, Path
 from fastbound.domains.interval import Interval
 from fastbound.domains.lazy import Bounds as LazyBounds
+from fastbound.domains.records import Linear
 from fastbound.domains.streams import require_tape
-from fastbound.domains.tape import Linear, Node
+from fastbound.domains.tape import Node
 from fastbound.ops import crown_concretize, crown_linear
 from fastbound.spec import check_spec, specified
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastbound.domains.tape import LinearMap, Node, Opaque, Scale, Shift, Sum
+from fastbound.domains.records import LinearMap, Opaque, Scale, Shift, Sum
+from fastbound.domains.tape import Node
 from fastbound.errors import MissingRuleError, TapeError
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from fastbound.domains.tape import MaxPool
+from fastbound.domains.records import MaxPool
 
 
 def max_pool(

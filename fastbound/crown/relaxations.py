@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastbound.crown.relu_family import FAMILY, family_lines
-from fastbound.domains.tape import Clamp, LeakyReLU, Smooth
+from fastbound.domains.records import Clamp, LeakyReLU, Smooth
 from fastbound.reference.crown_relu import RELAXATIONS
 from fastbound.reference.crown_relu import lines as relu_lines
 

@@ -17,22 +17,21 @@ from fastbound.crown.relaxations import Lines
 from fastbound.crown.relu_family import FAMILY
 from fastbound.crown.statistics import norm_affine
 from fastbound.crown.walk import Walk, backward_rule
-from fastbound.domains.tape import (
+from fastbound.domains.records import (
     Clamp,
     Convolution,
     LeakyReLU,
     Linear,
     LinearMap,
     MaxPool,
-    Node,
     Norm,
-    PendingNorm,
     Reshape,
     Scale,
     Shift,
     Smooth,
     Sum,
 )
+from fastbound.domains.tape import Node, PendingNorm
 from fastbound.ops import crown_conv2d, crown_linear, crown_relu
 from fastbound.ops.layout import channels_last
 

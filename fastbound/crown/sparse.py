@@ -16,9 +16,9 @@ from torch import Tensor
 
 from fastbound.backends import needs_grad
 from fastbound.crown.relaxations import Lines
-from fastbound.domains.tape import Convolution
+from fastbound.domains.records import Convolution
 from fastbound.native import crown_windows as native
-from fastbound.ops import crown_conv2d
+from fastbound.ops.crown_conv2d import crown_conv2d
 
 Pair = tuple[int, int]
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from fastbound.crown.sparse import Patches, Units
 from fastbound.crown.statistics import norm_affine
 from fastbound.crown.walk import Walk, backward_rule
-from fastbound.domains.tape import Clamp, Convolution, LeakyReLU, Linear, Node, Norm, Reshape, Shift, Smooth, Sum
+from fastbound.domains.records import Clamp, Convolution, LeakyReLU, Linear, Norm, Reshape, Shift, Smooth, Sum
+from fastbound.domains.tape import Node
 
 
 @backward_rule(Linear, rows=Units)

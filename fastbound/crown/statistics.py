@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastbound.domains.tape import Node, Norm
+from fastbound.domains.records import Norm
+from fastbound.domains.tape import Node
 
 
 def norm_affine(node: Node) -> tuple[Tensor, Tensor]:  # [C], [C]

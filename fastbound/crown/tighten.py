@@ -9,13 +9,12 @@ from fastbound.crown.options import Options
 from fastbound.crown.relu_family import exact_where_stable
 from fastbound.crown.sparse import Units
 from fastbound.crown.walk import Bounds, Path
-from fastbound.domains.tape import (
+from fastbound.domains.records import (
     Clamp,
     Convolution,
     LeakyReLU,
     Linear,
     MaxPool,
-    Node,
     Norm,
     Reshape,
     Scale,
@@ -23,6 +22,7 @@ from fastbound.domains.tape import (
     Smooth,
     Source,
 )
+from fastbound.domains.tape import Node
 
 
 def tightened(path: Path) -> Bounds:

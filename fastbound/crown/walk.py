@@ -11,7 +11,8 @@ from torch import Tensor
 from fastbound.crown.checks import refuse, require_gradients, require_samples_apart
 from fastbound.crown.options import Options
 from fastbound.crown.relaxations import Lines, lines
-from fastbound.domains.tape import Node, Source, topological
+from fastbound.domains.records import Source
+from fastbound.domains.tape import Node, topological
 from fastbound.ops import crown_concretize
 
 

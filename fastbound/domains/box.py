@@ -9,7 +9,8 @@ from torch import Tensor
 
 from fastbound.domains.checks import recording, require, require_finite, require_floating
 from fastbound.domains.interval import Interval, streams_of
-from fastbound.domains.tape import Node, Source, Tape, enter
+from fastbound.domains.records import Source
+from fastbound.domains.tape import Node, Tape, enter
 
 
 def linf_box(

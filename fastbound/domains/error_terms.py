@@ -19,7 +19,8 @@ from torch import Tensor
 
 from fastbound.domains.linear_rules.arithmetic import align
 from fastbound.domains.location import module_path
-from fastbound.domains.tape import Convolution, Linear, LinearMap, Node, Norm, Record, Reshape, Scale, Shift, Sum
+from fastbound.domains.records import Convolution, Linear, LinearMap, Norm, Record, Reshape, Scale, Shift, Sum
+from fastbound.domains.tape import Node
 from fastbound.ops.layout import channels_last
 
 
@@ -55,7 +56,7 @@ class Plan:
 
     def room(self, node: Node) -> int:
         """How many terms of the shape of ``node`` fit into the budget."""
-        return self.budget // max(1, node.radius.numel() * node.radius.element_size())
+        return self.budget // max(1, node.shape.numel() * node.dtype.itemsize)
 
     def overflow(self, wanted: int, room: int) -> None:
         """Announce, or refuse, that fewer terms are kept than wanted."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fastbound.domains.interval import Interval, streams_of
-from fastbound.domains.tape import NO_TAPE, Node, Opaque
+from fastbound.domains.records import Opaque
+from fastbound.domains.tape import NO_TAPE, Node
 
 
 class Bounds(Interval):

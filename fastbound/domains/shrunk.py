@@ -14,9 +14,10 @@ from torch import Tensor
 from fastbound.domains.interval import Interval
 from fastbound.domains.interval_rules.activations import leaky_relu
 from fastbound.domains.location import module_path
+from fastbound.domains.records import Opaque
 from fastbound.domains.rules import rule
 from fastbound.domains.streams import emit
-from fastbound.domains.tape import Node, Opaque
+from fastbound.domains.tape import Node
 
 
 class ShrunkInterval(Interval):

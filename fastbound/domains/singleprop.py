@@ -9,8 +9,9 @@ from typing import NoReturn
 from torch import Tensor
 
 from fastbound.domains.box import linf_box
+from fastbound.domains.records import Source
 from fastbound.domains.streams import Streams
-from fastbound.domains.tape import Node, Source, Tape, detached_node
+from fastbound.domains.tape import Node, Tape, detached_node
 from fastbound.errors import MissingRuleError
 from fastbound.reference.singleprop_norm_relu import VARIANTS
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fastbound import backends
 from fastbound.domains.location import module_path, warn_of_reentrant_checkpoint
+from fastbound.domains.records import Opaque, Record
 from fastbound.domains.rules import function_name
-from fastbound.domains.tape import NO_TAPE, Node, Opaque, Record, detached_node, enter
+from fastbound.domains.tape import NO_TAPE, Node, detached_node, enter
 from fastbound.domains.value import Value
 from fastbound.errors import TapeError
 from fastbound.ops.precision import autocast_dtype
@@ -104,11 +105,12 @@ def as_stored(node: Node, stem: str) -> tuple[Tensor, Tensor]:
 
 def _require_alike(inputs: tuple[Streams, ...]) -> None:
     for name in sorted({name for value in inputs for name in value.settings}):
-        found = sorted({str(getattr(value, name, None)) for value in inputs})
+        found = {getattr(value, name, None) for value in inputs}
         if len(found) > 1:
+            both = " and ".join(sorted(map(str, found)))
             raise ValueError(
-                f"{name}: values of {' and '.join(found)} meet{module_path()}, and the ReLUs behind would have two "
-                f"rules; make all with one {name}."
+                f"{name}: values of {both} meet{module_path()}, and the ReLUs behind would have two rules; "
+                f"make all with one {name}."
             )
 
 

@@ -1,164 +1,24 @@
 """The tape: what each abstract value remembers of how it was made, for bounds that walk backwards.
 
 A `Node` is immutable: two tensors (the streams), the nodes it came from, and a *record*, one of the small
-vocabulary below, that says which function it is in the terms that a backward walk needs. A rule that has no
-word in the vocabulary leaves an `Opaque` record, which the walk refuses by name.
+vocabulary of `records`, that says which function it is. A rule that has no word in the vocabulary leaves an `Opaque`
+record, which the walk refuses by name.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from fastbound.domains.records import Linear, Opaque, Record
 from fastbound.errors import TapeError
 from fastbound.ops.layout import stream
 
-Pair = tuple[int, int]
 R = TypeVar("R")
-
-# ---- the vocabulary ------------------------------------------------------------------------------------------------
-
-
-class Source(NamedTuple):
-    """The input box."""
-
-
-class Linear(NamedTuple):
-    """``x W^T + b`` over the last dimension."""
-
-    weight: Tensor  # [O, I]
-    bias: Tensor | None  # [O]
-    columns: Tensor | None = None  # [O, H W C]: the weight in the order of the flattened channels_last map that x is
-
-
-class Convolution(NamedTuple):
-    """A convolution, or its transpose, with zero padding; ``weight.dim() - 2`` spatial dimensions."""
-
-    weight: Tensor  # [O, C / groups, *K], transposed: [C, O / groups, *K]
-    bias: Tensor | None  # [O]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-    transposed: bool = False
-    output_padding: tuple[int, ...] = ()
-
-    def geometry(self) -> tuple[Pair, Pair, Pair, int]:
-        """Stride, padding, dilation and groups of a convolution over two dimensions."""
-        stride, padding, dilation = ((y, x) for y, x in (self.stride, self.padding, self.dilation))
-        return stride, padding, dilation, self.groups
-
-
-class Norm(NamedTuple):
-    """Per-channel ``(x - mean) / sqrt(var + eps) * weight + bias`` over dimension 1 of [B, C, *]."""
-
-    mean: Tensor  # [C]
-    var: Tensor  # [C], biased
-    weight: Tensor | None  # [C]
-    bias: Tensor | None  # [C]
-    eps: float
-    batch_statistics: bool  # mean and var are those of the parent's nominal stream, and carry its gradient
-
-    def affine(self, nominal: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Scale and shift [C], differentiable, through the statistics of ``nominal`` [B, C, *] where they are used."""
-        mean, var = self.mean, self.var
-        if self.batch_statistics and nominal is not None and nominal.requires_grad:
-            var, mean = torch.var_mean(nominal, [d for d in range(nominal.dim()) if d != 1], correction=0)
-        scale = torch.rsqrt(var + self.eps)
-        if self.weight is not None:
-            scale = scale * self.weight
-        shift = -mean * scale
-        return scale, shift if self.bias is None else shift + self.bias
-
-
-class LeakyReLU(NamedTuple):
-    """x, below 0 ``negative_slope * x`` with a slope >= 0; slope 0 is ReLU."""
-
-    negative_slope: float
-
-
-class Clamp(NamedTuple):
-    """``min(max(x, lower), upper)`` with numbers, None for no limit."""
-
-    lower: float | None
-    upper: float | None
-
-
-class Smooth(NamedTuple):
-    """An element-wise function of sigmoid shape by name: ``"sigmoid"`` or ``"tanh"``."""
-
-    name: str
-
-
-class MaxPool(NamedTuple):
-    """Max-pooling over the last ``len(kernel)`` dimensions."""
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    ceil_mode: bool
-
-
-class Reshape(NamedTuple):
-    """Same elements in the same order, batch dimension untouched."""
-
-
-class LinearMap(NamedTuple):
-    """A linear function without parameters and with coefficients >= 0, of one or several inputs."""
-
-    function: Callable[..., Tensor]
-    name: str
-    alike: bool = False  # a function of each sample alone, the same for all: any batch may pass
-
-
-class Scale(NamedTuple):
-    """Multiplication by a constant that broadcasts against the input."""
-
-    factor: Tensor | float
-
-
-class Shift(NamedTuple):
-    """Addition of a constant that broadcasts against the input."""
-
-    offset: Tensor | float
-
-
-class Sum(NamedTuple):
-    """Sum of all inputs, each times its sign, with broadcasting."""
-
-    signs: tuple[float, ...]
-
-
-class Opaque(NamedTuple):
-    """A function with an interval rule only."""
-
-    name: str
-    where: str  # module path of the call, e.g. " in features.3"
-
-
-Record = (
-    Source
-    | Linear
-    | Convolution
-    | Norm
-    | LeakyReLU
-    | Clamp
-    | Smooth
-    | MaxPool
-    | Reshape
-    | LinearMap
-    | Scale
-    | Shift
-    | Sum
-    | Opaque
-)
-
-# ---- nodes ---------------------------------------------------------------------------------------------------------
 
 
 class Tape:
@@ -243,10 +103,14 @@ class Node:
         stack, radius = self.stored
         if self._dtype is None or radius.dtype == self._dtype:
             return stack, radius
-        if self._streams is None:  # kept, so it must not depend on the grad mode of the first reader
-            with torch.set_grad_enabled(stack.requires_grad or radius.requires_grad):
-                self._streams = stack.to(self._dtype), radius.to(self._dtype)
+        if self._streams is None:
+            self._streams = self._converted(stack), self._converted(radius)
         return self._streams
+
+    def _converted(self, stored: Tensor) -> Tensor:
+        """In the dtype of the value; it may be kept, so it does not depend on the grad mode of the first reader."""
+        with torch.inference_mode(False), torch.set_grad_enabled(stored.requires_grad):
+            return stored.to(self.dtype)
 
     @property
     def stack(self) -> Tensor:  # [N, B, *S]
@@ -262,8 +126,8 @@ class Node:
 
     @property
     def nominal(self) -> Tensor | None:  # [B, *S]
-        stack = self.stack
-        return stream(stack, 0) if stack.shape[0] == 2 else None
+        stack = self.stored[0] if self._streams is None else self._streams[0]
+        return self._converted(stream(stack, 0)) if stack.shape[0] == 2 else None
 
     @property
     def box(self) -> tuple[Tensor, Tensor]:  # [B, *S], [B, *S]
@@ -316,16 +180,16 @@ class Node:
 class Pending(Node):
     """A value that is made when somebody reads it; what is known without making it is answered without."""
 
-    __slots__ = ("_apply", "_device", "_grad_enabled", "_requires_grad", "_shape", "_source")
+    __slots__ = ("_apply", "_device", "_grad_enabled", "_inference", "_requires_grad", "_shape", "_source")
 
     def __init__(
         self, record: Record, parent: Node, shape: torch.Size, apply: Callable[[], tuple[Tensor, Tensor]]
     ) -> None:
         super().__init__(record, (parent,), None, parent.tape, parent.dtype)
         self._apply: Callable[[], tuple[Tensor, Tensor]] | None = apply
-        self._source: Node | None = parent
+        self._source = parent
         self._shape, self._device = shape, parent.device
-        self._grad_enabled = torch.is_grad_enabled()
+        self._grad_enabled, self._inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         needed = parent.requires_grad or any(isinstance(t, Tensor) and t.requires_grad for t in record)
         self._requires_grad = self._grad_enabled and needed
 
@@ -335,9 +199,8 @@ class Pending(Node):
 
     @property
     def source(self) -> Node:
-        """The node that it will be made from; unlike ``inputs`` it stays, for readers that come after the first."""
+        """The node that it is made from; unlike ``inputs`` it stays, for readers that come after the first."""
         self.check()
-        assert self._source is not None
         return self._source
 
     @property
@@ -357,16 +220,23 @@ class Pending(Node):
         if self._stored is None:
             assert self._apply is not None
             self.check()
-            with torch.set_grad_enabled(self._grad_enabled):
+            with torch.inference_mode(self._inference), torch.set_grad_enabled(self._grad_enabled):
                 self._stored = self._apply()
-            self._apply = self._source = None
+            self._apply = None
         return self._stored
 
 
 class PendingNorm(Pending):
-    """A BatchNorm that waits for the ReLU that usually follows, so that both run in one pass."""
+    """A BatchNorm that waits for the ReLU that usually follows, so that both run in one pass.
+
+    A ReLU behind one that somebody has read before, a hook for example, runs the same pass.
+    """
 
     __slots__ = ()
+
+    @property
+    def fuses(self) -> bool:
+        return self.waits or not self.tape.freed
 
 
 class PendingFlatten(Pending):

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from fastbound.domains.error_terms import Plan, Terms, born, carried, dense, size
 from fastbound.domains.interval import Interval
+from fastbound.domains.records import Opaque, Record, Source
 from fastbound.domains.relaxations import find_relaxation
 from fastbound.domains.rules import out_of_place
 from fastbound.domains.streams import Streams
-from fastbound.domains.tape import Node, Opaque, Record, Source, Tape, detached_node
+from fastbound.domains.tape import Node, Tape, detached_node
 
 DEFAULT_BUDGET = 1 << 30
 

@@ -14,13 +14,20 @@ def signed_weight_grad(
     grad_abs: Tensor,  # [O, *]
     weight: Tensor,  # [O, *]
 ) -> Tensor:  # [O, *]
-    """``grad + sign(weight) * grad_abs`` with sign(0) = 0, row-major; float32 where the three are of half precision.
+    """``grad + sign(weight) * grad_abs`` with sign(0) = 0; float32 where the three are of half precision.
 
     Writes into ``grad`` where it can.
     """
     if grad.device.type == "cpu" and grad.dtype == torch.float16:
         return grad.float().addcmul_(weight.sign(), grad_abs)
-    grad, grad_abs, weight = (as_contiguous(t) for t in (grad, grad_abs, weight))
+    if not _lie_alike(grad, grad_abs, weight):  # row-major, as parameters want their gradients
+        grad, grad_abs, weight = (as_contiguous(t) for t in (grad, grad_abs, weight))
     out = torch.empty_like(grad, dtype=torch.float32) if grad.dtype in HALVES else grad
     launch("signed_weight_grad", grad, (out, grad, grad_abs, weight), (grad.numel(),))
     return out
+
+
+def _lie_alike(grad: Tensor, grad_abs: Tensor, weight: Tensor) -> bool:
+    """Whether an element has one place in the memory of all three, which has no holes."""
+    dense = weight.is_contiguous() or (weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last))
+    return dense and grad.stride() == grad_abs.stride() == weight.stride()

@@ -30,7 +30,8 @@ def interval_norm_relu(
     """``leaky_relu(norm(x))`` on nominal, center and radius.
 
     Args:
-        stack: N = 2 streams (nominal, center) or N = 1 (center). radius: >= 0. All float32 or float64.
+        stack: N = 2 streams (nominal, center) or N = 1 (center). radius: >= 0. Maps of float32, float64, bfloat16 or,
+            on CUDA, float16; half precision is computed in float32, and what belongs to channels may be float32 there.
         mean, var: statistics, outside autograd; biased variance.
         negative_slope: in [0, 1]; 0 is ReLU, 1 no activation.
         batch_statistics: mean and var are those of ``stack[0]``, and the gradient passes through them.

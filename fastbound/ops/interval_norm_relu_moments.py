@@ -26,7 +26,7 @@ def interval_norm_relu_moments(
 
     With center c, radius r and mu the mean of c, sums over all elements of: r; c; active units (c - r > 0); inactive
     units (c + r < 0); c of active; c of inactive; (c - mu)^2 of active; (c - mu)^2 of inactive. All but the counts are
-    differentiable, through batch statistics too. They are float32 beside maps of half precision, which CUDA takes.
+    differentiable, through batch statistics too. They are float32 beside maps of half precision.
 
     Args, Raises: as `interval_norm_relu`.
 

@@ -27,7 +27,7 @@ def maps_lowered_by_autocast(product: Function) -> Function:
     """A product of two float32 maps and weights that under ``torch.autocast`` takes the maps in autocast's dtype.
 
     It returns what it makes of such maps, as a plain layer does: sums are float32 where the hardware's are, and rounded
-    once. Weights come as they are, so that their gradients are not rounded.
+    once. Weights come as they are, so that what center and radius make of them adds up in their own dtype.
     """
 
     @wraps(product)

@@ -25,7 +25,7 @@ def singleprop_norm_relu(
     """``relu(norm(z))`` and the radius e(z, v) that SingleProp assumes around it.
 
     Args:
-        nominal: the clean activations z. radius: v >= 0. All float32 or float64.
+        nominal: the clean activations z. radius: v >= 0. Maps as those of `interval_norm_relu`.
         mean, var: statistics, outside autograd; biased variance.
         variant: e of the unstable neurons, ``"zero"`` or ``"fast-lin"``; None for the affine map alone.
         batch_statistics: mean and var are those of ``nominal``, and the gradient passes through them.

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from fastbound.reference import PRODUCT_DTYPES as DTYPES  # noqa: F401
+from fastbound.reference.interval_linear import signed_sum
 
 Pair = tuple[int, int]
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -61,8 +62,8 @@ def interval_conv2d_bwd(
         if needs[1]:
             d_radius = conv2d_input(radius.shape, weight.abs(), grad_radius, *geometry)
         if needs[2]:
-            product = weight.sign() * conv2d_weight(radius, weight.shape, grad_radius, *geometry)
-            d_weight = product if d_weight is None else d_weight + product
+            product = conv2d_weight(radius, weight.shape, grad_radius, *geometry)
+            d_weight = signed_sum(d_weight, product, weight)
     return d_stack, d_radius, d_weight, d_bias
 
 

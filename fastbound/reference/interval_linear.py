@@ -44,9 +44,17 @@ def interval_linear_bwd(
     if grad_radius is not None:
         d_radius = grad_radius @ weight.abs() if needs[1] else None
         if needs[2]:
-            product = weight.sign() * (grad_radius.flatten(0, -2).T @ radius.flatten(0, -2))
-            d_weight = product if d_weight is None else d_weight + product
+            product = grad_radius.flatten(0, -2).T @ radius.flatten(0, -2)
+            d_weight = signed_sum(d_weight, product, weight)
     return d_stack, d_radius, d_weight, d_bias
+
+
+def signed_sum(grad: Tensor | None, grad_abs: Tensor, weight: Tensor) -> Tensor:  # all of the shape of weight
+    """``grad + sign(W) grad_abs``; in float32 where they are of half precision."""
+    if grad is None:
+        return weight.sign() * grad_abs
+    dtype = torch.promote_types(grad.dtype, torch.float32)
+    return grad.to(dtype) + weight.sign() * grad_abs.to(dtype)
 
 
 def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> list[tuple[str, tuple[Any, ...]]]:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fastbound.certify.modes import evaluation_mode
 from fastbound.domains.box import linf_box
-from fastbound.domains.tape import Convolution, LeakyReLU, Linear, Node, Reshape, Sum, topological
+from fastbound.domains.records import Convolution, LeakyReLU, Linear, Reshape, Sum
+from fastbound.domains.tape import Node, topological
 
 
 def default(model: nn.Module, x: Tensor) -> None:

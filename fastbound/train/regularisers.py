@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fastbound.domains.interval import Interval
-from fastbound.domains.tape import Convolution, Linear, Node, topological
+from fastbound.domains.records import Convolution, Linear
+from fastbound.domains.tape import Node, topological
 
 
 def with_moments(box: Interval) -> Interval:
@@ -46,7 +47,7 @@ def warmup_regularisers(out: Interval, tolerance: float = 0.5) -> tuple[Tensor, 
     if not tolerance > 0:
         raise ValueError(f"tolerance: wanted a number greater than 0, got {tolerance}.")
     nodes = topological(out.node)
-    means = [node.moments / node.radius.numel() for node in nodes if node.moments is not None]
+    means = [node.moments / node.shape.numel() for node in nodes if node.moments is not None]
     if not means:
         raise ValueError(
             "out: its tape has no moments; pass the box through with_moments before the model, and the output before "

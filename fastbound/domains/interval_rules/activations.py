@@ -13,9 +13,10 @@ from torch import Tensor
 from fastbound.domains.interval import Interval, streams_of
 from fastbound.domains.linear_rules.affine import norm_relu, norm_relu_moments
 from fastbound.domains.location import module_path
+from fastbound.domains.records import Clamp, LeakyReLU, Norm, Opaque, Record, Smooth
 from fastbound.domains.rules import function_name, rule
 from fastbound.domains.streams import emit
-from fastbound.domains.tape import Clamp, LeakyReLU, Norm, Opaque, PendingNorm, Record, Smooth
+from fastbound.domains.tape import PendingNorm
 
 
 @rule(Interval, torch.relu)
@@ -31,7 +32,7 @@ def leaky_relu(input: Interval, negative_slope: float = 0.01) -> Interval:
         record = LeakyReLU(float(negative_slope))
         return _monotone(input, lambda x: F.leaky_relu(x, negative_slope), record)
     node, norm = input.node, None
-    if isinstance(node, PendingNorm) and node.waits:
+    if isinstance(node, PendingNorm) and node.fuses:
         node, norm = node.source, node.record_as(Norm)
     record = LeakyReLU(float(negative_slope))
     if not node.tape.takes_moments:

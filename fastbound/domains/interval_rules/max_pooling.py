@@ -11,9 +11,9 @@ from torch import Tensor
 from fastbound.domains.interval import Interval, streams_of
 from fastbound.domains.linear_rules.geometry import per_dimension, pooling_stride
 from fastbound.domains.location import module_path
+from fastbound.domains.records import MaxPool, Opaque, Record
 from fastbound.domains.rules import function_name, rule
 from fastbound.domains.streams import emit
-from fastbound.domains.tape import MaxPool, Opaque, Record
 
 Size = int | Sequence[int]
 

@@ -9,9 +9,9 @@ import torch
 from fastbound.domains.interval import Interval, streams_of
 from fastbound.domains.linear_rules import arithmetic
 from fastbound.domains.location import module_path
+from fastbound.domains.records import Opaque
 from fastbound.domains.rules import function_name, rule
 from fastbound.domains.streams import emit
-from fastbound.domains.tape import Opaque
 
 
 @rule(Interval, torch.mul)

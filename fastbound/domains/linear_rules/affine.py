@@ -11,9 +11,10 @@ from torch import Tensor
 
 from fastbound.domains.linear_rules.geometry import numeric_padding, per_dimension, require_dim
 from fastbound.domains.location import module_path
+from fastbound.domains.records import Convolution, Linear, Norm
 from fastbound.domains.rules import rule
 from fastbound.domains.streams import Streams, as_stored, emit
-from fastbound.domains.tape import Convolution, Linear, Node, Norm, PendingFlatten, PendingNorm
+from fastbound.domains.tape import Node, PendingFlatten, PendingNorm
 from fastbound.ops import (
     interval_conv2d,
     interval_linear,
@@ -22,7 +23,7 @@ from fastbound.ops import (
     interval_norm_relu_with_box,
 )
 from fastbound.ops.layout import channels_last
-from fastbound.ops.precision import lowered_by_autocast
+from fastbound.ops.precision import maps_lowered_by_autocast, read_as
 
 
 @rule(Streams, F.linear)
@@ -100,11 +101,12 @@ def _conv_nd(
     stride, dilation = per_dimension(stride, spatial), per_dimension(dilation, spatial)
     input, padding = numeric_padding(input, weight, padding, dilation)
     record = Convolution(weight, bias, stride, padding, dilation, groups)
-    streams = _convolved(*input.node.streams, weight, bias, function, stride, padding, dilation, groups)
-    return emit(record, (input,), *streams)
+    maps = as_stored(input.node, "interval_conv2d")
+    streams = _convolved(*maps, weight, bias, function, stride, padding, dilation, groups)
+    return emit(record, (input,), *streams, dtype=input.dtype)
 
 
-@lowered_by_autocast
+@maps_lowered_by_autocast
 def _convolved(
     stack: Tensor,  # [N, B, C, *]
     radius: Tensor,  # [B, C, *]
@@ -114,8 +116,10 @@ def _convolved(
     *geometry: Any,
 ) -> tuple[Tensor, Tensor]:  # [N, B, O, *], [B, O, *]
     """Streams through a convolution of any kind, which torch computes."""
-    values = function(stack.flatten(0, 1), weight, bias, *geometry)
-    return values.unflatten(0, stack.shape[:2]), function(radius, weight.abs(), None, *geometry)
+    values = function(stack.flatten(0, 1), *read_as(radius.dtype, weight, bias), *geometry)
+    # |W| of the weight as it is: both gradients then add up in its own dtype.
+    widths = function(radius, weight.abs().to(radius.dtype), None, *geometry)
+    return values.unflatten(0, stack.shape[:2]), widths
 
 
 def _transposed(function: Callable[..., Tensor], spatial: int) -> Callable[..., Streams]:
@@ -137,7 +141,8 @@ def _transposed(function: Callable[..., Tensor], spatial: int) -> Callable[..., 
         )
         record = Convolution(weight, bias, stride, padding, dilation, groups, True, output_padding)
         geometry = (stride, padding, output_padding, groups, dilation)
-        return emit(record, (input,), *_convolved(*input.node.streams, weight, bias, function, *geometry))
+        streams = _convolved(*as_stored(input.node, "interval_conv2d"), weight, bias, function, *geometry)
+        return emit(record, (input,), *streams, dtype=input.dtype)
 
     return conv_transpose
 

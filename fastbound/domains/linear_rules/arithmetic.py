@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fastbound.domains.location import module_path
+from fastbound.domains.records import Scale, Shift, Sum
 from fastbound.domains.rules import rule
 from fastbound.domains.streams import Streams, emit
-from fastbound.domains.tape import Scale, Shift, Sum
 
 Constant = Tensor | float | int
 

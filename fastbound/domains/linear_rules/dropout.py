@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastbound.domains.records import Scale
 from fastbound.domains.rules import rule
 from fastbound.domains.streams import Streams, emit
-from fastbound.domains.tape import Scale
 
 
 def _dropout(function: Callable[..., Tensor]) -> Callable[..., Streams]:

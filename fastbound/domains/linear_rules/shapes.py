@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbound.domains.location import module_path
+from fastbound.domains.records import LinearMap, Record, Reshape, Shift
 from fastbound.domains.rules import rule
 from fastbound.domains.streams import Streams, emit
-from fastbound.domains.tape import LinearMap, Node, PendingFlatten, Record, Reshape, Shift
+from fastbound.domains.tape import Node, PendingFlatten
 from fastbound.ops.layout import contiguous
 
 

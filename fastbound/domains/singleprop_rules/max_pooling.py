@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbound.domains.location import module_path
+from fastbound.domains.records import Opaque
 from fastbound.domains.rules import function_name, rule
 from fastbound.domains.singleprop import SingleProp
 from fastbound.domains.streams import emit
-from fastbound.domains.tape import Opaque
 
 
 def _max_pool(function: Callable[..., Tensor]) -> Callable[..., SingleProp]:

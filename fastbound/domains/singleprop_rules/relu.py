@@ -9,17 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbound.domains.linear_rules import affine
+from fastbound.domains.records import LeakyReLU, Norm
 from fastbound.domains.rules import rule
 from fastbound.domains.singleprop import SingleProp
 from fastbound.domains.streams import as_stored, emit
-from fastbound.domains.tape import LeakyReLU, Node, Norm, PendingNorm
+from fastbound.domains.tape import Node, PendingNorm
 from fastbound.ops import singleprop_norm_relu
 
 
 @rule(SingleProp, torch.relu)
 def relu(input: SingleProp) -> SingleProp:
     node = input.node
-    if isinstance(node, PendingNorm) and node.waits:
+    if isinstance(node, PendingNorm) and node.fuses:
         streams = _norm_relu(node.source, node.record_as(Norm), input.variant)
     else:
         streams = _norm_relu(node, None, input.variant)

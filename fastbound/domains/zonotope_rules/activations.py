@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastbound.domains.records import LeakyReLU, Smooth
 from fastbound.domains.relaxations import find_relaxation, relu_cover
 from fastbound.domains.rules import rule
-from fastbound.domains.tape import LeakyReLU, Smooth
 from fastbound.domains.zonotope import Zonotope, covered, ends
 
 

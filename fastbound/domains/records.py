@@ -1,0 +1,147 @@
+"""The vocabulary of the tape: what a function was, in the terms that a backward walk needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Pair = tuple[int, int]
+
+
+class Source(NamedTuple):
+    """The input box."""
+
+
+class Linear(NamedTuple):
+    """``x W^T + b`` over the last dimension."""
+
+    weight: Tensor  # [O, I]
+    bias: Tensor | None  # [O]
+    columns: Tensor | None = None  # [O, H W C]: the weight in the order of the flattened channels_last map that x is
+
+
+class Convolution(NamedTuple):
+    """A convolution, or its transpose, with zero padding; ``weight.dim() - 2`` spatial dimensions."""
+
+    weight: Tensor  # [O, C / groups, *K], transposed: [C, O / groups, *K]
+    bias: Tensor | None  # [O]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    transposed: bool = False
+    output_padding: tuple[int, ...] = ()
+
+    def geometry(self) -> tuple[Pair, Pair, Pair, int]:
+        """Stride, padding, dilation and groups of a convolution over two dimensions."""
+        stride, padding, dilation = ((y, x) for y, x in (self.stride, self.padding, self.dilation))
+        return stride, padding, dilation, self.groups
+
+
+class Norm(NamedTuple):
+    """Per-channel ``(x - mean) / sqrt(var + eps) * weight + bias`` over dimension 1 of [B, C, *]."""
+
+    mean: Tensor  # [C]
+    var: Tensor  # [C], biased
+    weight: Tensor | None  # [C]
+    bias: Tensor | None  # [C]
+    eps: float
+    batch_statistics: bool  # mean and var are those of the parent's nominal stream, and carry its gradient
+
+    def affine(self, nominal: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scale and shift [C], differentiable, through the statistics of ``nominal`` [B, C, *] where they are used."""
+        mean, var = self.mean, self.var
+        if self.batch_statistics and nominal is not None and nominal.requires_grad:
+            var, mean = torch.var_mean(nominal, [d for d in range(nominal.dim()) if d != 1], correction=0)
+        scale = torch.rsqrt(var + self.eps)
+        if self.weight is not None:
+            scale = scale * self.weight
+        shift = -mean * scale
+        return scale, shift if self.bias is None else shift + self.bias
+
+
+class LeakyReLU(NamedTuple):
+    """x, below 0 ``negative_slope * x`` with a slope >= 0; slope 0 is ReLU."""
+
+    negative_slope: float
+
+
+class Clamp(NamedTuple):
+    """``min(max(x, lower), upper)`` with numbers, None for no limit."""
+
+    lower: float | None
+    upper: float | None
+
+
+class Smooth(NamedTuple):
+    """An element-wise function of sigmoid shape by name: ``"sigmoid"`` or ``"tanh"``."""
+
+    name: str
+
+
+class MaxPool(NamedTuple):
+    """Max-pooling over the last ``len(kernel)`` dimensions."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    ceil_mode: bool
+
+
+class Reshape(NamedTuple):
+    """Same elements in the same order, batch dimension untouched."""
+
+
+class LinearMap(NamedTuple):
+    """A linear function without parameters and with coefficients >= 0, of one or several inputs."""
+
+    function: Callable[..., Tensor]
+    name: str
+    alike: bool = False  # a function of each sample alone, the same for all: any batch may pass
+
+
+class Scale(NamedTuple):
+    """Multiplication by a constant that broadcasts against the input."""
+
+    factor: Tensor | float
+
+
+class Shift(NamedTuple):
+    """Addition of a constant that broadcasts against the input."""
+
+    offset: Tensor | float
+
+
+class Sum(NamedTuple):
+    """Sum of all inputs, each times its sign, with broadcasting."""
+
+    signs: tuple[float, ...]
+
+
+class Opaque(NamedTuple):
+    """A function with an interval rule only."""
+
+    name: str
+    where: str  # module path of the call, e.g. " in features.3"
+
+
+Record = (
+    Source
+    | Linear
+    | Convolution
+    | Norm
+    | LeakyReLU
+    | Clamp
+    | Smooth
+    | MaxPool
+    | Reshape
+    | LinearMap
+    | Scale
+    | Shift
+    | Sum
+    | Opaque
+)
