@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 import fastbound as fb
 from fastbound import benchmark, models
 from fastbound.benchmark import STEPS, Network
+from fastbound.certify.modes import float32_products
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 CLASSES, BATCH, EPS = 10, 4, 0.02
@@ -53,10 +54,11 @@ def fused(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
 
 
 def on(device: str, name: str, dtype: torch.dtype, method: str) -> tuple[Tensor, list[Tensor]]:
-    """The bounds (or the fused loss) in training mode, and the gradients of all parameters."""
+    """The bounds (or the fused loss, or the plain outputs) in training mode, and the gradients of all parameters."""
     model, x, labels = network(name, device, dtype)
     model.train(method != "crown")
-    found = fused(model, x, labels) if method == "fused" else lower_margins(model, x, labels, method)
+    functions = {"fused": fused, "plain": lambda model, x, labels: model(x)}
+    found = functions[method](model, x, labels) if method in functions else lower_margins(model, x, labels, method)
     found.sum().backward()
     return found.detach().cpu(), [p.grad.cpu() for p in model.parameters() if p.grad is not None]
 
@@ -71,6 +73,25 @@ def test_bounds_and_gradients_are_those_of_the_cpu(name: str, method: str, devic
     scale = max(float(g.abs().max()) for g in gradients)
     for one, other in zip(found_gradients, gradients):
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9 * scale)
+
+
+@every_network
+@pytest.mark.parametrize("precision", ["bf16", "tf32"])
+def test_lowered_products_cost_bounds_no_more_than_the_plain_model(name: str, precision: str, device: str) -> None:
+    """On channels_last maps, stored in bfloat16 for the one. The error is that against float64 on the CPU."""
+
+    def errors(method: str) -> tuple[float, float]:
+        wanted, gradients = on("cpu", name, torch.float64, method)
+        with torch.autocast(device, torch.bfloat16) if precision == "bf16" else float32_products("tf32"):
+            found, lowered = on(device, name, torch.float32, method)
+        pair = [torch.cat([g.flatten().double() for g in grads]) for grads in (gradients, lowered)]
+        return float((found - wanted).norm() / wanted.norm()), float((pair[1] - pair[0]).norm() / pair[0].norm())
+
+    unit = 2.0**-8 if precision == "bf16" else 2.0**-11
+    plain, plain_gradient = errors("plain")
+    for method in ("ibp", "crown-ibp", "fused"):
+        bound, gradient = errors(method)
+        assert bound < 3 * plain + unit and gradient < 3 * plain_gradient + 10 * unit, method
 
 
 @every_network

@@ -71,6 +71,17 @@ def test_the_streams_of_an_interval_round_like_the_plain_model():
     torch.testing.assert_close(out.nominal, plain.float(), rtol=0.05, atol=0.05)
 
 
+def test_gradients_of_the_nominal_stream_are_those_of_the_plain_model():
+    model, (x, labels) = network(), batch()
+    grads = []
+    for make in (lambda: model(x), lambda: model(fb.linf_box(x, 0.02)).nominal):
+        model.zero_grad()
+        with autocast():
+            nn.functional.cross_entropy(make(), labels).backward()
+        grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert (grads[1] - grads[0]).norm() < BF16 * grads[0].norm()
+
+
 LOSSES = {
     "ibp": lambda out, y: losses.robust_cross_entropy(fb.bound(out, spec=fb.margin_spec(y, 10))),
     "dense spec": lambda out, y: losses.robust_cross_entropy(fb.bound(out, spec=fb.margin_spec(y, 10).clone())),
