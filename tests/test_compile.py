@@ -74,6 +74,25 @@ def test_margins_and_gradients() -> None:
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_autocast_inside_a_compiled_step() -> None:
+    """Both round the products; what lies between them may be rounded elsewhere by the compiler."""
+    torch.manual_seed(0)
+    model, x, labels = Block(), torch.rand(4, 2, 6, 6), torch.tensor([0, 2, 1, 1])
+
+    def step(x: Tensor, labels: Tensor) -> Tensor:
+        spec = fb.margin_spec(labels, 3)
+        return fb.losses.robust_cross_entropy(fb.bound(model, fb.linf_box(x, 0.1), method="ibp", spec=spec))
+
+    results = []
+    for run in (step, torch.compile(step, fullgraph=True)):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = run(x, labels)
+        loss.backward()
+        results.append(torch.cat([loss.detach().flatten(), *(p.grad.flatten() for p in model.parameters())]))
+    assert (results[1] - results[0]).norm() < 0.02 * results[0].norm()
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_singleprop_and_its_gradients(training: bool) -> None:
     model = Block().train(training)

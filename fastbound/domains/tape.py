@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -101,7 +102,7 @@ class Node:
     def streams(self) -> tuple[Tensor, Tensor]:
         """``stack`` and ``radius``."""
         stack, radius = self.stored
-        if self._dtype is None or radius.dtype == self._dtype:
+        if radius.dtype == self.dtype:
             return stack, radius
         if self._streams is None:
             self._streams = self._converted(stack), self._converted(radius)
@@ -109,7 +110,9 @@ class Node:
 
     def _converted(self, stored: Tensor) -> Tensor:
         """In the dtype of the value; it may be kept, so it does not depend on the grad mode of the first reader."""
-        with torch.inference_mode(False), torch.set_grad_enabled(stored.requires_grad):
+        if stored.dtype == self.dtype:
+            return stored
+        with _inference_mode(False), torch.set_grad_enabled(stored.requires_grad):
             return stored.to(self.dtype)
 
     @property
@@ -189,7 +192,8 @@ class Pending(Node):
         self._apply: Callable[[], tuple[Tensor, Tensor]] | None = apply
         self._source = parent
         self._shape, self._device = shape, parent.device
-        self._grad_enabled, self._inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        self._grad_enabled = torch.is_grad_enabled()
+        self._inference = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
         needed = parent.requires_grad or any(isinstance(t, Tensor) and t.requires_grad for t in record)
         self._requires_grad = self._grad_enabled and needed
 
@@ -220,7 +224,7 @@ class Pending(Node):
         if self._stored is None:
             assert self._apply is not None
             self.check()
-            with torch.inference_mode(self._inference), torch.set_grad_enabled(self._grad_enabled):
+            with _inference_mode(self._inference), torch.set_grad_enabled(self._grad_enabled):
                 self._stored = self._apply()
             self._apply = None
         return self._stored
@@ -243,6 +247,13 @@ class PendingFlatten(Pending):
     """A flattened channels_last map that waits for its linear layer, whose weight may be cheaper to reorder."""
 
     __slots__ = ()
+
+
+def _inference_mode(enabled: bool) -> AbstractContextManager[Any]:
+    """`torch.inference_mode`, which the compiler refuses, where it is another than the caller's."""
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() == enabled:
+        return nullcontext()
+    return torch.inference_mode(enabled)
 
 
 class _Entry(torch.autograd.Function):
