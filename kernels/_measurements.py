@@ -19,10 +19,8 @@ from torch import Tensor
 from fastbound.kernels._configurations import card_of, shape_class, table
 from fastbound.kernels._precision import HALF, product_precision
 
-INTERVAL, ROWS = (
-    ("interval_product", "interval_weight_gradient"),
-    ("rows_product", "rows_weight_gradient"),
-)
+INTERVAL = ("interval_product", "interval_weight_gradient")
+ROWS = ("rows_product", "rows_weight_gradient")
 # The kernels behind each primitive by the dimensions of its weight, and where `backends.find` has that weight.
 STEMS = {
     "interval_linear": {2: INTERVAL},

@@ -1,8 +1,9 @@
-// The types that maps are stored in on a CPU, and what is computed in for each.
+// The types that maps are stored in on a CPU.
 #pragma once
 
 #include <cstdint>
 
+#include "compute.h"
 #include "portable.h"
 
 namespace fastbound {
@@ -27,17 +28,5 @@ struct BFloat16 {
     return value;
   }
 };
-
-// What is computed in, and what belongs to channels is stored in.
-template <typename S>
-struct ComputeType {
-  using type = S;
-};
-template <>
-struct ComputeType<BFloat16> {
-  using type = float;
-};
-template <typename S>
-using Compute = typename ComputeType<S>::type;
 
 }  // namespace fastbound

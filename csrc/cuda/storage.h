@@ -7,20 +7,12 @@
 #include <stdexcept>
 #include <string>
 
+#include "compute.h"
+
 namespace fastbound {
 namespace cuda {
 
-// What is computed in, and what belongs to channels is stored in: float, or double for double.
-template <typename S>
-struct ComputeType {
-  using type = float;
-};
-template <>
-struct ComputeType<double> {
-  using type = double;
-};
-template <typename S>
-using Compute = typename ComputeType<S>::type;
+using fastbound::Compute;
 
 // Elements of a pack, the 16 bytes that a thread reads at once.
 template <typename S>

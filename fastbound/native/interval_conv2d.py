@@ -60,8 +60,5 @@ def interval_conv2d_bwd(
     if grad_radius is not None:
         d_radius, product, _ = gradients(grad_radius, radius, weight.abs(), (needs[1], needs[2], False))
         if product is not None:
-            if d_weight is None:
-                d_weight = product.mul_(weight.sign())
-            else:
-                d_weight = signed_weight_grad(d_weight, product, weight)
+            d_weight = signed_weight_grad(d_weight, product, weight)
     return d_stack, d_radius, d_weight, d_bias

@@ -40,8 +40,5 @@ def interval_linear_bwd(
         d_radius = linear(rows, weight.abs().T).view(radius.shape) if needs[1] else None
         if needs[2]:
             product = linear(rows.T, radius.reshape(-1, weight.shape[1]).T)
-            if d_weight is None:
-                d_weight = product.mul_(weight.sign())
-            else:
-                d_weight = signed_weight_grad(d_weight, product, weight)
+            d_weight = signed_weight_grad(d_weight, product, weight)
     return d_stack, d_radius, d_weight, d_bias

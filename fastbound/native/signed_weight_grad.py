@@ -10,14 +10,16 @@ from fastbound.native.layout import as_contiguous
 
 
 def signed_weight_grad(
-    grad: Tensor,  # [O, *]
+    grad: Tensor | None,  # [O, *]; None: zero
     grad_abs: Tensor,  # [O, *]
     weight: Tensor,  # [O, *]
 ) -> Tensor:  # [O, *]
     """``grad + sign(weight) * grad_abs`` with sign(0) = 0; float32 where the three are of half precision.
 
-    Writes into ``grad`` where it can.
+    Writes into ``grad`` where it can; without one into ``grad_abs``.
     """
+    if grad is None:
+        return grad_abs.mul_(weight.sign())
     if grad.device.type == "cpu" and grad.dtype == torch.float16:
         return grad.float().addcmul_(weight.sign(), grad_abs)
     if not _lie_alike(grad, grad_abs, weight):  # row-major, as parameters want their gradients
