@@ -38,7 +38,7 @@ def small_run(out, given=None, overrides=None, **options):
 def numbers(folder):
     """Metrics without the clock."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    return [{name: value for name, value in line.items() if not name.endswith("seconds")} for line in lines]
 
 
 def weights(folder):

@@ -170,6 +170,9 @@ class Trainer:
             self.at.seconds = before + time.perf_counter() - started
             display.advance(epoch, self._finite(losses["loss"]) if display.due() else None)
             self._stop_if_asked()
+        if self.group.device.type == "cuda":
+            torch.cuda.synchronize(self.group.device)  # what is still queued belongs to this epoch's seconds
+            self.at.seconds = before + time.perf_counter() - started
         validation = self._validation_losses()
         record = self._record(epoch, validation)
         self.at = Position(epoch=epoch + 1, step=self.at.step, weights=self.recipe.adapted(validation))
@@ -222,7 +225,8 @@ class Trainer:
         count = self.at.batch * self.group.world_size
         means = {name: self._finite(self.group.total(total.clone()) / count) for name, total in self.at.sums.items()}
         step = self.at.step - 1
-        errors = self._errors(self._certify(None))
+        certified = self._certify(None)
+        errors = self._errors(certified)
         errors.pop("num_samples")
         return {
             "epoch": epoch + 1,
@@ -232,6 +236,7 @@ class Trainer:
             **{f"validation_{name}": value for name, value in validation.items()},
             **errors,
             "seconds": round(self.at.seconds, 3),
+            "certification_seconds": round(certified.seconds, 3),
         }
 
     def _certify(self, attack: Attack | None, method: str | None = None) -> Report:
