@@ -1,11 +1,19 @@
-# make demo | test | check | slow | bench. Each sets up $(VENV) on first use; a later call reinstalls nothing and
-# recompiles what changed. Needs python3 (with its headers), a C++ compiler and make.
+# make demo | test | check | slow | bench | lease | lease-rehearsal. Each sets up $(VENV) on first use; a later call
+# reinstalls nothing and recompiles what changed. Needs python3 (with its headers), a C++ compiler and make.
 
 # The one place of the tested torch.
 TORCH ?= torch==2.13.0
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_ARGS ?=
+
+# The machine with a GPU that `make lease` prepares for: it has these versions, and can build and fetch nothing. The images
+# are an archive of train/<class>/<image> and test/<class>/<image>; without one its recipe is left out.
+LEASE_VENV ?= .venv-lease
+LEASE_TORCH ?= torch==2.11.0
+LEASE_PYTHON ?= $(shell for p in python3.12 $(HOME)/.pyenv/versions/3.12.*/bin/python3.12; do "$$p" -c "" 2>/dev/null && echo "$$p" && break; done)
+LEASE_IMAGES ?= $(wildcard ../shared/data/cifar10-jpeg.tar.xz)
+LEASE_IMAGES_NAME ?= CIFAR-10 (JPEG)
 
 BIN := $(VENV)/bin
 DEPS := $(VENV)/.stamp-$(subst /,-,$(subst $(eval) ,-,$(TORCH)))
@@ -21,7 +29,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Triton's interpreter needs a process of its own: what it interprets cannot be compiled.
 INTERPRETER := TRITON_INTERPRET=1 $(BIN)/python -m pytest
 
-.PHONY: help install test slow check check-gpu-build demo bench clean
+.PHONY: help install test slow check check-gpu-build demo bench lease lease-rehearsal clean
 
 help:
 	@sed -n '1,2p' Makefile
@@ -55,6 +63,17 @@ slow: install
 
 bench: install
 	$(BIN)/python -m pytest bench --benchmark-only
+
+lease:
+	@test -n "$(LEASE_PYTHON)" || { echo "lease: no python3.12 was found; name one by LEASE_PYTHON=" >&2; exit 2; }
+	$(MAKE) --no-print-directory install VENV=$(LEASE_VENV) PYTHON=$(LEASE_PYTHON) TORCH=$(LEASE_TORCH)
+	$(LEASE_VENV)/bin/python -m bench.gpu.prepare .lease \
+		$(if $(LEASE_IMAGES),--images $(LEASE_IMAGES) --images-name "$(LEASE_IMAGES_NAME)")
+
+# The whole order of bench/gpu/lease.sh on tiny sizes: with what the machine of the card has, then with the tested torch.
+lease-rehearsal: lease install
+	LEASE_PREPARED=$(abspath .lease) $(LEASE_VENV)/bin/python -m pytest -m slow tests/test_lease.py
+	$(BIN)/python -m pytest -m slow tests/test_lease.py
 
 demo: install
 	$(BIN)/fastbound train --dataset digits --method ibp --eps 0.1 --out runs/digits --overwrite $(DEMO_ARGS)

@@ -1,4 +1,4 @@
-"""The GPU suite where there is no GPU: it lists what it would run, and all its drivers run on tiny shapes."""
+"""The drivers of the GPU suite where there is no GPU: all of them run, on tiny shapes. What runs them: test_lease."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT
 
 SUITE = ROOT / "bench" / "gpu"
-PARTS = ("tests", "sanitizer", "kernels", "steps", "recipe")
+sys.path.insert(0, str(ROOT))
 
 pytestmark = pytest.mark.skipif(not SUITE.is_dir(), reason="bench/ is not part of this checkout")
 
@@ -24,10 +26,6 @@ def run(*command: str, check: bool = True, **more: str) -> subprocess.CompletedP
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=check)
 
 
-def script(*options: str) -> subprocess.CompletedProcess[str]:
-    return run(str(SUITE / "run.sh"), *options, check=False)
-
-
 def driver(name: str, *options: str) -> subprocess.CompletedProcess[str]:
     return run(sys.executable, "-m", f"bench.gpu.{name}", *options, "--device", "cpu", check=False)
 
@@ -35,84 +33,12 @@ def driver(name: str, *options: str) -> subprocess.CompletedProcess[str]:
 def small(name: str, out: Path, *options: str) -> dict:
     done = driver(name, str(out), "--small", *options)
     assert done.returncode == 0, done.stdout + done.stderr
+    name = options[options.index("--name") + 1] if "--name" in options else name
     content = json.loads((out / f"{name}.json").read_text())
     assert content["commit"] and content["machine"]["torch"] == torch.__version__ and content["rows"]
     table = (out / f"{name}.md").read_text()
     assert table in done.stdout and table.startswith(f"# {name}: ")
     return content
-
-
-# ---- the one command -------------------------------------------------------------------------------------------------
-
-
-def test_the_script_is_well_formed() -> None:
-    run("bash", "-n", str(SUITE / "run.sh"))
-    checker = shutil.which("shellcheck")
-    if checker:
-        run(checker, str(SUITE / "run.sh"))
-
-
-def test_a_dry_run_lists_every_step_and_writes_nothing(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    listed = script(str(out), "--dry-run", "--data-dir", "/data")
-    assert listed.returncode == 0 and not out.exists()
-    steps = listed.stdout.splitlines()
-    assert [step.split(",")[0].strip("[") for step in steps] == ["build", "tests", "sanitizer", *PARTS[1:]]
-    wanted = ("FASTBOUND_CUDA=on", "--no-build-isolation --no-deps", "-m pytest -m gpu", "--tool memcheck")
-    wanted += ("--tool racecheck", "bench.gpu.kernels", "bench.gpu.steps", "bench.gpu.recipe", "--data-dir /data")
-    assert all(word in listed.stdout for word in wanted)
-    seconds = {part: 0 for part in PARTS}
-    for step in steps[1:]:
-        seconds[step.split(",")[0].strip("[")] += int(step.split("at most ")[1].split()[0])
-    assert all(0 < value <= 540 for value in seconds.values())
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_a_part_can_be_run_alone(part: str) -> None:
-    listed = script("OUT", "--dry-run", "--only", part)
-    assert {step.split(",")[0] for step in listed.stdout.splitlines()} == {"[build", f"[{part}"}
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ((), "name a folder OUT"),
-        (("OUT", "--only", "speed"), "--only: wanted one of tests sanitizer kernels steps recipe, got 'speed'"),
-        (("OUT", "--only"), "got ''"),
-        (("OUT", "--quick"), "there is no option --quick"),
-        (("OUT", "AGAIN"), "one folder OUT is enough"),
-        (("OUT", "--data-dir"), "--data-dir: wanted a folder"),
-    ],
-)
-def test_wrong_options_are_refused(options: tuple[str, ...], message: str) -> None:
-    refused = script(*options)
-    assert refused.returncode == 2 and message in refused.stderr
-
-
-def fake_python(folder: Path, failing: str) -> str:
-    """An interpreter that says what it was asked, and fails where the words of its command contain `failing`."""
-    path = folder / "python"
-    path.write_text(f'#!/bin/sh\necho "asked: $*"\ncase "$*" in *"{failing}"*) exit 7;; esac\n')
-    path.chmod(0o755)
-    return str(path)
-
-
-def test_a_failing_part_is_named_and_the_others_run(tmp_path: Path) -> None:
-    only = [word for part in ("kernels", "steps", "recipe") for word in ("--only", part)]
-    out = tmp_path / "out"
-    python = fake_python(tmp_path, "bench.gpu.kernels")
-    done = run(str(SUITE / "run.sh"), str(out), *only, check=False, PYTHON=python)
-    assert done.returncode == 1
-    assert "FAILED: kernels (status 7)" in done.stdout and "recipe: did NOT run" in done.stderr
-    assert "asked: -m bench.gpu.steps" in (out / "steps.log").read_text()
-    assert (out / "failed.txt").read_text().count("FAILED") == 2
-    done = run(str(SUITE / "run.sh"), str(out), "--only", "steps", check=False, PYTHON=python)
-    assert done.returncode == 0 and "all parts passed: steps" in done.stdout and not (out / "failed.txt").exists()
-
-
-def test_nothing_runs_after_a_build_that_failed(tmp_path: Path) -> None:
-    done = run(str(SUITE / "run.sh"), str(tmp_path / "out"), check=False, PYTHON=fake_python(tmp_path, "pip"))
-    assert done.returncode == 1 and "FAILED: build (status 7)" in done.stdout and "[tests" not in done.stdout
 
 
 # ---- the drivers -----------------------------------------------------------------------------------------------------
@@ -136,7 +62,6 @@ def test_kernels(tmp_path: Path) -> None:
 
 def test_the_floors_are_what_the_operations_count() -> None:
     """Bytes by hand for one case; multiplications of every product by torch's own counter."""
-    sys.path.insert(0, str(ROOT))
     from torch.utils.flop_counter import FlopCounterMode
 
     from bench.gpu.cases import Maker, Sizes, cases
@@ -159,6 +84,91 @@ def test_the_floors_are_what_the_operations_count() -> None:
             assert case.bytes_moved(buffers, case.run(code, buffers)) == 2 * maps + 16 * len(channels[0])
 
 
+def test_the_script_is_well_formed() -> None:
+    run("bash", "-n", str(SUITE / "lease.sh"))
+    checker = shutil.which("shellcheck")
+    if checker:
+        run(checker, str(SUITE / "lease.sh"))
+    refused = run(str(SUITE / "lease.sh"), "OUT", "--only", "speed", check=False, PYTHON=sys.executable)
+    assert refused.returncode == 2 and "invalid choice: 'speed'" in refused.stderr
+    listed = run(str(SUITE / "lease.sh"), "--list", PYTHON=sys.executable).stdout
+    assert listed.startswith("environment ") and "tune" in listed
+
+
+def test_environment(tmp_path: Path) -> None:
+    content = small("environment", tmp_path)
+    found = {row["check"]: row["result"] for row in content["rows"]}
+    assert found == {f"native, {dtype}": "right" for dtype in ("float32", "float64", "bfloat16")}
+    assert {"triton, float32", "CUDA graph"} <= set(content["not_available"])
+    assert content["packages"]["torch"] == torch.__version__.split("+")[0] or content["packages"]["torch"]
+    assert "3 of 3 checks right" in content["headline"]
+
+
+def test_environment_sees_a_wrong_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that is off by more than it may round; a check that raises; a card on which something is missing."""
+    from bench.gpu import environment
+    from fastbound.errors import BackendError
+
+    plain = environment._native
+
+    def off(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, ...]:
+        found, wanted, allowed = plain(dtype, device)
+        found = found.clone()
+        found[3] = float("nan") if dtype == torch.float64 else found[3] + 2 * allowed[3]
+        return found, wanted, allowed
+
+    def absent(device: torch.device) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(environment, "_native", off)
+    monkeypatch.setattr(environment, "_graph", absent)
+    assert environment.main([str(tmp_path), "--device", "cpu"]) == 1
+    content = json.loads((tmp_path / "environment.json").read_text())
+    assert {row["result"] for row in content["rows"]} == {"WRONG"} and len(content["rows"]) == 3
+    assert content["failed"]["CUDA graph"] == "RuntimeError: planted"
+
+    def refused() -> None:
+        raise BackendError("no such code")
+
+    for kind, where in (("cpu", "not_available"), ("cuda", "failed")):
+        record = SimpleNamespace(device=torch.device(kind), not_available={}, failed={}, rows=[])
+        environment._run(record, "native, float32", refused)
+        assert getattr(record, where) == {"native, float32": "no such code"} and not record.rows
+
+
+def test_convolutions(tmp_path: Path) -> None:
+    content = small("convolutions", tmp_path, "--rounds", "2")
+    assert len(content["rows"]) == 2 * 2 * 2 * 2 and all(row["error"] <= row["allowed"] for row in content["rows"])
+    assert "all values right" in content["headline"]
+
+
+def test_convolutions_see_a_wrong_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.gpu import convolutions
+    from fastbound.native import interval_conv2d
+
+    plain = interval_conv2d.interval_conv2d_bwd
+
+    def without_the_radius(grad: Any, grad_radius: Any, *rest: Any) -> Any:
+        found = plain(grad, grad_radius, *rest)
+        return found[0], found[1], plain(grad, None, *rest)[2], found[3]
+
+    monkeypatch.setattr(interval_conv2d, "interval_conv2d_bwd", without_the_radius)
+    arguments = [str(tmp_path), "--small", "--device", "cpu", "--rounds", "1", "--only", "*backward, bf16, library"]
+    assert convolutions.main(arguments) == 1
+    content = json.loads((tmp_path / "convolutions.json").read_text())
+    assert len(content["failed"]) == len(content["rows"]) == 2 and "2 WRONG" in content["headline"]
+
+
+def test_only_takes_texts_and_patterns(tmp_path: Path) -> None:
+    options = ("--rounds", "1", "--only", "crown_relu", "--only", "*_norm_relu, statistics*, native")
+    content = small("kernels", tmp_path, *options, "--name", "some")
+    names = {(row["kernel"], row["backend"]) for row in content["rows"]}
+    assert names == {("crown_relu", "native"), ("crown_relu", "reference"), ("interval_norm_relu", "native")}
+    assert (tmp_path / "some.json").exists() and not (tmp_path / "kernels.json").exists()
+    done = driver("kernels", str(tmp_path), "--small", "--rounds", "1", "--only", "crown_relu", "--only", "no such")
+    assert done.returncode == 1 and "FAILED: --only no such (nothing has such a name)" in done.stdout
+
+
 def test_steps(tmp_path: Path) -> None:
     content = small("steps", tmp_path, "--rounds", "5")
     rows = [row for row in content["rows"] if row["precision"] == "default"]
@@ -171,6 +181,62 @@ def test_steps(tmp_path: Path) -> None:
     assert all(row["ms"] > 0 and row["x eager natural"] > 0 for row in rows)
 
 
+def test_some_steps_with_ceilings_and_kernels(tmp_path: Path) -> None:
+    only = ("--only", "cnn7, natural, *", "--only", "cnn7, ibp, automatic, bf16")
+    content = small("steps", tmp_path, "--rounds", "5", "--ceilings", "--replay", "cnn7, ibp", *only)
+    rows = [(row["network"], row["step"], row["precision"]) for row in content["rows"]]
+    assert rows == [("cnn7", "natural", "default"), ("cnn7", "natural", "bf16"), ("cnn7", "ibp", "bf16")]
+    assert content["ceilings"]["copy_bytes_per_s"] > 0
+    ((name, kernels),) = content["replays"].items()
+    assert name == "cnn7, ibp, automatic, bf16, eager" and len(kernels) > 10
+    assert sum(kernel["share"] for kernel in kernels) == pytest.approx(1)
+    assert f"## One call of {name}: " in (tmp_path / "steps.md").read_text()
+
+
+def test_a_capture_that_fails_leaves_the_other_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.gpu import steps
+    from fastbound.train import CaptureError
+
+    captured = []
+
+    def capture(step: Any, batch: Any) -> Any:
+        captured.append(step)
+        if len(captured) == 1:
+            raise CaptureError("planted")
+        return step
+
+    made = steps._Measurement.__init__
+
+    def with_graphs(self: Any, *arguments: Any) -> None:
+        made(self, *arguments)
+        self.modes = ("eager", "captured")
+
+    monkeypatch.setattr(steps, "capture", capture)
+    monkeypatch.setattr(steps._Measurement, "__init__", with_graphs)
+    only = ["--only", "mlp, natural, *", "--only", "mlp, ibp, automatic, default"]
+    assert steps.main([str(tmp_path), "--small", "--device", "cpu", "--rounds", "5", *only]) == 1
+    content = json.loads((tmp_path / "steps.json").read_text())
+    assert content["failed"] == {"mlp, natural, automatic, default, captured": "CaptureError: planted"}
+    assert [row["mode"] for row in content["rows"]] == ["eager", "eager", "captured", "eager", "captured"]
+
+
+def test_an_interrupted_driver_writes_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.gpu import kernels
+
+    plain, calls = kernels._row, []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return plain(*arguments)
+
+    monkeypatch.setattr(kernels, "_row", interrupted)
+    assert kernels.main([str(tmp_path), "--small", "--device", "cpu", "--rounds", "1"]) == 1
+    content = json.loads((tmp_path / "kernels.json").read_text())
+    assert len(content["rows"]) == 2 and content["left_out"] == ["the rest: interrupted"]
+
+
 def test_steps_that_have_no_time_left_are_listed(tmp_path: Path) -> None:
     done = driver("steps", str(tmp_path), "--small", "--seconds", "0")
     content = json.loads((tmp_path / "steps.json").read_text())
@@ -181,7 +247,9 @@ def test_steps_that_have_no_time_left_are_listed(tmp_path: Path) -> None:
 def test_launches() -> None:
     done = driver("launches", "--backend", "native")
     assert done.returncode == 0, done.stderr
-    assert "native interval_conv2d torch.float32: " in done.stdout and "not served" in done.stdout
+    assert "native interval_conv2d float32: " in done.stdout and "not served" in done.stdout
+    done = driver("launches", "--backend", "native", "--dtype", "float32", "--limit", "1")
+    assert "float64" not in done.stdout and "native interval_conv2d float32: 1 samples" in done.stdout
 
 
 def test_recipe(tmp_path: Path) -> None:
@@ -189,6 +257,26 @@ def test_recipe(tmp_path: Path) -> None:
     (row,) = content["rows"]
     assert row["epochs"] == "2 of 2" and row["clean error"] <= row["PGD error"] <= row["verified error"]
     assert content["wall_seconds"] > row["training s"] > 0
+
+
+def test_a_short_run_predicts_the_whole_recipe_and_decides_its_length(tmp_path: Path) -> None:
+    content = small("recipe", tmp_path, "--epochs", "3", "--precision", "bf16", "--name", "recipe-short")
+    metrics, predicted = content["metrics"], content["whole_run_seconds"]
+    assert len(metrics) == 3 and all(one["certification_seconds"] > 0 for one in metrics)
+    epochs = [one["seconds"] + one["certification_seconds"] for one in metrics]
+    # Two epochs make the small recipe: what no epoch counts, the first, and the middle one of the others.
+    wanted = content["wall_seconds"] - sum(epochs) + epochs[0] + sum(epochs[1:]) / 2
+    assert predicted == pytest.approx(wanted, rel=1e-6)
+    assert content["rows"][0]["precision"] == "bf16" and f"{predicted:.0f} s" in content["headline"]
+    asked = ("--predicted-by", str(tmp_path / "recipe-short.json"), "--else-epochs", "3")
+    for index, (options, epochs) in enumerate(
+        (((*asked, "--fits", "1000"), "2 of 2"), ((*asked, "--fits", "0.001"), "3 of 3"))
+    ):
+        content = small("recipe", tmp_path, *options, "--name", f"r{index}", "--run", str(tmp_path / f"run{index}"))
+        assert content["rows"][0]["epochs"] == epochs and content["predicted_seconds"] == predicted
+    (tmp_path / "recipe-short.json").write_text("cut off in the mid")
+    content = small("recipe", tmp_path, *asked, "--name", "r2", "--run", str(tmp_path / "run2"))
+    assert content["rows"][0]["epochs"] == "3 of 3" and content["predicted_seconds"] is None
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The speed suite for a GPU: `run.sh` runs all of it, each module alone is `python -m bench.gpu.<name> --help`.
+"""The suite for a GPU: `lease.sh` runs all of it, in the order of `order`; each driver is `python -m bench.gpu.<name>`.
 
 Every driver takes `--device cpu --small` too: that measures nothing worth keeping, but runs every line.
 """

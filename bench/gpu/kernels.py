@@ -6,6 +6,7 @@ data larger than the cache; what the host does for a call is not in them.
 
 from __future__ import annotations
 
+import statistics
 import sys
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 import fastbound as fb
 from bench.gpu import ceilings
 from bench.gpu.cases import Case, Maker, Sizes, cases
-from bench.gpu.report import Part, parser
+from bench.gpu.record import Record, first_line, parser
 from bench.gpu.timing import time_kernel
 from fastbound import backends
 from fastbound.errors import BackendError
@@ -27,51 +28,58 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser(__doc__, seconds=480)
     options.add_argument("--rounds", type=int, default=50)
     chosen = options.parse_args(arguments)
-    part = Part("kernels", chosen)
-    part.content["ceilings"] = ceilings.measure(part.device, chosen.small)
-    sizes = Sizes.small() if chosen.small else Sizes.full(part.content["ceilings"]["l2_bytes"])
-    known = cases(sizes)
-    for stem in set(backends.primitives()) - {case.stem for case in known}:
-        part.not_available[stem] = "bench/gpu/cases.py has no case for it"
-    for case in known:
-        for precision in ceilings.PRECISIONS if case.products else ("ieee", "bf16"):
-            name = f"{case.stem}, {case.name}, {precision}"
-            if part.has_time(name):
-                _measure(part, case, precision, name, chosen.rounds)
-    return part.finish(COLUMNS)
+    record = Record("kernels", chosen)
+    with record.interruptible():
+        record.content["ceilings"] = ceilings.measure(record.device, chosen.small)
+        sizes = Sizes.small() if chosen.small else Sizes.full(record.content["ceilings"]["l2_bytes"])
+        known = cases(sizes)
+        for stem in set(backends.primitives()) - {case.stem for case in known}:
+            if record.wants(stem):
+                record.not_available[stem] = "bench/gpu/cases.py has no case for it"
+        for case in known:
+            for precision in ceilings.PRECISIONS if case.products else ("ieee", "bf16"):
+                _measure(record, case, precision, chosen.rounds)
+    shares = {f"{row['kernel']}, {row['case']}": row["share of ceiling"] for row in record.rows}
+    if shares:
+        worst = min(shares, key=lambda name: shares[name])
+        middle = statistics.median(shares.values())
+        record.headline = f"share of the ceiling: median {middle:.2f}, lowest {shares[worst]:.2f} ({worst})"
+    return record.finish(COLUMNS)
 
 
-def _measure(part: Part, case: Case, precision: str, name: str, rounds: int) -> None:
+def _measure(record: Record, case: Case, precision: str, rounds: int) -> None:
     with ceilings.products_in(precision) as dtype:
         for backend in backends.PACKAGES:
-            where = f"{name}, {backend}"
-            code = _module(part, case.stem, backend, dtype)
-            if code is None:
+            name = f"{case.stem}, {case.name}, {precision}, {backend}"
+            if not record.wants(name):
+                continue
+            code = _module(record, case.stem, backend, dtype)
+            if code is None or not record.has_time(name):
                 continue
             try:
-                part.rows.append(_row(part, case, precision, backend, code, rounds))
+                record.rows.append(_row(record, case, precision, backend, code, rounds))
             except torch.OutOfMemoryError as problem:
-                part.not_available[where] = str(problem).splitlines()[0]
+                record.not_available[name] = first_line(problem)
             except Exception as problem:  # the other kernels are still worth measuring
-                part.fail(where, problem)
+                record.fail(name, problem)
 
 
-def _module(part: Part, stem: str, backend: str, dtype: torch.dtype) -> ModuleType | None:
+def _module(record: Record, stem: str, backend: str, dtype: torch.dtype) -> ModuleType | None:
     try:
         with fb.use_backend(backend):
-            return backends.find(stem, torch.empty(0, device=part.device, dtype=dtype))
+            return backends.find(stem, torch.empty(0, device=record.device, dtype=dtype))
     except BackendError as reason:
-        part.not_available[f"{stem}, {backend}, {dtype}"] = str(reason)
+        record.not_available[f"{stem}, {backend}, {dtype}"] = str(reason)
         return None
 
 
-def _row(part: Part, case: Case, precision: str, backend: str, code: ModuleType, rounds: int) -> dict[str, Any]:
-    maker = Maker(part.device, torch.bfloat16 if precision == "bf16" else torch.float32)
+def _row(record: Record, case: Case, precision: str, backend: str, code: ModuleType, rounds: int) -> dict[str, Any]:
+    maker = Maker(record.device, torch.bfloat16 if precision == "bf16" else torch.float32)
     sets = [case.make(maker) for _ in range(2)]
     moved = case.bytes_moved(sets[0], case.run(code, sets[0]))
-    found = time_kernel([lambda t=t: case.run(code, t) for t in sets], part.device, rounds)
+    found = time_kernel([lambda t=t: case.run(code, t) for t in sets], record.device, rounds)
     seconds = 1e-3 * found.median_ms
-    limits = part.content["ceilings"]
+    limits = record.content["ceilings"]
     if case.products:
         share = case.flops / seconds / limits["matrix_flop_per_s"][precision]
     else:

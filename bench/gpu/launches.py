@@ -18,29 +18,31 @@ import fastbound as fb
 from fastbound import backends, ops
 from fastbound.errors import BackendError
 
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float64, torch.float16, torch.bfloat16)}
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--device", default="cuda", type=torch.device)
     options.add_argument("--backend", action="append", choices=("native", "triton"), help="both by default")
+    options.add_argument("--dtype", action="append", choices=tuple(DTYPES), help="all by default")
+    options.add_argument("--limit", type=int, help="the first samples of a primitive alone")
     chosen = options.parse_args(arguments)
     launched = 0
     for backend in chosen.backend or ("native", "triton"):
         for stem in backends.primitives():
-            for dtype in DTYPES:
-                count = _launch(stem, backend, dtype, chosen.device)
+            for name in chosen.dtype or DTYPES:
+                count = _launch(stem, backend, DTYPES[name], chosen.device, chosen.limit)
                 launched += count
-                print(f"{backend} {stem} {dtype}: {f'{count} samples' if count else 'not served'}", flush=True)
+                print(f"{backend} {stem} {name}: {f'{count} samples' if count else 'not served'}", flush=True)
     print(f"{launched} samples in all")
     return 0 if launched else 1
 
 
-def _launch(stem: str, backend: str, dtype: torch.dtype, device: torch.device) -> int:
+def _launch(stem: str, backend: str, dtype: torch.dtype, device: torch.device, limit: int | None) -> int:
     """How many samples ran forward and backward; 0 where the backend does not serve the primitive in this dtype."""
     reference = importlib.import_module(f"fastbound.reference.{stem}")
-    samples = reference.samples(dtype, device, torch.Generator().manual_seed(1))
+    samples = reference.samples(dtype, device, torch.Generator().manual_seed(1))[:limit]
     with fb.use_backend(backend):
         try:
             backends.find(stem, torch.empty(0, device=device, dtype=dtype))

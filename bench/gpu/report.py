@@ -1,112 +1,169 @@
-"""What every part writes: a JSON file with machine, commit and figures, the same as a table, and what it left out."""
+"""Keeps what a lease brought back: a folder under bench/results, and the page docs/gpu.md, written from these folders.
+
+python -m bench.gpu.report OUT      OUT as `lease.sh` left it, or the results.tar.gz in it
+python -m bench.gpu.report          writes the page anew
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import time
+import json
+import re
+import shutil
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fastbound import benchmark
-from fastbound.certify.report import write_json
+from bench.gpu import archive
+from bench.gpu.tables import table
 
 ROOT = Path(__file__).resolve().parents[2]
+KEPT = (".json", ".md", ".log")
+# Words of a card's name that do not tell it from another.
+COMMON = re.compile(r"nvidia|geforce|tesla|graphics|hbm\w*|pcie|sxm\w*|\d+gb", re.IGNORECASE)
+REPLAYED = 20  # kernels of a step that the page lists
+
+INTRODUCTION = """\
+# On a GPU
+
+Every figure here was printed by a card: `bench/gpu/lease.sh` ran there, and `python -m bench.gpu.report` wrote this
+page from what it brought back ([bench/results](../bench/results/README.md)).
+"""
+NOTHING = "\nNothing has run on a GPU yet. What the kernels are tested by until then: [backends](backends.md).\n"
 
 
-def parser(description: str | None, seconds: int) -> argparse.ArgumentParser:
-    """The options of every driver; `seconds` is how long it may measure by default."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("out", type=Path, help="folder for the JSON file and the table")
-    made.add_argument("--device", default="cuda", type=torch.device)
-    made.add_argument("--seconds", default=seconds, type=float, help="start nothing new after so many")
-    made.add_argument("--small", action="store_true", help="tiny shapes: shows that everything runs, measures nothing")
-    return made
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("source", type=Path, nargs="?", help="OUT of a lease, or its results.tar.gz")
+    options.add_argument("--results", type=Path, default=ROOT / "bench" / "results")
+    options.add_argument("--page", type=Path, default=ROOT / "docs" / "gpu.md")
+    chosen = options.parse_args(arguments)
+    if chosen.source is not None:
+        try:
+            print(f"wrote {keep(chosen.source, chosen.results)}")
+        except (OSError, ValueError) as problem:
+            print(f"report: {problem}", file=sys.stderr)
+            return 2
+    chosen.page.write_text(page(chosen.results), encoding="utf-8")
+    print(f"wrote {chosen.page}")
+    return 0
 
 
-class Part:
-    """One part of the suite while it runs: its rows, what could not be measured and why, and the time that is left."""
+def keep(source: Path, results: Path) -> Path:
+    """Unpacks the results of a lease into a new folder `<date>-<card>` under `results`, and gives it.
 
-    def __init__(self, name: str, arguments: argparse.Namespace) -> None:
-        self.name, self.out, self.device = name, arguments.out, arguments.device
-        self.rows: list[dict[str, Any]] = []
-        self.not_available: dict[str, str] = {}
-        self.failed: dict[str, str] = {}
-        self.left_out: list[str] = []
-        self.content: dict[str, Any] = {"part": name, "commit": commit(), "machine": machine(self.device)}
-        self._end = time.monotonic() + arguments.seconds
-
-    def has_time(self, what: str) -> bool:
-        """Whether `what` may still start; it is listed as left out where not."""
-        if time.monotonic() < self._end:
-            return True
-        self.left_out.append(what)
-        return False
-
-    def fail(self, what: str, problem: Exception) -> None:
-        self.failed[what] = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"
-
-    def finish(self, columns: Sequence[str]) -> int:
-        """Writes `name`.json and `name`.md, prints the table, and returns the exit status."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        rest = {
-            "rows": self.rows,
-            "not_available": self.not_available,
-            "failed": self.failed,
-            "left_out": self.left_out,
-        }
-        write_json(self.out / f"{self.name}.json", {**self.content, **rest})
-        text = "\n".join([self._title(), "", *table(columns, self.rows), "", *self._remarks()])
-        (self.out / f"{self.name}.md").write_text(text + "\n", encoding="utf-8")
-        print(text)
-        return 1 if self.failed or self.left_out or not self.rows else 0
-
-    def _title(self) -> str:
-        about = self.content["machine"]
-        where = about.get("gpu", about["processor"])
-        return f"# {self.name}: {where}, torch {about['torch']}, commit {self.content['commit']}"
-
-    def _remarks(self) -> list[str]:
-        lines = [f"- not available: {name} ({reason})" for name, reason in self.not_available.items()]
-        lines += [f"- FAILED: {name} ({reason})" for name, reason in self.failed.items()]
-        return lines + [f"- LEFT OUT, no time: {name}" for name in self.left_out]
+    Raises ValueError where `source` holds no lease.
+    """
+    packed = source if source.is_file() else source / "results.tar.gz"
+    if not packed.is_file():
+        raise ValueError(f"wanted the folder OUT of a lease or its results.tar.gz, there is no {packed}.")
+    with tempfile.TemporaryDirectory() as temporary:
+        unpacked = Path(temporary)
+        archive.unpack(packed, unpacked)
+        lease = _json(unpacked / "lease.json")
+        if not lease:
+            raise ValueError(f"{packed}: wanted what lease.sh packs, found no lease.json in it.")
+        target = _free(results / f"{lease['started'][:10]}-{_card(unpacked, lease)}")
+        target.mkdir(parents=True)
+        for path in sorted(unpacked.iterdir()):
+            if path.suffix in KEPT:
+                shutil.copyfile(path, target / path.name)
+    return target
 
 
-def table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The rows as the lines of a Markdown table."""
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return lines + ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
+def _free(folder: Path) -> Path:
+    """`folder`, or the same with a number where a lease of that day is there already."""
+    number, free = 2, folder
+    while free.exists():
+        free = folder.with_name(f"{folder.name}-{number}")
+        number += 1
+    return free
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _card(folder: Path, lease: dict[str, Any]) -> str:
+    if not lease["device"].startswith("cuda"):
+        return "rehearsal"
+    name = _json(folder / "environment.json").get("machine", {}).get("gpu", "unknown-card")
+    return "-".join(COMMON.sub(" ", name).lower().split()) or "card"
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """The machine as `fastbound bench` describes it, with what a GPU figure needs beside it."""
-    content = dict(benchmark.machine(device))
-    if device.type == "cuda":
-        about = torch.cuda.get_device_properties(device)
-        content |= {
-            "capability": list(torch.cuda.get_device_capability(device)),
-            "multiprocessors": about.multi_processor_count,
-            "memory_bytes": about.total_memory,
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-        }
-    return content
+def page(results: Path) -> str:
+    """docs/gpu.md: the newest lease of every card in full, the earlier ones by name."""
+    folders = [path.parent for path in sorted(results.glob("*/lease.json"), reverse=True)]
+    newest: dict[str, Path] = {}
+    for folder in folders:
+        newest.setdefault(re.sub(r"^\d+-\d+-\d+-|-\d+$", "", folder.name), folder)
+    if not newest:
+        return INTRODUCTION + NOTHING
+    text = INTRODUCTION + "".join(_section(folder) for folder in newest.values())
+    earlier = [folder.name for folder in folders if folder not in newest.values()]
+    return text + (f"\nEarlier leases: {', '.join(earlier)}.\n" if earlier else "")
 
 
-def commit() -> str:
-    """The commit that is measured: from the environment where the checkout came without its history."""
-    named = os.environ.get("FASTBOUND_COMMIT")
-    if named:
-        return named
-    found = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
+def _section(folder: Path) -> str:
+    lease, environment = _json(folder / "lease.json"), _json(folder / "environment.json")
+    about, packages = environment.get("machine", {}), environment.get("packages", {})
+    rehearsed = not lease["device"].startswith("cuda")
+    where = "Rehearsal on a processor" if rehearsed else about.get("gpu", "a card that did not say its name")
+    known = [f"{name} {packages[name]}" for name in ("torch", "triton") if name in packages]
+    versions = ", ".join(known) or "versions unknown"
+    cuda = f", CUDA {about['cuda']}, cuDNN {about['cudnn']}" if "cuda" in about else ""
+    lines = [
+        "",
+        f"## {where}, {lease['started'][:10]}",
+        "",
+        *(["**Not a measurement**: the order ran on tiny sizes, to show that it works.", ""] if rehearsed else []),
+        f"Commit {lease['commit']}; {versions}{cuda}; {lease['seconds']:.0f} of {lease['of']:.0f} s.",
+        "",
+        *table(("part", "result", "seconds", "told"), lease["parts"]),
+        *(line for note in lease["notes"] for line in ("", f"Note: {note}")),
+    ]
+    for title, name, columns, remark in TABLES:
+        rows = _json(folder / f"{name}.json").get("rows", [])
+        if rows:
+            lines += ["", f"### {title}", "", remark, "", *table(columns, rows)]
+    for name, kernels in _json(folder / "steps.json").get("replays", {}).items():
+        title = f"The {min(REPLAYED, len(kernels))} most expensive of {len(kernels)} kernels of a call: {name}"
+        lines += ["", f"### {title}", "", *table(("kernel", "launches", "us", "share"), kernels[:REPLAYED])]
+    return "\n".join(lines) + "\n"
+
+
+TABLES = (
+    (
+        "Whole steps",
+        "steps",
+        ("network", "batch", "step", "code", "precision", "mode", "ms", "x eager natural", "x its natural", "peak MiB"),
+        "Forward, bounds, loss and backward, no optimiser. The unit is the eager natural step with torch's flags.",
+    ),
+    (
+        "The recipe",
+        "recipe",
+        (
+            *("config", "data", "precision", "epochs", "wall s", "training s", "certification s"),
+            *("clean error", "PGD error", "verified error"),
+        ),
+        "One run, everything from reading the images to the attack included in its wall clock.",
+    ),
+    (
+        "Convolutions",
+        "convolutions",
+        ("shape", "direction", "precision", "code", "ms", "TFLOP/s", "share of ceiling", "error", "allowed"),
+        "Nominal stream, center and radius of CNN-7's layers; every value compared with float64.",
+    ),
+    (
+        "Passes",
+        "passes",
+        ("kernel", "case", "precision", "ms", "GB/s", "share of ceiling"),
+        "Element-wise work and sums; the ceiling is a large copy in the same run.",
+    ),
+)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

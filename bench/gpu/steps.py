@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 import fastbound as fb
-from bench.gpu import peer
-from bench.gpu.report import Part, parser
+from bench.gpu import ceilings, peer
+from bench.gpu.record import Record, first_line, parser
+from bench.gpu.replay import kernels_of
+from bench.gpu.tables import table
 from bench.gpu.timing import Spread, Work, synchronize, time_in_turn
 from fastbound import benchmark
 from fastbound.benchmark import STEPS, Network
@@ -48,38 +50,77 @@ Step = Callable[[nn.Module, Tensor, Tensor], Any]
 def main(arguments: list[str] | None = None) -> int:
     options = parser(__doc__, seconds=480)
     options.add_argument("--rounds", type=int, default=50)
+    options.add_argument("--ceilings", action="store_true", help="what the card can do at best is measured first")
+    options.add_argument("--replay", metavar="TEXT", help="list the kernels of one call of the steps with such names")
     chosen = options.parse_args(arguments)
-    part = Part("steps", chosen)
-    if part.device.type != "cuda":
-        part.not_available["captured"] = "a CUDA graph needs CUDA"
+    record = Record("steps", chosen)
+    if record.device.type != "cuda":
+        record.not_available["captured"] = "a CUDA graph needs CUDA"
     # What matters most comes first.
     networks = SMALL if chosen.small else {**WIDE, **benchmark.NETWORKS}
-    for name, network in networks.items():
-        _Measurement(part, name, network, chosen.rounds).run()
-    return part.finish(COLUMNS)
+    with record.interruptible():
+        if chosen.ceilings:
+            record.content["ceilings"] = ceilings.measure(record.device, chosen.small)
+        for name, network in networks.items():
+            _Measurement(record, name, network, chosen.rounds, chosen.replay).run()
+    record.headline = _headline(record.rows)
+    return record.finish(COLUMNS, *_shown(record.content.get("replays", {})))
+
+
+def _headline(rows: list[dict[str, Any]]) -> str:
+    """The fastest way of each step of the first network."""
+    best: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["network"] == rows[0]["network"] and row["ms"] < best.get(row["step"], row)["ms"] + 1e-9:
+            best[row["step"]] = row
+    return ", ".join(f"{step} {row['ms']:.3g} ms ({row['precision']}, {row['mode']})" for step, row in best.items())
+
+
+def _shown(replays: dict[str, list[dict[str, Any]]]) -> list[str]:
+    lines = []
+    for name, rows in replays.items():
+        total = sum(row["us"] for row in rows)
+        launches = sum(row["launches"] for row in rows)
+        lines += [f"## One call of {name}: {launches} kernels, {total:.0f} us of them", ""]
+        lines += [*table(("kernel", "launches", "us", "share"), rows[:40]), ""]
+    return lines
 
 
 class _Measurement:
-    """All variants of one network."""
+    """All variants of one network that are asked for."""
 
-    def __init__(self, part: Part, name: str, network: Network, rounds: int) -> None:
-        self.part, self.name, self.network, self.rounds = part, name, network, rounds
-        self.model, self.x, self.labels = network.sample(part.device)
-        self.modes = ("eager", "captured") if part.device.type == "cuda" else ("eager",)
+    def __init__(self, record: Record, name: str, network: Network, rounds: int, replay: str | None) -> None:
+        self.record, self.name, self.network, self.rounds, self.replay = record, name, network, rounds, replay
+        self.modes = ("eager", "captured") if record.device.type == "cuda" else ("eager",)
         self.natural: dict[tuple[str, str], float] = {}  # milliseconds by (precision, mode)
 
     def run(self) -> None:
-        for precision in ("default", "bf16"):
-            for code in ("automatic", "reference"):
-                # The natural step runs no code of ours; it is measured once a precision.
-                for step in STEPS if code == "automatic" else [s for s in STEPS if s != "natural"]:
-                    self._measure(step, STEPS[step], code, precision, self.modes)
-        for step, function in peer.steps(self.model, self.x, self.part.not_available).items():
-            self._measure(step, function, "auto_LiRPA", "default", ("eager",))
+        ours = [
+            (step, code, precision)
+            for precision in ("default", "bf16")
+            for code in ("automatic", "reference")
+            # The natural step runs no code of ours; it is measured once a precision.
+            for step in STEPS
+            if code == "automatic" or step != "natural"
+        ]
+        theirs = [(step, "auto_LiRPA", "default") for step in peer.METHODS]
+        ours, theirs = ([v for v in some if self.record.wants(self._what(*v))] for some in (ours, theirs))
+        if not ours and not theirs:
+            return
+        self.model, self.x, self.labels = self.network.sample(self.record.device)
+        for step, code, precision in ours:
+            self._measure(step, STEPS[step], code, precision, self.modes)
+        by_peer = peer.steps(self.model, self.x, self.record.not_available) if theirs else {}
+        for step, code, precision in theirs:
+            if step in by_peer:
+                self._measure(step, by_peer[step], code, precision, ("eager",))
+
+    def _what(self, step: str, code: str, precision: str) -> str:
+        return f"{self.name}, {step}, {code}, {precision}"
 
     def _measure(self, step: str, function: Step, code: str, precision: str, modes: tuple[str, ...]) -> None:
-        what = f"{self.name}, {step}, {code}, {precision}"
-        if not self.part.has_time(what):
+        what = self._what(step, code, precision)
+        if not self.record.has_time(what):
             return
         works: dict[str, Work] = {}
         peaks: dict[str, float | None] = {}
@@ -88,21 +129,32 @@ class _Measurement:
             # Inside the step: what autocast has converted once, it keeps until it ends.
             with ExitStack() as flags:
                 if precision == "bf16":
-                    flags.enter_context(torch.autocast(self.part.device.type, torch.bfloat16))
+                    flags.enter_context(torch.autocast(self.record.device.type, torch.bfloat16))
                 if code == "reference":
                     flags.enter_context(fb.use_backend("reference"))
                 function(self.model, x, labels)
 
         for mode in modes:
             self._prepare(f"{what}, {mode}", mode, step_as_asked, works, peaks)
-        found = time_in_turn(works, self.part.device, self.rounds)
-        self.part.rows += [self._row(step, code, precision, mode, found[mode], peaks[mode]) for mode in works]
+        if works and self.replay is not None and self.replay in what:
+            self._list_kernels(what, works)
+        found = time_in_turn(works, self.record.device, self.rounds)
+        self.record.rows += [self._row(step, code, precision, mode, found[mode], peaks[mode]) for mode in works]
+
+    def _list_kernels(self, what: str, works: dict[str, Work]) -> None:
+        mode, call = list(works.items())[-1]  # the captured step, where there is one
+        try:
+            rows = kernels_of(call, self.record.device)
+        except Exception as problem:  # a machine whose profiler does not work still has times
+            self.record.fail(f"kernels of {what}, {mode}", problem)
+            return
+        self.record.content.setdefault("replays", {})[f"{what}, {mode}"] = rows
 
     def _prepare(
         self, what: str, mode: str, eager: Callable, works: dict[str, Work], peaks: dict[str, float | None]
     ) -> None:
         """Warms the step up, takes its peak memory, and puts it among `works`; says why where it cannot run."""
-        device, batch = self.part.device, (self.x, self.labels)
+        device, batch = self.record.device, (self.x, self.labels)
         self.model.zero_grad(set_to_none=True)
         gc.collect()
         if device.type == "cuda":
@@ -115,10 +167,10 @@ class _Measurement:
                 call(*batch)
             synchronize(device)
         except (NotImplementedError, BackendError, TypeError, torch.OutOfMemoryError) as problem:
-            self.part.not_available[what] = str(problem).splitlines()[0]
+            self.record.not_available[what] = first_line(problem)
             return
         except Exception as problem:  # the other steps are still worth measuring
-            self.part.fail(what, problem)
+            self.record.fail(what, problem)
             return
         works[mode] = lambda: call(*batch)
         peaks[mode] = (torch.cuda.max_memory_allocated(device) - before) / 2**20 if device.type == "cuda" else None

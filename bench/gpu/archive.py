@@ -1,0 +1,84 @@
+"""What travels: the results of a lease as one archive within limits, and what `make lease` prepared for it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+# Below the 16 MiB that one file may have on its way back. Figures come first: logs are what is left out.
+LARGEST_ARCHIVE = 14 * 2**20
+LARGEST_LOG = 400_000  # characters, a fifth from its beginning
+TEXTS = (".json", ".md", ".log")  # in the order of their importance
+GROUP = "__grp__"  # how files of Triton's cache begin that list others by their absolute paths
+
+
+def pack(folder: Path, target: Path, hidden: Mapping[str, str]) -> None:
+    """The files of `folder` as a tar.gz, long logs shortened in the middle, moved into place when it is whole.
+
+    `hidden`: paths of the machine, and what stands for each: results are read, and kept, elsewhere.
+    """
+    left = LARGEST_ARCHIVE
+    fresh = target.with_name(target.name + ".new")
+    files = sorted((path for path in folder.rglob("*") if path.is_file()), key=_importance)
+    missing = []
+    with tarfile.open(fresh, "w:gz", compresslevel=6) as tar:
+        for path in files:
+            content = _text(path, hidden) if path.suffix in TEXTS else path.read_bytes()
+            left -= len(content)  # before compression: never too large after it
+            if left < 0:
+                missing.append(str(path.relative_to(folder)))
+            else:
+                _add(tar, str(path.relative_to(folder)), content)
+        if missing:
+            _add(tar, "left_out.txt", "\n".join(missing).encode())
+    os.replace(fresh, target)
+
+
+def _importance(path: Path) -> tuple[int, int, str]:
+    kind = TEXTS.index(path.suffix) if path.suffix in TEXTS else len(TEXTS)
+    return kind, path.stat().st_size, path.name
+
+
+def _text(path: Path, hidden: Mapping[str, str]) -> bytes:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for private, public in hidden.items():
+        text = text.replace(private, public)
+    if path.suffix == ".log" and len(text) > LARGEST_LOG:
+        head = LARGEST_LOG // 5
+        cut = len(text) - LARGEST_LOG
+        text = f"{text[:head]}\n... {cut} characters left out ...\n{text[head - LARGEST_LOG :]}"
+    return text.encode()
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def compress(files: Iterable[tuple[str, Path]], target: Path) -> None:
+    """Files under the given names as a tar.xz; the same bytes for the same files."""
+    with tarfile.open(target, "w:xz", preset=6) as tar:
+        for name, path in sorted(files):
+            _add(tar, name, path.read_bytes())
+
+
+def unpack(source: Path, folder: Path) -> None:
+    """The files of an archive into `folder`; never outside of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(source) as tar:
+        tar.extractall(folder, filter="data")
+
+
+def unpack_triton_cache(source: Path, cache: Path) -> None:
+    """A cache of Triton that was filled elsewhere, the paths in it those of this folder."""
+    cache.mkdir(parents=True, exist_ok=True)
+    unpack(source, cache)
+    for group in cache.glob(f"*/{GROUP}*"):
+        names = json.loads(group.read_text(encoding="utf-8"))["child_paths"]
+        paths = {name: str(group.parent / name) for name in names}
+        group.write_text(json.dumps({"child_paths": paths}), encoding="utf-8")

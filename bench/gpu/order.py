@@ -1,0 +1,179 @@
+"""The order of a short lease: its parts, how long each may take, and the command that it runs.
+
+Boxes add up to less than `LEASE_SECONDS`; what one leaves over goes to the last. Parts that are no `routine` run on
+request (`--only`), and in a rerun behind those that failed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+LEASE_SECONDS, RERUN_SECONDS = 590, 150
+# From what a driver may take its own start and the writing of its files go off.
+START_AND_END = 12
+PROCESSES = min(14, os.cpu_count() or 1)
+
+STEPS = ("natural", "ibp", "short-warmup")
+PASSES = ("*_norm_relu*, native", "crown_relu*, native", "crown_concretize*, native", "interval_margin*, native")
+TUNED = ("interval_product/bf16/wide", "interval_weight_gradient/bf16/wide")
+# Whole networks, graphs and processes, which want the card for themselves; all other tests of a GPU share it.
+NETWORK_TESTS = ("test_capture.py", "test_gpu_networks.py")
+# On a processor, where the order is only rehearsed, a few tests of each.
+REHEARSED = {"tests-networks": "mlp or refused or captured", "tests-kernels": "interval_linear and plain"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the parts share. `results` takes their files; `data`: a folder with the images, or None."""
+
+    tree: Path
+    results: Path
+    work: Path
+    device: str
+    small: bool
+    rerun: bool = False
+    archive: Path | None = None
+    data: Path | None = None
+    data_name: str | None = None
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.startswith("cuda")
+
+
+@dataclass(frozen=True)
+class Part:
+    """`command(setting, seconds)`: what runs, or a sentence why it cannot; `seconds` is what it really has.
+
+    `needs`: parts whose folder of that name it reads. `takes_rest`: as the last one it may use all that is left.
+    """
+
+    name: str
+    seconds: int
+    command: Callable[[Setting, float], list[str] | str]
+    routine: bool = True
+    needs: tuple[str, ...] = ()
+    takes_rest: bool = False
+
+
+def driver(module: str, *options: str, name: str | None = None) -> Callable[[Setting, float], list[str]]:
+    """The command of a module of this suite."""
+
+    def command(setting: Setting, seconds: float) -> list[str]:
+        common = ["--device", setting.device, "--seconds", f"{max(5.0, seconds - START_AND_END):.0f}"]
+        small = ["--small"] * setting.small
+        named = ["--name", name] if name else []
+        return [*_module(module), str(setting.results), *common, *small, *named, *options]
+
+    return command
+
+
+def _module(name: str) -> list[str]:
+    return [sys.executable, "-m", f"bench.gpu.{name}"]
+
+
+def _only(patterns: tuple[str, ...]) -> list[str]:
+    return [word for pattern in patterns for word in ("--only", pattern)]
+
+
+def _images(setting: Setting, seconds: float) -> list[str] | str:
+    if setting.data is None:
+        return "no archive of images was prepared, and there is no --data-dir"
+    if setting.archive is None:
+        return [*_module("images"), "--check", str(setting.data)]
+    return [*_module("images"), str(setting.archive), str(setting.data), "--processes", str(PROCESSES)]
+
+
+def _steps(setting: Setting, seconds: float) -> list[str]:
+    network = "cnn7" if setting.small else "cnn7-width64, batch 128"
+    options = [f"{network}, {step}, automatic, *" for step in STEPS]
+    rounds = ["--rounds", "5"] if setting.small else []
+    replay = ["--replay", f"{network}, short-warmup, automatic, bf16"]
+    return driver("steps", "--ceilings", *replay, *rounds, *_only(tuple(options)))(setting, seconds)
+
+
+def _recipe(name: str, *options: str) -> Callable[[Setting, float], list[str] | str]:
+    def command(setting: Setting, seconds: float) -> list[str] | str:
+        if setting.data is None and not setting.small:
+            return "there are no images to train on"
+        data = [] if setting.data is None else ["--data-dir", str(setting.data)]
+        named = ["--data-name", setting.data_name] if setting.data_name else []
+        run = ["--run", str(setting.work / "runs" / name)]
+        return driver("recipe", "--precision", "bf16", *data, *named, *run, *options, name=name)(setting, seconds)
+
+    return command
+
+
+def _whole_recipe(setting: Setting, seconds: float) -> list[str] | str:
+    fits = max(1.0, seconds - START_AND_END)
+    predicted = ["--predicted-by", str(setting.results / "recipe-short.json"), "--fits", f"{fits:.0f}"]
+    return _recipe("recipe", *predicted, "--else-epochs", "20")(setting, seconds)
+
+
+def _tests(name: str, files: Callable[[Path], list[Path]], processes: int) -> Callable[[Setting, float], list[str]]:
+    def command(setting: Setting, seconds: float) -> list[str]:
+        chosen = ["-m", "gpu"] if setting.on_gpu else ["-m", "not gpu and not slow and not cuda_on_cpu"]
+        if not setting.on_gpu:
+            chosen += ["-k", REHEARSED[name]]
+        spread = ["-n", str(processes), "--dist", "worksteal"] if processes > 1 else []
+        again = ["--last-failed", "--last-failed-no-failures", "all"] if setting.rerun else []
+        cache = ["-o", f"cache_dir={setting.work / 'pytest' / name}"]
+        # A test that hangs is named, and leaves time for the others.
+        limits = ["--timeout", f"{max(5.0, seconds / 3):.0f}", "-q", *cache]
+        return [sys.executable, "-m", "pytest", *chosen, *spread, *again, *limits, *map(str, files(setting.tree))]
+
+    return command
+
+
+def gpu_tests(tree: Path) -> list[Path]:
+    """The files with tests of a GPU."""
+    marked = ("mark.gpu", "marks=gpu")
+    return [path for path in sorted((tree / "tests").glob("test_*.py")) if any(m in path.read_text() for m in marked)]
+
+
+def _network_tests(tree: Path) -> list[Path]:
+    return [path for path in gpu_tests(tree) if path.name in NETWORK_TESTS]
+
+
+def _kernel_tests(tree: Path) -> list[Path]:
+    return [path for path in gpu_tests(tree) if path.name not in NETWORK_TESTS]
+
+
+def _sanitizer(tool: str) -> Callable[[Setting, float], list[str]]:
+    def command(setting: Setting, seconds: float) -> list[str]:
+        launches = [*_module("launches"), "--device", setting.device, "--backend", "native", "--dtype", "float32"]
+        if not setting.on_gpu:
+            return [*launches, "--limit", "1"]
+        # Each tensor is an allocation of its own, or an access behind the end of one hits the next.
+        alone = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1"]
+        watched = ["compute-sanitizer", "--tool", tool, "--target-processes", "all", "--error-exitcode", "9"]
+        return [*alone, *watched, *launches]
+
+    return command
+
+
+def _tune(setting: Setting, seconds: float) -> list[str]:
+    asked = ["--seconds", f"{max(5.0, seconds - START_AND_END):.0f}", *_only(TUNED)]
+    if not setting.on_gpu:
+        return [*_module("tune"), "--dry-run", *asked[:-2]]
+    return [*_module("tune"), "--out", str(setting.results / "tuned.json"), *asked]
+
+
+PARTS = (
+    Part("environment", 25, driver("environment")),
+    Part("images", 20, _images),
+    Part("steps", 60, _steps),
+    Part("recipe-short", 30, _recipe("recipe-short", "--epochs", "3"), needs=("images",)),
+    Part("tests-networks", 45, _tests("tests-networks", _network_tests, 1)),
+    Part("tests-kernels", 100, _tests("tests-kernels", _kernel_tests, PROCESSES)),
+    Part("convolutions", 50, driver("convolutions")),
+    Part("passes", 35, driver("kernels", "--rounds", "20", *_only(PASSES), name="passes")),
+    Part("recipe", 200, _whole_recipe, needs=("images",), takes_rest=True),
+    Part("memcheck", 70, _sanitizer("memcheck"), routine=False),
+    Part("racecheck", 70, _sanitizer("racecheck"), routine=False),
+    Part("tune", 130, _tune, routine=False),
+)

@@ -1,0 +1,117 @@
+"""Prepares what a GPU machine that can build and fetch nothing needs beside the working tree: `make lease` calls it.
+
+    python -m bench.gpu.prepare .lease [--images ARCHIVE --images-name NAME] [--cache DIR]
+
+FOLDER receives the built module, a Triton cache of the kernels that the suite and the tests launch, the archive of
+images, and prepared.json, which says what they were made from. Run it with the version of Python, of torch and of
+Triton that the other machine has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+from bench.gpu import archive, package
+
+LARGEST = 60 * 2**20  # bytes of the whole folder: what can be carried along with a working tree
+PACKED = ("module.tar.xz", "triton-cache.tar.xz", "images.tar.xz")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("folder", type=Path)
+    options.add_argument("--images", type=Path, help="archive with train/<class>/<image> and test/<class>/<image>")
+    options.add_argument("--images-name", default="images", help="what results call them")
+    options.add_argument("--cache", type=Path, default=Path("build/lease/triton-cache"), help="kept for the next call")
+    options.add_argument("--card", default="sm_90", help="that the kernels are compiled for")
+    options.add_argument("--few-kernels", action="store_true", help="only those that the suite itself launches")
+    chosen = options.parse_args(arguments)
+    if chosen.images is not None and not chosen.images.is_file():
+        options.error(f"--images: there is no file {chosen.images}")
+    shutil.rmtree(chosen.folder, ignore_errors=True)
+    chosen.folder.mkdir(parents=True)
+    module = package.ROOT / "fastbound" / package.MODULE
+    if not module.exists():
+        options.error(f"{module} is not built; `python setup.py build_ext --inplace` builds it")
+    archive.compress([(package.MODULE, module)], chosen.folder / "module.tar.xz")
+    kernels = _triton_cache(module, chosen)
+    if chosen.images is not None:
+        shutil.copyfile(chosen.images, chosen.folder / "images.tar.xz")
+    about = {
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "triton": _version("triton"),
+        "commit": _commit(),
+        "sources": package.fingerprint(package.ROOT),
+        "built_from": package.fingerprint(package.ROOT, package.BUILT_FROM),
+        "card": chosen.card,
+        "kernels": kernels,
+        "images": chosen.images_name if chosen.images is not None else None,
+    }
+    (chosen.folder / "prepared.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return _say(chosen.folder, about)
+
+
+def _triton_cache(module: Path, chosen: argparse.Namespace) -> int:
+    """Compiles into the kept cache, packs it without what only compilers read, and counts the kernels."""
+    if importlib.util.find_spec("triton") is None:
+        print("Triton is not installed: no kernel was compiled", flush=True)
+        return 0
+    cache = chosen.cache.resolve()
+    with tempfile.TemporaryDirectory() as site:
+        package.link(package.ROOT, module, Path(site))
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([site, str(package.ROOT)]),
+            "PYTHONSAFEPATH": "1",
+            "TRITON_CACHE_DIR": str(cache),
+            "TRITON_STORE_BINARY_ONLY": "1",
+        }
+        command = [sys.executable, "-m", "bench.gpu.precompile", "--card", chosen.card]
+        subprocess.run([*command, *["--no-tests"] * chosen.few_kernels], env=environment, check=True)
+    files = [path for path in cache.glob("*/*") if path.is_file() and path.suffix != ".source"]
+    archive.compress([(str(path.relative_to(cache)), path) for path in files], chosen.folder / "triton-cache.tar.xz")
+    return sum(path.suffix == ".cubin" for path in files)
+
+
+def _say(folder: Path, about: dict[str, object]) -> int:
+    sizes = {name: (folder / name).stat().st_size for name in PACKED if (folder / name).exists()}
+    for name, value in about.items():
+        print(f"{name}: {value}")
+    for name in PACKED:
+        print(f"{name}: {sizes[name] / 2**20:.1f} MiB" if name in sizes else f"{name}: none")
+    total = sum(sizes.values())
+    print(f"{folder}: {total / 2**20:.1f} of {LARGEST / 2**20:.0f} MiB")
+    if total > LARGEST:
+        print(f"{folder} is larger than can be carried along", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(package.ROOT), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+    except OSError:
+        return "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
