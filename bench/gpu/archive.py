@@ -75,10 +75,10 @@ def unpack(source: Path, folder: Path) -> None:
 
 
 def unpack_triton_cache(source: Path, cache: Path) -> None:
-    """A cache of Triton that was filled elsewhere, the paths in it those of this folder."""
+    """A cache of Triton that was filled elsewhere; it lists what came along, under the paths that it has here."""
     cache.mkdir(parents=True, exist_ok=True)
     unpack(source, cache)
     for group in cache.glob(f"*/{GROUP}*"):
         names = json.loads(group.read_text(encoding="utf-8"))["child_paths"]
-        paths = {name: str(group.parent / name) for name in names}
+        paths = {name: str(group.parent / name) for name in names if (group.parent / name).exists()}
         group.write_text(json.dumps({"child_paths": paths}), encoding="utf-8")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import fastbound as fb
+from bench.gpu.ceilings import products_in
 from bench.gpu.record import Record, parser
 from fastbound import _C
 from fastbound.errors import BackendError
@@ -112,7 +113,7 @@ def _triton(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, T
     shapes = ((1, 70, 96), (70, 96), (72, 96))
     stack, radius, weight = (torch.randn(s, generator=generator, dtype=torch.float64).to(device, dtype) for s in shapes)
     radius = radius.abs()
-    with fb.use_backend("triton"):
+    with products_in("ieee"), fb.use_backend("triton"):
         values, widths = fb.ops.interval_linear(stack, radius, weight)
     s, r, w = stack[0].double(), radius.double(), weight.double()
     wanted = torch.cat([(s @ w.T).flatten(), (r @ w.abs().T).flatten()])

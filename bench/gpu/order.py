@@ -20,7 +20,7 @@ PROCESSES = min(14, os.cpu_count() or 1)
 STEPS = ("natural", "ibp", "short-warmup")
 PASSES = ("*_norm_relu*, native", "crown_relu*, native", "crown_concretize*, native", "interval_margin*, native")
 TUNED = ("interval_product/bf16/wide", "interval_weight_gradient/bf16/wide")
-# Whole networks, graphs and processes, which want the card for themselves; all other tests of a GPU share it.
+# Whole networks, graphs, memory and processes: few share the card. All other tests of a GPU are small.
 NETWORK_TESTS = ("test_capture.py", "test_gpu_networks.py")
 # On a processor, where the order is only rehearsed, a few tests of each.
 REHEARSED = {"tests-networks": "mlp or refused or captured", "tests-kernels": "interval_linear and plain"}
@@ -167,12 +167,12 @@ PARTS = (
     Part("environment", 25, driver("environment")),
     Part("images", 20, _images),
     Part("steps", 60, _steps),
-    Part("recipe-short", 30, _recipe("recipe-short", "--epochs", "3"), needs=("images",)),
-    Part("tests-networks", 45, _tests("tests-networks", _network_tests, 1)),
+    Part("recipe-short", 40, _recipe("recipe-short", "--epochs", "3"), needs=("images",)),
+    Part("tests-networks", 45, _tests("tests-networks", _network_tests, min(4, PROCESSES))),
     Part("tests-kernels", 100, _tests("tests-kernels", _kernel_tests, PROCESSES)),
     Part("convolutions", 50, driver("convolutions")),
     Part("passes", 35, driver("kernels", "--rounds", "20", *_only(PASSES), name="passes")),
-    Part("recipe", 200, _whole_recipe, needs=("images",), takes_rest=True),
+    Part("recipe", 190, _whole_recipe, needs=("images",), takes_rest=True),
     Part("memcheck", 70, _sanitizer("memcheck"), routine=False),
     Part("racecheck", 70, _sanitizer("racecheck"), routine=False),
     Part("tune", 130, _tune, routine=False),
