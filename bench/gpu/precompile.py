@@ -1,6 +1,6 @@
 """Fills Triton's cache for a card that is not there, by the very calls that suite and tests make of the kernels.
 
-    TRITON_CACHE_DIR=DIR TRITON_STORE_BINARY_ONLY=1 python -m bench.gpu.precompile [--card sm_90] [--no-tests]
+    TRITON_CACHE_DIR=DIR TRITON_STORE_BINARY_ONLY=1 python -m bench.gpu.precompile [--card sm_90] [--few]
 
 A launch then compiles for the card, in the specialisation that its arguments ask for, and runs nothing: what the
 calls return is not computed, and no value is looked at.
@@ -29,8 +29,9 @@ from triton.runtime.cache import FileCacheManager
 from triton.runtime.jit import JITFunction
 
 import fastbound as fb
-from bench.gpu import convolutions, package
+from bench.gpu import convolutions, package, tune
 from bench.gpu.ceilings import products_in
+from bench.gpu.order import TUNED
 from fastbound import backends
 from fastbound.errors import BackendError
 from fastbound.kernels import _configurations
@@ -170,10 +171,16 @@ def calls_of_suite() -> None:
             _triton(dtype, device)
 
 
+def calls_of_tuner(card: str) -> None:
+    """What the tuner compiles ahead of time to choose whom it times, for the rows that a lease tunes."""
+    for key in TUNED:
+        tune.usable(card, key, tune.Deadline.after(None))
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--card", default="sm_90", choices=_configurations.cards())
-    options.add_argument("--no-tests", action="store_true", help="only the calls of the suite")
+    options.add_argument("--few", action="store_true", help="only the calls of the suite, not those of tests and tuner")
     chosen = options.parse_args(arguments)
     if "TRITON_CACHE_DIR" not in os.environ:
         options.error("TRITON_CACHE_DIR must name the folder to fill")
@@ -181,8 +188,9 @@ def main(arguments: list[str] | None = None) -> int:
     triton.knobs.cache.manager_class = Used
     with _stub_of_the_driver(), compiling_for(chosen.card) as compiled:
         calls_of_suite()
-        if not chosen.no_tests:
+        if not chosen.few:
             calls_of_tests()
+            calls_of_tuner(chosen.card)
     for folder in Path(os.environ["TRITON_CACHE_DIR"]).iterdir():
         if folder.name not in Used.folders:
             shutil.rmtree(folder)

@@ -78,7 +78,7 @@ def _triton_cache(module: Path, chosen: argparse.Namespace) -> int:
             "TRITON_STORE_BINARY_ONLY": "1",
         }
         command = [sys.executable, "-m", "bench.gpu.precompile", "--card", chosen.card]
-        subprocess.run([*command, *["--no-tests"] * chosen.few_kernels], env=environment, check=True)
+        subprocess.run([*command, *["--few"] * chosen.few_kernels], env=environment, check=True)
     files = [path for path in cache.glob("*/*") if path.is_file() and path.suffix != ".source"]
     archive.compress([(str(path.relative_to(cache)), path) for path in files], chosen.folder / "triton-cache.tar.xz")
     return sum(path.suffix == ".cubin" for path in files)
