@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import importlib
 import itertools
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 from test_scheduled import BATCHES, RECIPES, moments, network, resolved
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import fastbound as fb
 from fastbound import data
 from fastbound.domains import checks
-from fastbound.train import CaptureError, capture, checkpoint, steps
+from fastbound.train import capture, checkpoint, steps
 from fastbound.train import train as train_run
 from fastbound.train.capture import Captured, StaticInputs, require_capturable
 from fastbound.train.distributed import Processes
@@ -382,16 +385,19 @@ def test_ten_replays_of_a_users_step() -> None:
 
 
 @pytest.mark.gpu
-def test_a_changed_batch_and_a_step_that_reads_a_value_are_refused() -> None:
+def test_a_changed_batch_is_refused() -> None:
     step = capture(lambda x: x * 2, (torch.zeros(3, device="cuda"),))
     for wrong in (torch.zeros(4, device="cuda"), torch.zeros(3, device="cuda").half(), torch.zeros(3)):
         with pytest.raises(ValueError, match="the step was captured with"):
             step(wrong)
-    step = capture(lambda x: x * x.sum().item(), (torch.zeros(3, device="cuda"),))
-    for _ in range(3):
-        step(torch.ones(3, device="cuda"))
-    with pytest.raises(CaptureError, match="cannot be recorded as a CUDA graph"):
-        step(torch.ones(3, device="cuda"))
+
+
+@pytest.mark.gpu
+def test_steps_that_cannot_be_recorded_are_refused_and_the_process_goes_on() -> None:
+    """In a process of its own, which a step that reads a value could otherwise spoil for the tests after this one."""
+    command = [sys.executable, str(ROOT / "tests" / "failed_recording.py")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout.endswith("whole\n"), f"{done.stdout}\n{done.stderr}"
 
 
 @pytest.mark.gpu

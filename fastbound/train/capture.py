@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from fastbound.train.recording import NotRestored, first_line, record
+
 
 class CaptureError(RuntimeError):
     """A step does what no CUDA graph can hold."""
@@ -56,7 +58,10 @@ def capture(step: Callable[..., Any], example_batch: Sequence[Tensor | float]) -
         ValueError: a tensor that is not on a GPU, or that takes gradients; later a batch of another number of
             arguments, shape, dtype or device; autocast around a call; an optimiser that cannot be captured.
         TypeError: an argument that is neither a tensor nor a number, or a result that is not made of tensors.
-        CaptureError: (fourth call) the step does what no graph can hold, such as reading a value from the device.
+        CaptureError: (fourth call) the step does what no graph can hold, such as reading a value from the device. The
+            call was no step. Weights, gradients, random numbers and torch itself are as before it, so that steps can go
+            on eagerly; a further call records again. Only what the step does in Python stays done.
+        NotRestored: (fourth call) the same, and torch could not be put back: the process cannot go on.
     """
     inputs = StaticInputs(example_batch)
     if inputs.device.type != "cuda":
@@ -130,6 +135,7 @@ class Captured:
         self._step, self._inputs = step, inputs
         self._side = torch.cuda.Stream(inputs.device)
         self._eager_calls = 0
+        self._optimizers: set[Optimizer] = set()
         self._graph: torch.cuda.CUDAGraph | None = None
         self._outputs: Any = None
 
@@ -152,7 +158,7 @@ class Captured:
     def _run_eagerly(self) -> Any:
         current = torch.cuda.current_stream()
         self._side.wait_stream(current)
-        with torch.cuda.stream(self._side), _only_capturable_optimizers():
+        with torch.cuda.stream(self._side), _only_capturable_optimizers(self._optimizers):
             outputs = _without_gradients(self._step(*self._inputs.buffers))
         current.wait_stream(self._side)
         for tensor in _tensors(outputs):
@@ -160,19 +166,29 @@ class Captured:
         return outputs
 
     def _record(self) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
+        parameters = [p for optimizer in self._optimizers for group in optimizer.param_groups for p in group["params"]]
+        gradients = [parameter.grad for parameter in parameters]
         try:
-            with torch.cuda.graph(graph):
-                self._outputs = _without_gradients(self._step(*self._inputs.buffers))
-        except RuntimeError as problem:
-            reason = str(problem).splitlines()[0]
-            raise CaptureError(f"the step cannot be recorded as a CUDA graph: {reason}") from problem
+            graph, self._outputs = record(lambda: _without_gradients(self._step(*self._inputs.buffers)), self._side)
+        except BaseException as problem:
+            # Nothing was written to the gradients that the failed recording left.
+            for parameter, gradient in zip(parameters, gradients):
+                parameter.grad = gradient
+            if isinstance(problem, RuntimeError) and not isinstance(problem, NotRestored):
+                raise CaptureError(f"the step cannot be recorded as a CUDA graph: {first_line(problem)}") from problem
+            raise
         return graph
 
 
 @contextmanager
-def _only_capturable_optimizers() -> Iterator[None]:
-    handle = register_optimizer_step_pre_hook(lambda optimizer, *_: require_capturable(optimizer))
+def _only_capturable_optimizers(seen: set[Optimizer]) -> Iterator[None]:
+    """Refuses the steps of other optimisers; fills `seen` with those that took one."""
+
+    def check(optimizer: Optimizer, *_: Any) -> None:
+        require_capturable(optimizer)
+        seen.add(optimizer)
+
+    handle = register_optimizer_step_pre_hook(check)
     try:
         yield
     finally:
