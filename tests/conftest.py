@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from fastbound.certify.modes import set_float32_products
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Test helpers and models of worker processes are imported by name from here.
@@ -46,8 +48,7 @@ def same_every_time() -> None:
     random.seed(0)
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    if hasattr(torch.backends, "fp32_precision"):
-        torch.backends.fp32_precision = "ieee"
+    set_float32_products("ieee")
     assert torch.get_default_dtype() == torch.float32, "an earlier test left another default dtype"
     assert torch.is_grad_enabled(), "an earlier test left gradients off"
 

@@ -1,6 +1,7 @@
 """Autocast and torch's precision flags: what they lower in training, and that a certificate never hears of them."""
 
 import json
+from operator import attrgetter
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 import fastbound as fb
 from fastbound import losses
-from fastbound.certify.modes import float32_products
+from fastbound.certify.modes import float32_products, set_float32_products
 from fastbound.domains.tape import Node
 from fastbound.train import train
 from fastbound.train.precision import TrainingPrecision
@@ -294,6 +295,26 @@ def test_float64_is_left_alone():
     with autocast():
         inside = margins()
     assert torch.equal(inside, margins())
+
+
+SWITCHES = [
+    *("backends.fp32_precision", "backends.cuda.matmul.fp32_precision"),
+    *(f"backends.cudnn{part}.fp32_precision" for part in ("", ".conv", ".rnn")),
+    *(f"backends.mkldnn{part}.fp32_precision" for part in ("", ".matmul", ".conv", ".rnn")),
+]
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_every_test_starts_with_ieee_products(switch):
+    assert attrgetter(switch)(torch) == "ieee"
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_one_call_sets_every_switch(switch):
+    owner, name = switch.rsplit(".", 1)
+    setattr(attrgetter(owner)(torch), name, "tf32")
+    set_float32_products("ieee")
+    assert {attrgetter(switch)(torch) for switch in SWITCHES} == {"ieee"}
 
 
 @pytest.mark.parametrize("method", ["ibp", "crown-ibp", "crown"])

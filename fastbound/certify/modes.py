@@ -35,7 +35,7 @@ def refuse_batch_statistics(model: nn.Module) -> None:
             )
 
 
-def _precision_switches() -> list:
+def precision_switches() -> list[Any]:
     """Every place that may lower the precision of a float32 product: the general one first, then those that override
     it.
 
@@ -54,10 +54,21 @@ def _precision_switches() -> list:
     ]
 
 
+def set_float32_products(precision: str) -> None:
+    """From now on products of float32 are computed in `precision`: the general switch says it, and the others inherit.
+
+    The general switch alone says too little: torch 2.11 leaves cuDNN's convolutions in "tf32".
+    """
+    general, *others = precision_switches()
+    for switch in others:
+        switch.fp32_precision = "none"
+    general.fp32_precision = precision
+
+
 @contextmanager
 def float32_products(precision: str) -> Iterator[None]:
     """Products of float32 are computed in `precision` inside: "ieee" or "tf32", whatever the flags outside."""
-    switches = _precision_switches()
+    switches = precision_switches()
     before = []
     for switch in switches:
         before.append(switch.fp32_precision)
