@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
             _left_out_gpu_tests.add(item.nodeid)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """An error on the card that ends its context would fail every later test of this process: end the process instead.
+
+    Under pytest-xdist another worker takes the rest, and the test is named; without it the run ends here.
+    """
+    if not report.failed or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as problem:
+        print(f"{report.nodeid}: the card is lost to this process ({problem})", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

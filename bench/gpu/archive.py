@@ -9,9 +9,11 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-# Below the 16 MiB that one file may have on its way back. Figures come first: logs are what is left out.
-LARGEST_ARCHIVE = 14 * 2**20
-LARGEST_LOG = 400_000  # characters, a fifth from its beginning
+from bench.gpu.summary import ends
+
+# Small enough to be fetched from anywhere. Figures come first: logs are what is left out.
+LARGEST_ARCHIVE = 14 * 2**20  # bytes before compression
+LARGEST_LOG = 400_000  # bytes, a fifth from its beginning
 TEXTS = (".json", ".md", ".log")  # in the order of their importance
 GROUP = "__grp__"  # how files of Triton's cache begin that list others by their absolute paths
 
@@ -27,12 +29,14 @@ def pack(folder: Path, target: Path, hidden: Mapping[str, str]) -> None:
     missing = []
     with tarfile.open(fresh, "w:gz", compresslevel=6) as tar:
         for path in files:
+            name = str(path.relative_to(folder))
+            size = min(path.stat().st_size, LARGEST_LOG) if path.suffix == ".log" else path.stat().st_size
+            if size > left:
+                missing.append(name)
+                continue
             content = _text(path, hidden) if path.suffix in TEXTS else path.read_bytes()
-            left -= len(content)  # before compression: never too large after it
-            if left < 0:
-                missing.append(str(path.relative_to(folder)))
-            else:
-                _add(tar, str(path.relative_to(folder)), content)
+            left -= size
+            _add(tar, name, content)
         if missing:
             _add(tar, "left_out.txt", "\n".join(missing).encode())
     os.replace(fresh, target)
@@ -44,13 +48,10 @@ def _importance(path: Path) -> tuple[int, int, str]:
 
 
 def _text(path: Path, hidden: Mapping[str, str]) -> bytes:
-    text = path.read_text(encoding="utf-8", errors="replace")
+    head, tail = (LARGEST_LOG // 5, LARGEST_LOG * 4 // 5) if path.suffix == ".log" else (LARGEST_ARCHIVE, 0)
+    text = ends(path, head, tail)
     for private, public in hidden.items():
         text = text.replace(private, public)
-    if path.suffix == ".log" and len(text) > LARGEST_LOG:
-        head = LARGEST_LOG // 5
-        cut = len(text) - LARGEST_LOG
-        text = f"{text[:head]}\n... {cut} characters left out ...\n{text[head - LARGEST_LOG :]}"
     return text.encode()
 
 

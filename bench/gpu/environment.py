@@ -5,17 +5,16 @@ Every value is compared with float64 within its rounding bound, so that a wrong 
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import metadata
 
 import torch
 from torch import Tensor
 
 import fastbound as fb
+from bench.gpu import package
 from bench.gpu.ceilings import products_in
 from bench.gpu.record import Record, parser
 from fastbound import _C
@@ -33,7 +32,7 @@ ROUNDINGS = 3
 def main(arguments: list[str] | None = None) -> int:
     chosen = parser(__doc__, seconds=60).parse_args(arguments)
     record = Record("environment", chosen)
-    record.content["packages"] = {name: _version(name) for name in PACKAGES}
+    record.content["packages"] = {name: package.version(name) for name in PACKAGES}
     record.content["module"] = {
         "file": _C.__file__,
         "built_with_cuda": _C.built_with_cuda,
@@ -46,10 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
     print(record.content["driver"])
     fb.show_config()
     checks: dict[str, Check] = {
-        **{f"native, {_name(dtype)}": lambda d=dtype: _native(d, record.device) for dtype in DTYPES},
-        "triton, float32": lambda: _triton(torch.float32, record.device),
-        "triton, bfloat16": lambda: _triton(torch.bfloat16, record.device),
-        "CUDA graph": lambda: _graph(record.device),
+        **{f"native, {_name(dtype)}": lambda d=dtype: native_check(d, record.device) for dtype in DTYPES},
+        "triton, float32": lambda: triton_check(torch.float32, record.device),
+        "triton, bfloat16": lambda: triton_check(torch.bfloat16, record.device),
+        "CUDA graph": lambda: graph_check(record.device),
     }
     with record.interruptible():
         for name, check in checks.items():
@@ -88,7 +87,7 @@ def _gamma(terms: int, dtype: torch.dtype) -> float:
     return terms * unit / (1 - terms * unit)
 
 
-def _native(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def native_check(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """ReLU of intervals by the native pass: centers and radii, what they are, and how far off they may be."""
     if device.type == "cuda":
         problem = _C.cuda_problem(device.index or 0) if _C.built_with_cuda else "the module was built without CUDA"
@@ -107,7 +106,7 @@ def _native(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, T
     return found, wanted, allowed + torch.finfo(dtype).eps * wanted  # rounded once more to what is stored
 
 
-def _triton(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def triton_check(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """A product of intervals in IEEE float32, or of exact bfloat16 terms summed in float32."""
     generator = torch.Generator().manual_seed(2)
     shapes = ((1, 70, 96), (70, 96), (72, 96))
@@ -123,7 +122,7 @@ def _triton(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, T
     return torch.cat([values[0].flatten(), widths.flatten()]), wanted, allowed + torch.finfo(dtype).eps * wanted.abs()
 
 
-def _graph(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def graph_check(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """A captured step, replayed on numbers that it was not recorded with."""
     if device.type != "cuda":
         raise NotImplementedError("a CUDA graph needs CUDA")
@@ -132,13 +131,6 @@ def _graph(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         x = torch.arange(4.0, device=device) + turn
         found = step(x)["doubled"]
     return found.clone(), 2 * x, torch.zeros(4)
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "absent" if importlib.util.find_spec(name.replace("-", "_")) is None else "unknown"
 
 
 def _driver() -> str:

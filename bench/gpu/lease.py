@@ -1,7 +1,7 @@
 """Runs the parts of `order.py` one after the other, each in a process of its own with its own time, and sums them up.
 
-Nothing that one part does, fails to do or never ends doing keeps the others from running. After each part the summary
-and the archive in OUT are as complete as they can be, so that a lease that is cut off has still said what it knew.
+A part that fails, hangs, floods its log or leaves processes behind does not keep the others from running. After each
+one the summary and the archive in OUT are as complete as they can be: a lease that is cut off has said what it knew.
 """
 
 from __future__ import annotations
@@ -10,58 +10,51 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from bench.gpu import archive, package
+from bench.gpu import archive, package, summary
 from bench.gpu.order import LEASE_SECONDS, PARTS, RERUN_SECONDS, Part, Setting
-from bench.gpu.tables import table
+from bench.gpu.summary import FAILED, LATE, NOT_RUN, OK, SILENT, Outcome
 
-PRINTED = 11_000  # characters: what a tool that shows the end of an output is sure to show
+PRINTED = 11_000  # characters: few enough to be shown whole where only the end of an output is
 LEAST_SECONDS = 5.0  # a part that would have less is not started
 RESERVE_SECONDS = 6.0  # at the end, for the last archive and the summary
-LONGEST_TOLD, LONGEST_SECTION = 220, 4000  # characters of a cell, of a log or table below
 GRACE_SECONDS = 5.0  # between the interrupt of a part and its end, inside its box
+LARGEST_FILE = 2**30  # bytes that one file of a part may have: a checkpoint fits, a log that runs away does not
 
-# What a fresh lease makes in its work folder; a rerun goes on with it.
+# What a lease makes in its work folder, and the file that says whose folder it is.
 MADE = ("results", "runs", "images", "module", "site", "triton-cache", "pytest")
-
-OK, FAILED, LATE, SILENT, NOT_RUN = "ok", "FAILED", "OUT OF TIME", "PRINTED NOTHING", "NOT RUN"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a part ended, after how many seconds, and what there is to say of it in a line."""
-
-    part: str
-    result: str
-    seconds: float
-    box: float
-    told: str
+MARK = "work-of-a-lease"
+# What would give prepared kernels other keys than they were stored under.
+UNSET = ("TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH", "TRITON_CACHE_MANAGER", "TRITON_ALWAYS_COMPILE")
 
 
 def main(arguments: Sequence[str] | None = None, parts: Sequence[Part] = PARTS) -> int:
     started = time.monotonic()
-    chosen = _options(parts).parse_args(arguments)
+    options = _options(parts)
+    chosen = options.parse_args(arguments)
     if chosen.list:
-        print(
-            *(f"{part.name:<16} {part.seconds:>4} s{'' if part.routine else '  on request'}" for part in parts),
-            sep="\n",
-        )
+        for part in parts:
+            print(f"{part.name:<16} {part.seconds:>4} s{'' if part.routine else '  on request'}")
         return 0
-    setting = _setting(chosen)
-    lease = Lease(setting, chosen.out, started, chosen.seconds or (RERUN_SECONDS if chosen.rerun else LEASE_SECONDS))
-    asked = _asked(parts, chosen, setting)
-    lease.prepare(chosen.prepared)
-    lease.run(asked)
-    print(lease.summary(PRINTED), flush=True)
+    out, work = (chosen.caller / path for path in (chosen.out, chosen.work))
+    if work.is_dir() and any(work.iterdir()) and not (work / MARK).exists():
+        options.error(f"--work: {work} holds other things; name a folder that a lease may clear")
+    if work in (out, *out.parents):
+        options.error(f"OUT: {out} is inside the work folder {work}")
+    lease = Lease(_setting(chosen, work), out, started, chosen.seconds or _seconds(chosen))
+    lease.prepare(chosen.prepared, fresh=not chosen.rerun and not chosen.only)
+    lease.run(_asked(parts, chosen, lease))
+    print(lease.text(PRINTED), flush=True)
     return 0 if all(outcome.result == OK for outcome in lease.outcomes) else 1
 
 
@@ -73,16 +66,21 @@ def _options(parts: Sequence[Part]) -> argparse.ArgumentParser:
     options.add_argument("--rerun", action="store_true", help="what failed before, then the parts that are no routine")
     options.add_argument("--list", action="store_true", help="name the parts and their boxes")
     options.add_argument("--seconds", type=float, help=f"for all parts: {LEASE_SECONDS}, or {RERUN_SECONDS} in a rerun")
-    options.add_argument("--prepared", type=Path, default=Path(".lease"), help="what `make lease` made")
-    options.add_argument("--work", type=Path, default=Path("build/lease/work"), help="for runs and caches; kept")
+    options.add_argument("--prepared", type=Path, default=package.ROOT / ".lease", help="what `make lease` made")
+    work = package.ROOT / "build/lease/work"
+    options.add_argument("--work", type=Path, default=work, help="for runs and caches; a lease of all parts clears it")
     options.add_argument("--data-dir", type=Path, help="binary files of CIFAR-10, in place of the prepared archive")
     options.add_argument("--device", default="cuda", help="cpu rehearses the order; its figures mean nothing")
     options.add_argument("--small", action="store_true", help="tiny sizes; with --device cpu")
+    options.add_argument("--caller", type=Path, default=Path.cwd(), help=argparse.SUPPRESS)  # paths are relative to it
     return options
 
 
-def _setting(chosen: argparse.Namespace) -> Setting:
-    work = chosen.work.resolve()
+def _seconds(chosen: argparse.Namespace) -> float:
+    return RERUN_SECONDS if chosen.rerun else LEASE_SECONDS
+
+
+def _setting(chosen: argparse.Namespace, work: Path) -> Setting:
     return Setting(
         tree=package.ROOT,
         results=work / "results",
@@ -90,61 +88,71 @@ def _setting(chosen: argparse.Namespace) -> Setting:
         device=chosen.device,
         small=chosen.small,
         rerun=chosen.rerun,
-        data=chosen.data_dir.resolve() if chosen.data_dir else None,
+        data=chosen.caller / chosen.data_dir if chosen.data_dir else None,
     )
 
 
-def _asked(parts: Sequence[Part], chosen: argparse.Namespace, setting: Setting) -> list[Part]:
+def _asked(parts: Sequence[Part], chosen: argparse.Namespace, lease: Lease) -> list[Part]:
     """The parts of this call; in a rerun those that failed, then those that are no routine; what they need first."""
     routine, on_request = ([part for part in parts if part.routine is wanted] for wanted in (True, False))
     if chosen.only:
         asked = [part for part in parts if part.name in chosen.only]
     elif chosen.rerun:
-        before = _read_json(setting.results / "lease.json").get("parts", [])
-        bad = [entry["part"] for entry in before if entry["result"] != OK]
+        bad = [outcome.part for outcome in lease.earlier if outcome.result != OK]
+        if not lease.earlier:
+            lease.notes.append(
+                "NOTHING IS KNOWN of an earlier lease, so none of its parts ran again: put its results.tar.gz into "
+                ".lease, or name parts by --only"
+            )
         asked = [part for part in routine if part.name in bad] + on_request
     else:
         asked = routine
-    needed = {name for part in asked for name in part.needs if not (chosen.rerun and (setting.work / name).exists())}
+    needed = {name for part in asked for name in part.needs if not (lease.setting.work / name).exists()}
     return [part for part in parts if part.name in needed and part not in asked] + asked
 
 
 class Lease:
-    """The parts of one call, the time that is left to them, and what has come of those that have run."""
+    """The parts of one call, the time that is left to them, and what has come of those that have run.
+
+    `earlier`: the outcomes of calls before, whose results stay among this one's.
+    """
 
     def __init__(self, setting: Setting, out: Path, started: float, seconds: float) -> None:
-        self.setting, self.out = setting, out.resolve()
+        self.setting, self.out = setting, out
         self.started, self.seconds = started, seconds
         self.outcomes: list[Outcome] = []
+        self.earlier: list[Outcome] = []
         self.notes: list[str] = []
-        self.environment = dict(os.environ)
+        self.environment = {name: value for name, value in os.environ.items() if name not in UNSET}
         self.date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._running, self._stopped = False, False
+        self._running, self._stopped, self._prepared_kernels = False, False, 0
 
-    def prepare(self, prepared: Path) -> None:
-        """Fresh folders, the package, Triton's cache. What is missing becomes a note: the parts will say the rest."""
-        if not self.setting.rerun:
-            for name in MADE:
-                shutil.rmtree(self.setting.work / name, ignore_errors=True)
-        self.setting.results.mkdir(parents=True, exist_ok=True)
+    def prepare(self, prepared: Path, fresh: bool) -> None:
+        """The folders, the package, Triton's cache. What is missing becomes a note: the parts will say the rest."""
+        work, results = self.setting.work, self.setting.results
+        for name in MADE if fresh else ():
+            shutil.rmtree(work / name, ignore_errors=True)
+        results.mkdir(parents=True, exist_ok=True)
+        (work / MARK).touch()
         self.out.mkdir(parents=True, exist_ok=True)
-        about = _read_json(prepared / "prepared.json")
-        site, cache = self.setting.work / "site", self.setting.work / "triton-cache"
-        module = self._module(prepared, about)
-        path = [str(self.setting.tree)]
-        if module is not None:
-            package.link(self.setting.tree, module, site)
-            path.insert(0, str(site))
+        if not fresh:
+            if not (results / "lease.json").exists() and (prepared / "results.tar.gz").exists():
+                self._try("the earlier results", archive.unpack, prepared / "results.tar.gz", results)
+            self.earlier = summary.known_outcomes(results)
+        if not prepared.is_dir():
+            self.notes.append(f"there is no prepared folder {prepared.name}: `make lease` makes it")
+        about = summary.read_json(prepared / "prepared.json")
+        self._try("the package", self._link, prepared, about)
         images = prepared / "images.tar.xz"
         if self.setting.data is None and images.exists():
             name = about.get("images")
-            self.setting = replace(self.setting, archive=images, data=self.setting.work / "images", data_name=name)
-        try:
-            archive.unpack_triton_cache(prepared / "triton-cache.tar.xz", cache)
-        except (OSError, archive.tarfile.TarError) as problem:
-            self.notes.append(f"no prepared Triton cache, kernels are compiled as they are met ({problem})")
+            self.setting = replace(self.setting, archive=images, data=work / "images", data_name=name)
+        cache = work / "triton-cache"
+        if (prepared / "triton-cache.tar.xz").exists():
+            self._try("Triton's cache", archive.unpack_triton_cache, prepared / "triton-cache.tar.xz", cache)
+        self._prepared_kernels = _kernels(cache)
         self.environment |= {
-            "PYTHONPATH": os.pathsep.join(path),
+            "PYTHONPATH": os.pathsep.join([str(work / "site"), str(self.setting.tree)]),
             "PYTHONSAFEPATH": "1",
             "PYTHONUNBUFFERED": "1",
             "PYTHONFAULTHANDLER": "1",
@@ -155,24 +163,27 @@ class Lease:
         if self.setting.small:
             self.environment["OMP_NUM_THREADS"] = "1"
 
-    def _module(self, prepared: Path, about: dict) -> Path | None:
-        """The built module, from the prepared folder or the tree; None where an installation has to serve."""
-        packed = prepared / "module.tar.xz"
-        if not packed.exists():
-            built = self.setting.tree / "fastbound" / package.MODULE
-            return built if built.exists() else None
-        where = self.setting.work / "module"
+    def _try(self, what: str, action: object, *arguments: object) -> None:
         try:
+            action(*arguments)  # type: ignore[operator]
+        except Exception as problem:  # a damaged archive has many ways to say so
+            self.notes.append(f"{what} could not be prepared ({type(problem).__name__}: {problem})")
+
+    def _link(self, prepared: Path, about: dict) -> None:
+        """The package with the prepared module, or the tree's; without either an installation has to serve."""
+        site, tree = self.setting.work / "site", self.setting.tree
+        shutil.rmtree(site, ignore_errors=True)
+        packed, where = prepared / "module.tar.xz", self.setting.work / "module"
+        module = tree / "fastbound" / package.MODULE
+        if packed.exists():
             archive.unpack(packed, where)
-        except (OSError, archive.tarfile.TarError) as problem:
-            self.notes.append(f"{packed} cannot be unpacked ({problem})")
-            return None
-        if not (where / package.MODULE).exists():
-            self.notes.append(f"{packed} has no {package.MODULE}: it was prepared for another version of Python")
-            return None
-        if about.get("built_from") != package.fingerprint(self.setting.tree, package.BUILT_FROM):
-            self.notes.append("STALE MODULE: csrc has changed since `make lease`; run it again")
-        return where / package.MODULE
+            module = where / package.MODULE
+            if not module.exists():
+                raise ValueError(f"{packed.name} has no {package.MODULE}: it is for another version of Python")
+            if about.get("built_from") != package.fingerprint(tree, package.BUILT_FROM):
+                self.notes.append("STALE MODULE: csrc has changed since `make lease`; run it again")
+        if module.exists():
+            package.link(tree, module, site)
 
     def _commit(self, about: dict) -> str:
         """The commit: said by the environment, by the prepared folder (with a mark where the tree differs), by git."""
@@ -180,22 +191,20 @@ class Lease:
             return os.environ["FASTBOUND_COMMIT"]
         if "commit" in about:
             same = about.get("sources") == package.fingerprint(self.setting.tree)
-            return about["commit"] + ("" if same else ", changed since")
-        git = shutil.which("git")
-        command = [git or "git", "-C", str(self.setting.tree), "describe", "--always", "--dirty"]
-        found = subprocess.run(command, capture_output=True, text=True).stdout.strip() if git else ""
-        return found or "unknown"
+            return str(about["commit"]) + ("" if same else ", changed since")
+        return package.commit(self.setting.tree)
 
     def run(self, parts: Sequence[Part]) -> None:
         """Every part, in a box that ends with the lease at the latest."""
         handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             for index, part in enumerate(parts):
-                if self._stopped:
-                    self.outcomes.append(Outcome(part.name, NOT_RUN, 0.0, part.seconds, "the lease was stopped"))
-                else:
-                    last = index == len(parts) - 1
-                    self.outcomes.append(self._run(part, self._left() if last and part.takes_rest else part.seconds))
+                last = index == len(parts) - 1
+                box = min(self._left() if last and part.takes_rest else part.seconds, self._left())
+                started = time.monotonic()
+                result, line = (NOT_RUN, "the lease was stopped") if self._stopped else self._run(part, box)
+                commit = self.environment["FASTBOUND_COMMIT"]
+                self.outcomes.append(Outcome(part.name, result, time.monotonic() - started, box, line, commit))
                 self._write(parts[index + 1 :])
         finally:
             for number, handler in handlers.items():
@@ -209,114 +218,108 @@ class Lease:
     def _left(self) -> float:
         return self.seconds - RESERVE_SECONDS - (time.monotonic() - self.started)
 
-    def _run(self, part: Part, seconds: float) -> Outcome:
-        box = min(seconds, self._left())
+    def _run(self, part: Part, box: float) -> tuple[str, str]:
+        """The result of a part, and a line about it."""
         if box < LEAST_SECONDS:
-            return Outcome(part.name, NOT_RUN, 0.0, box, "no time was left")
-        started = time.monotonic()
-        log = self.setting.results / f"{part.name}.log"
+            return NOT_RUN, "no time was left"
         for old in self.setting.results.glob(f"{part.name}.*"):
             old.unlink()
         try:
             command = part.command(self.setting, box)
             if isinstance(command, str):
-                return Outcome(part.name, NOT_RUN, 0.0, box, command)
-            with log.open("w", encoding="utf-8") as lines:
-                result = self._watch(command, lines, box)
+                return NOT_RUN, command
+            result, why = self._watch(command, self.setting.results / f"{part.name}.log", box)
         except (OSError, ValueError) as problem:  # a program or a file that is missing
-            return Outcome(part.name, FAILED, time.monotonic() - started, box, f"did not start: {problem}")
+            return FAILED, f"did not start: {problem}"
         except KeyboardInterrupt:
-            return Outcome(part.name, NOT_RUN, time.monotonic() - started, box, "the lease was stopped")
-        seconds = time.monotonic() - started
-        told = self._told(part.name, log)
-        if result == OK and not told:
-            return Outcome(part.name, SILENT, seconds, box, "status 0, and not a word")
-        result, _, why = result.partition(" (")
-        return Outcome(part.name, result, seconds, box, f"({why} {told}" if why else told)
+            return NOT_RUN, "the lease was stopped"
+        line = summary.line_about(part.name, self.setting.results)
+        if result == OK and not line:
+            return SILENT, "status 0, and not a word"
+        return result, f"({why}) {line}" if why else line
 
-    def _watch(self, command: list[str], lines: object, box: float) -> str:
+    def _watch(self, command: list[str], log: Path, box: float) -> tuple[str, str]:
         """Starts a part and ends it inside its box: by SIGINT, so that it can still write, then by SIGKILL."""
-        process = subprocess.Popen(
-            command,
-            cwd=self.setting.tree,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=lines,  # type: ignore[arg-type]
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with log.open("wb") as lines:
+            process = subprocess.Popen(
+                command,
+                cwd=self.setting.tree,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=lines,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_limit_files,
+            )
         grace = min(GRACE_SECONDS, box / 4)
         self._running = True
         try:
             status = process.wait(box - grace)
-            return OK if status == 0 else f"{FAILED} (status {status})"
+            return (OK, "") if status == 0 else (FAILED, f"status {status}")
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
             try:
                 process.wait(grace)
             except subprocess.TimeoutExpired:
-                return f"{LATE} (killed)"
-            return LATE
+                return LATE, "killed"
+            return LATE, ""
         finally:
             self._running = False
             _kill_group(process)
 
-    def _told(self, name: str, log: Path) -> str:
-        """A part's own headline, or the last line that it printed."""
-        headline = _read_json(self.setting.results / f"{name}.json").get("headline")
-        if headline:
-            return headline
-        printed = [line.strip() for line in _read(log).splitlines() if line.strip()]
-        return printed[-1].strip("= ") if printed else ""
-
     def _write(self, to_come: Sequence[Part]) -> None:
-        """The summary and the archive of this moment."""
+        """The summary and the archive of this moment; a full disk is no reason to stop."""
+        mine = {outcome.part for outcome in self.outcomes}
+        known = [outcome for outcome in self.earlier if outcome.part not in mine] + self.outcomes
         content = {
             "started": self.date,
-            "commit": self.environment.get("FASTBOUND_COMMIT"),
+            "commit": self.environment["FASTBOUND_COMMIT"],
             "device": self.setting.device,
             "small": self.setting.small,
             "rerun": self.setting.rerun,
             "seconds": round(time.monotonic() - self.started, 1),
             "of": self.seconds,
-            "notes": self.notes,
-            "parts": [asdict(outcome) for outcome in self.outcomes],
+            "notes": self._notes(),
+            "parts": [asdict(outcome) for outcome in known],
         }
-        text = json.dumps(content, indent=1)
-        (self.setting.results / "lease.json").write_text(text + "\n", encoding="utf-8")
-        coming = f"\nstill to come: {', '.join(part.name for part in to_come)}\n" if to_come else "\n"
-        (self.out / "summary.md").write_text(self.summary(100_000) + coming, encoding="utf-8")
         hidden = {str(self.setting.work): "WORK", str(self.setting.tree): "TREE"}
         hidden |= {sys.prefix: "PYTHON"} if sys.prefix != sys.base_prefix else {}
-        archive.pack(self.setting.results, self.out / "results.tar.gz", hidden)
+        coming = f"\nstill to come: {', '.join(part.name for part in to_come)}\n" if to_come else "\n"
+        try:
+            text = json.dumps(content, indent=1) + "\n"
+            (self.setting.results / "lease.json").write_text(text, encoding="utf-8")
+            (self.out / "summary.md").write_text(self.text(100_000) + coming, encoding="utf-8")
+            archive.pack(self.setting.results, self.out / "results.tar.gz", hidden)
+        except OSError as problem:
+            self.notes.append(f"the results could not be written ({problem})")
 
-    def summary(self, characters: int) -> str:
-        """The table first; then the notes, the ends of the logs of what went wrong, and the tables of what did not."""
-        told = [{**asdict(one), "seconds": f"{one.seconds:.1f}", "box": f"{one.box:.0f}"} for one in self.outcomes]
-        rows = [{**row, "told": _cut(str(row["told"]), LONGEST_TOLD)} for row in told]
-        lines = [self._title(), "", *table(("part", "result", "seconds", "box", "told"), rows)]
-        text = "\n".join([*lines, "", *(f"- {note}" for note in self.notes)])
-        wrong = [one for one in self.outcomes if one.result not in (OK, NOT_RUN)]
-        right = sorted((one for one in self.outcomes if one.result == OK), key=lambda one: one.part == "environment")
-        sections = [(f"end of {one.part}.log", self.setting.results / f"{one.part}.log") for one in wrong]
-        sections += [(f"{one.part}.md", self.setting.results / f"{one.part}.md") for one in right]
-        for index, (title, path) in enumerate(sections):
-            share = min(LONGEST_SECTION, (characters - len(text)) // max(1, len(wrong) - index) - len(title) - 20)
-            content = _read(path).strip()
-            if content and share > 200:
-                shown = content[-share:] if index < len(wrong) else _cut(content, share)
-                text += f"\n\n## {title}\n\n{shown}"
-        return text
+    def _notes(self) -> list[str]:
+        compiled = _kernels(self.setting.work / "triton-cache") - self._prepared_kernels
+        if compiled <= 0 or not self.setting.on_gpu:
+            return self.notes
+        prepared = self._prepared_kernels
+        return [*self.notes, f"{compiled} Triton kernels were compiled in the lease; {prepared} had been prepared"]
 
-    def _title(self) -> str:
-        about = _read_json(self.setting.results / "environment.json").get("machine", {})
+    def text(self, characters: int) -> str:
+        """What is printed: the table first."""
+        results = self.setting.results
+        about = summary.read_json(results / "environment.json").get("machine", {})
         where = about.get("gpu") or about.get("processor") or self.setting.device
-        rehearsed = "" if self.setting.device.startswith("cuda") else " (a rehearsal: no figure counts)"
+        rehearsed = "" if self.setting.on_gpu else " (a rehearsal: no figure counts)"
         spent = time.monotonic() - self.started
         bad = sum(one.result != OK for one in self.outcomes)
         verdict = f"{bad} of {len(self.outcomes)} parts not ok" if bad else f"all {len(self.outcomes)} parts ok"
-        commit = self.environment.get("FASTBOUND_COMMIT")
-        return f"# Lease: {verdict}; {where}{rehearsed}, commit {commit}, {spent:.0f} of {self.seconds:.0f} s"
+        commit = self.environment["FASTBOUND_COMMIT"]
+        title = f"# Lease: {verdict}; {where}{rehearsed}, commit {commit}, {spent:.0f} of {self.seconds:.0f} s"
+        return summary.text(title, self.outcomes, self._notes(), results, characters)
+
+
+def _kernels(cache: Path) -> int:
+    return sum(1 for _ in cache.glob("*/*.cubin"))
+
+
+def _limit_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
 
 
 def _kill_group(process: subprocess.Popen) -> None:
@@ -327,21 +330,6 @@ def _kill_group(process: subprocess.Popen) -> None:
         return
     with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the driver: the lease goes on without it
         process.wait(2)
-
-
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(_read(path))
-    except ValueError:
-        return {}
-
-
-def _cut(text: str, characters: int) -> str:
-    return text if len(text) <= characters else text[: characters - 4] + " ..."
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # All that a GPU has to say about fastbound, in one short lease of one: about ten minutes, then a rerun of two and a half.
 #
-#   bench/gpu/lease.sh OUT                     every routine part, in its order, each inside its box: 590 s at most
-#   bench/gpu/lease.sh OUT --rerun             what failed before, then what is no routine: 150 s at most
+#   bench/gpu/lease.sh OUT                     every routine part, in its order, each inside its box
+#   bench/gpu/lease.sh OUT --rerun             what failed before, then what is no routine
 #   bench/gpu/lease.sh OUT --only PART ...     some parts; --list names them; --help lists the other options
 #
 # Needs the working tree, the folder that `make lease` prepared (.lease) and, of the machine, Python 3.11 or newer with
 # torch, triton, numpy and what fastbound and its tests depend on. Nothing is built, installed or downloaded. Where the
 # module is built in the tree, or fastbound is installed, it runs without a prepared folder too.
-# The summary is printed first of all, at the end; OUT receives it and one archive, which `bench.gpu.report` reads.
-# PYTHON chooses the interpreter, python3 by default.
+# Nothing is printed before the end, and then the table first. OUT receives the same and one archive, which
+# `python -m bench.gpu.report` reads. On a machine that has forgotten the first call, --rerun finds what failed in a
+# results.tar.gz in .lease. PYTHON chooses the interpreter, python3 by default.
 set -uo pipefail
+caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONSAFEPATH=1
-exec "${PYTHON:-python3}" -m bench.gpu.lease "$@"
+exec "${PYTHON:-python3}" -m bench.gpu.lease --caller "$caller" "$@"

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
 import sysconfig
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import tomllib
@@ -44,6 +46,23 @@ def fingerprint(tree: Path, parts: tuple[str, ...] = SOURCES) -> str:
             digest.update(f"{path.relative_to(tree)}\n".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
+
+
+def commit(tree: Path) -> str:
+    """What git says of the tree, or "unknown" where there is neither git nor a history."""
+    try:
+        command = ["git", "-C", str(tree), "describe", "--always", "--dirty"]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+    except OSError:
+        return "unknown"
+
+
+def version(name: str) -> str:
+    """Of an installed distribution, or "absent"."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "absent"
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -10,117 +10,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 import torch
 import triton
-from triton.backends.compiler import GPUTarget
-from triton.runtime.cache import FileCacheManager
-from triton.runtime.jit import JITFunction
 
 import fastbound as fb
 from bench.gpu import convolutions, package, tune
+from bench.gpu.absent_card import Used, compiling_for, stub_of_the_driver
 from bench.gpu.ceilings import products_in
-from bench.gpu.order import TUNED
+from bench.gpu.environment import triton_check
+from bench.gpu.order import NETWORK_TESTS, TUNED, gpu_tests
 from fastbound import backends
-from fastbound.errors import BackendError
 from fastbound.kernels import _configurations
-
-TESTS = ("test_contract.py", "test_triton_values.py", "test_lipschitz_power.py")
-
-
-class Used(FileCacheManager):
-    """Triton's cache, remembering the folders that were asked for: all others are of sources that have changed."""
-
-    folders: ClassVar[set[str]] = set()
-
-    def __init__(self, key: str, override: bool = False, dump: bool = False) -> None:
-        super().__init__(key, override, dump)
-        self.folders.add(key)
-
-
-class AbsentCard:
-    """What Triton asks of its driver to compile, answered for a card by its name."""
-
-    def __init__(self, card: str) -> None:
-        self._target = GPUTarget("cuda", int(card.removeprefix("sm_")), 32)
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-    def get_current_target(self) -> GPUTarget:
-        return self._target
-
-
-@contextlib.contextmanager
-def compiling_for(card: str) -> Iterator[set[str]]:
-    """Inside, `use_backend("triton")` serves CPU tensors by compiling for `card` alone; gives the kernels' hashes."""
-    launch, driver = JITFunction.run, triton.runtime.driver
-    active = driver._active
-    compiled: set[str] = set()
-
-    def compile_alone(self: Any, *arguments: Any, grid: Any, warmup: bool, **constants: Any) -> Any:
-        kernel = launch(self, *arguments, grid=grid, warmup=True, **constants)
-        if kernel.hash not in compiled:
-            compiled.add(kernel.hash)
-            _build_launcher(kernel)
-        return kernel
-
-    known = _configurations._capability
-    served = [stem for stem in backends.primitives() if _module(stem) is not None]
-    refusals = {stem: _module(stem).unsupported for stem in served}
-    try:
-        driver.set_active(AbsentCard(card))
-        JITFunction.run = compile_alone
-        _configurations._capability = lambda index: card
-        for stem in served:
-            _module(stem).unsupported = lambda device_type, dtype: None
-        backends._select.cache_clear()
-        yield compiled
-    finally:
-        JITFunction.run, _configurations._capability = launch, known
-        for stem, refusal in refusals.items():
-            _module(stem).unsupported = refusal
-        driver.set_active(active)
-        backends._select.cache_clear()
-
-
-def _module(stem: str) -> Any:
-    try:
-        return backends.importlib.import_module(f"fastbound.kernels.{stem}")
-    except ModuleNotFoundError:
-        return None
-
-
-_launchers_work = True
-
-
-def _build_launcher(kernel: Any) -> None:
-    """The C function behind a launch, which Triton compiles too. Linked to a stub of the driver's library."""
-    global _launchers_work
-    if not _launchers_work:
-        return
-    from triton.backends.nvidia.driver import CudaLauncher, CudaUtils
-
-    try:
-        CudaUtils()
-        CudaLauncher(kernel.src, kernel.metadata)
-    except Exception as problem:  # they are small: the card's machine builds them in a fraction of a second each
-        _launchers_work = False
-        print(f"launchers are left to the machine of the card ({problem})", flush=True)
 
 
 class AsIfOnTheCard:
@@ -149,10 +57,12 @@ def _triton_alone(stem: str, device: str, dtype: torch.dtype) -> list[str]:
 
 
 def calls_of_tests() -> None:
-    files = [str(package.ROOT / "tests" / name) for name in TESTS if (package.ROOT / "tests" / name).exists()]
+    files = [str(path) for path in gpu_tests(package.ROOT) if path.name not in NETWORK_TESTS]
     quiet = ["-q", "--no-header", "--no-summary", "--tb=no", "-p", "no:cacheprovider", "-W", "ignore"]
     with tempfile.TemporaryFile("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        pytest.main(["-m", "gpu", *quiet, *files], plugins=[AsIfOnTheCard()])
+        status = pytest.main(["-m", "gpu", *quiet, *files], plugins=[AsIfOnTheCard()])
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise RuntimeError(f"the tests could not be collected (pytest's status {status}), so their kernels are missing")
 
 
 def calls_of_suite() -> None:
@@ -164,11 +74,8 @@ def calls_of_suite() -> None:
                 code = backends.find("interval_conv2d", tensors[2])
                 for call in convolutions.CALLS.values():
                     call(code, shape, tensors)
-    with contextlib.suppress(BackendError), fb.use_backend("triton"):
-        from bench.gpu.environment import _triton
-
-        for dtype in (torch.float32, torch.bfloat16):
-            _triton(dtype, device)
+    for dtype in (torch.float32, torch.bfloat16):
+        triton_check(dtype, device)
 
 
 def calls_of_tuner(card: str) -> None:
@@ -186,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.error("TRITON_CACHE_DIR must name the folder to fill")
     started = time.monotonic()
     triton.knobs.cache.manager_class = Used
-    with _stub_of_the_driver(), compiling_for(chosen.card) as compiled:
+    with stub_of_the_driver(), compiling_for(chosen.card) as compiled:
         calls_of_suite()
         if not chosen.few:
             calls_of_tests()
@@ -196,25 +103,6 @@ def main(arguments: list[str] | None = None) -> int:
             shutil.rmtree(folder)
     print(f"{len(compiled)} kernels for {chosen.card} in {time.monotonic() - started:.0f} s")
     return 0 if compiled else 1
-
-
-@contextlib.contextmanager
-def _stub_of_the_driver() -> Iterator[None]:
-    """An empty library of the driver's name, so that launchers link and load where there is no driver."""
-    flags = sys.getdlopenflags()
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["cc", "-shared", "-x", "c", "/dev/null", "-Wl,-soname,libcuda.so.1", "-o", f"{folder}/libcuda.so.1"]
-        if shutil.which("cc") is None or subprocess.run(command).returncode:
-            yield
-            return
-        ctypes.CDLL(f"{folder}/libcuda.so.1", mode=ctypes.RTLD_GLOBAL)
-        triton.knobs.nvidia.libcuda_path = folder
-        sys.setdlopenflags(os.RTLD_LAZY)  # what is missing is missed by a launch, and there is none
-        try:
-            yield
-        finally:
-            triton.knobs.nvidia.libcuda_path = None
-            sys.setdlopenflags(flags)
 
 
 if __name__ == "__main__":

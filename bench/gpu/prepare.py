@@ -18,7 +18,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 
 from bench.gpu import archive, package
@@ -34,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--images-name", default="images", help="what results call them")
     options.add_argument("--cache", type=Path, default=Path("build/lease/triton-cache"), help="kept for the next call")
     options.add_argument("--card", default="sm_90", help="that the kernels are compiled for")
+    options.add_argument("--without-cuda", action="store_true", help="take a module that was built without CUDA, too")
     options.add_argument("--few-kernels", action="store_true", help="only those that the suite itself launches")
     chosen = options.parse_args(arguments)
     if chosen.images is not None and not chosen.images.is_file():
@@ -43,23 +43,43 @@ def main(arguments: list[str] | None = None) -> int:
     module = package.ROOT / "fastbound" / package.MODULE
     if not module.exists():
         options.error(f"{module} is not built; `python setup.py build_ext --inplace` builds it")
+    archs = _cuda_archs(module)
+    if not archs and not chosen.without_cuda:
+        options.error(f"{module} was built without CUDA, which no card can use; --without-cuda rehearses with it")
     archive.compress([(package.MODULE, module)], chosen.folder / "module.tar.xz")
     kernels = _triton_cache(module, chosen)
     if chosen.images is not None:
         shutil.copyfile(chosen.images, chosen.folder / "images.tar.xz")
     about = {
         "python": platform.python_version(),
-        "torch": _version("torch"),
-        "triton": _version("triton"),
-        "commit": _commit(),
+        "torch": package.version("torch"),
+        "triton": package.version("triton"),
+        "commit": package.commit(package.ROOT),
         "sources": package.fingerprint(package.ROOT),
         "built_from": package.fingerprint(package.ROOT, package.BUILT_FROM),
+        "cuda_archs": archs,
         "card": chosen.card,
         "kernels": kernels,
         "images": chosen.images_name if chosen.images is not None else None,
     }
     (chosen.folder / "prepared.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return _say(chosen.folder, about)
+
+
+def _cuda_archs(module: Path) -> list[str]:
+    """What the built module has code for; empty where it was built without CUDA."""
+    with tempfile.TemporaryDirectory() as site:
+        package.link(package.ROOT, module, Path(site))
+        script = "import json; from fastbound import _C; print(json.dumps(list(_C.cuda_archs) * _C.built_with_cuda))"
+        return json.loads(_python(site, "-c", script))
+
+
+def _python(site: str, *arguments: str, **variables: str) -> str:
+    """What this interpreter prints with the package of `site` and more variables in its environment."""
+    path = {"PYTHONPATH": os.pathsep.join([site, str(package.ROOT)]), "PYTHONSAFEPATH": "1"}
+    environment = {**os.environ, **path, **variables}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def _triton_cache(module: Path, chosen: argparse.Namespace) -> int:
@@ -70,15 +90,8 @@ def _triton_cache(module: Path, chosen: argparse.Namespace) -> int:
     cache = chosen.cache.resolve()
     with tempfile.TemporaryDirectory() as site:
         package.link(package.ROOT, module, Path(site))
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([site, str(package.ROOT)]),
-            "PYTHONSAFEPATH": "1",
-            "TRITON_CACHE_DIR": str(cache),
-            "TRITON_STORE_BINARY_ONLY": "1",
-        }
-        command = [sys.executable, "-m", "bench.gpu.precompile", "--card", chosen.card]
-        subprocess.run([*command, *["--few"] * chosen.few_kernels], env=environment, check=True)
+        command = ["-m", "bench.gpu.precompile", "--card", chosen.card, *["--few"] * chosen.few_kernels]
+        print(_python(site, *command, TRITON_CACHE_DIR=str(cache), TRITON_STORE_BINARY_ONLY="1"), end="", flush=True)
     files = [path for path in cache.glob("*/*") if path.is_file() and path.suffix != ".source"]
     archive.compress([(str(path.relative_to(cache)), path) for path in files], chosen.folder / "triton-cache.tar.xz")
     return sum(path.suffix == ".cubin" for path in files)
@@ -96,21 +109,6 @@ def _say(folder: Path, about: dict[str, object]) -> int:
         print(f"{folder} is larger than can be carried along", file=sys.stderr)
         return 1
     return 0
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "absent"
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(package.ROOT), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
-    except OSError:
-        return "unknown"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Trains CIFAR-10 CNN-7 by the 160-epoch short-warmup recipe, with data and augmentation on the device.
 
 Reports wall clock (training, the certification after every epoch and at the end, the attack), clean and verified error.
-A run that the time does not suffice for stops at a checkpoint; the same command then continues it. After a short run,
+A run that the time does not suffice for stops at a checkpoint; `--resume` continues it. After a run of four epochs,
 `--predicted-by` its JSON file says how long the whole recipe would take, and takes fewer epochs where that is too long.
 """
 
@@ -29,6 +29,7 @@ COLUMNS = (
     *("clean error", "PGD error", "verified error", "cuda graph"),
 )
 SMALL_EPOCHS = 2
+EARLIER = "wall_seconds.json"  # beside the checkpoint: what the calls up to it took
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.add_argument("--precision", default="default", choices=PRECISIONS, help="of the training")
     options.add_argument("--epochs", type=int, help="a run of another length")
     options.add_argument("--run", type=Path, help="the run folder; OUT/run by default")
+    options.add_argument("--resume", action="store_true", help="continue the run in its folder, with its own options")
     options.add_argument("--predicted-by", type=Path, metavar="JSON", help="what an earlier, short call wrote")
     options.add_argument("--fits", type=float, default=220.0, help="seconds that the prediction may reach")
     options.add_argument("--else-epochs", type=int, default=20, help="epochs of a run that would not fit")
@@ -46,27 +48,33 @@ def main(arguments: list[str] | None = None) -> int:
     record = Record("recipe", chosen)
     _choose_length(record, chosen)
     given, overrides = _run_options(chosen)
+    run = chosen.run or chosen.out / "run"
+    before = _earlier_seconds(run) if chosen.resume else 0.0
     started = time.monotonic()
     _interrupt_after(chosen.seconds)
     report: dict[str, Any] = {}
-    run = chosen.run or chosen.out / "run"
-    # A run that is there goes on; its options are its own.
-    going_on = (run / "config.json").exists()
-    before = _earlier_seconds(chosen.out / f"{record.name}.json") if going_on else 0.0
     try:
-        report = train(run, given, overrides, resume=going_on)
+        if chosen.resume:
+            report = train(run, {}, resume=True)
+        else:
+            report = train(run, given, overrides, overwrite=True)
     except Interrupted as stop:
         record.left_out.append(str(stop))
+    except Exception as problem:  # the epochs before are worth knowing
+        record.fail("training", problem)
     finally:
         signal.alarm(0)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what there is must be written
     record.content["wall_seconds"] = before + time.monotonic() - started
     record.content["metrics"] = _metrics(run)
     record.content["report"] = report
-    record.rows.append(_row(record, chosen, run, report))
+    if (run / "config.json").exists():
+        (run / EARLIER).write_text(json.dumps(record.content["wall_seconds"]), encoding="utf-8")
+        record.rows.append(_row(record, chosen, run, report))
+        record.content["whole_run_seconds"] = _whole_run_seconds(record, chosen)
+        record.headline = _headline(record)
     if chosen.device.type == "cuda" and report.get("cuda_graph", "on") != "on":
         record.failed["CUDA graph"] = report["cuda_graph"]  # the figures of an eager run are worth having all the same
-    record.content["whole_run_seconds"] = _whole_run_seconds(record, chosen)
-    record.headline = _headline(record)
     return record.finish(COLUMNS)
 
 
@@ -106,9 +114,10 @@ def _interrupt_after(seconds: float) -> None:
     signal.alarm(max(1, round(seconds)))
 
 
-def _earlier_seconds(path: Path) -> float:
-    """What earlier calls spent on a run that this one continues."""
-    return json.loads(path.read_text(encoding="utf-8"))["wall_seconds"] if path.exists() else 0.0
+def _earlier_seconds(run: Path) -> float:
+    """What earlier calls spent on the run that this one continues."""
+    path = run / EARLIER
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else 0.0
 
 
 def _metrics(run: Path) -> list[dict[str, Any]]:
@@ -138,17 +147,21 @@ def _row(record: Record, chosen: argparse.Namespace, run: Path, report: dict[str
 
 
 def _whole_run_seconds(record: Record, chosen: argparse.Namespace) -> float | None:
-    """What the whole recipe would take by these epochs: the first, which warms up and records graphs, counts once.
+    """What the whole recipe would take by a finished run of at least four epochs; None by another.
 
-    To them comes what no epoch counts: start, final certification and attack.
+    In the first half of the epochs the radius grows, under regularisers: the first of them, which warms up and records
+    graphs, counts once, the others as the second; those of the second half count as their median. To them comes what no
+    epoch counts: start, final certification and attack.
     """
     metrics = record.content["metrics"]
-    if len(metrics) < 2:
+    if len(metrics) < 4 or not record.content["report"]:
         return None
     per_epoch = [one["seconds"] + one["certification_seconds"] for one in metrics]
     rest = max(0.0, record.content["wall_seconds"] - sum(per_epoch))
     epochs = SMALL_EPOCHS if chosen.small else find_config(chosen.config).recipe.epochs
-    return rest + per_epoch[0] + statistics.median(per_epoch[1:]) * (epochs - 1)
+    growing = epochs // 2
+    after = statistics.median(per_epoch[len(per_epoch) // 2 :])
+    return rest + per_epoch[0] + per_epoch[1] * (growing - 1) + after * (epochs - growing)
 
 
 def _headline(record: Record) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +13,10 @@ from typing import Any
 
 import torch
 
+from bench.gpu import package
 from bench.gpu.tables import table
 from fastbound import benchmark
 from fastbound.certify.report import write_json
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def parser(description: str | None, seconds: int) -> argparse.ArgumentParser:
@@ -136,12 +134,4 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def commit() -> str:
     """The commit that is measured: from the environment where the checkout came without its history."""
-    named = os.environ.get("FASTBOUND_COMMIT")
-    if named:
-        return named
-    try:
-        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-        found = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    except OSError:  # a machine without git
-        found = ""
-    return found or "unknown"
+    return os.environ.get("FASTBOUND_COMMIT") or package.commit(package.ROOT)

@@ -28,5 +28,7 @@ def kernels_of(call: Work, device: torch.device) -> list[dict[str, Any]]:
         microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         if microseconds > 0 and (not on_gpu or event.device_type != torch.autograd.DeviceType.CPU):
             rows.append({"kernel": event.key[:LONGEST_NAME], "launches": event.count, "us": float(microseconds)})
+    if not rows:
+        raise RuntimeError("the profiler saw no kernel")
     total = sum(row["us"] for row in rows)
     return sorted(({**row, "share": row["us"] / total} for row in rows), key=lambda row: -row["us"])

@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import sys
+import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +29,8 @@ REPLAYED = 20  # kernels of a step that the page lists
 INTRODUCTION = """\
 # On a GPU
 
-Every figure here was printed by a card: `bench/gpu/lease.sh` ran there, and `python -m bench.gpu.report` wrote this
-page from what it brought back ([bench/results](../bench/results/README.md)).
+What a card printed: `bench/gpu/lease.sh` ran there, and `python -m bench.gpu.report` wrote this page from what it
+brought back ([bench/results](../bench/results/README.md)). No figure is written by hand.
 """
 NOTHING = "\nNothing has run on a GPU yet. What the kernels are tested by until then: [backends](backends.md).\n"
 
@@ -43,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.source is not None:
         try:
             print(f"wrote {keep(chosen.source, chosen.results)}")
-        except (OSError, ValueError) as problem:
-            print(f"report: {problem}", file=sys.stderr)
+        except (OSError, ValueError, EOFError, tarfile.TarError) as problem:
+            print(f"report: {chosen.source}: {problem}", file=sys.stderr)
             return 2
     chosen.page.write_text(page(chosen.results), encoding="utf-8")
     print(f"wrote {chosen.page}")
@@ -58,13 +59,13 @@ def keep(source: Path, results: Path) -> Path:
     """
     packed = source if source.is_file() else source / "results.tar.gz"
     if not packed.is_file():
-        raise ValueError(f"wanted the folder OUT of a lease or its results.tar.gz, there is no {packed}.")
+        raise ValueError("wanted the folder OUT of a lease or its results.tar.gz, and there is none.")
     with tempfile.TemporaryDirectory() as temporary:
         unpacked = Path(temporary)
         archive.unpack(packed, unpacked)
         lease = _json(unpacked / "lease.json")
         if not lease:
-            raise ValueError(f"{packed}: wanted what lease.sh packs, found no lease.json in it.")
+            raise ValueError("wanted what lease.sh packs, found no lease.json in it.")
         target = _free(results / f"{lease['started'][:10]}-{_card(unpacked, lease)}")
         target.mkdir(parents=True)
         for path in sorted(unpacked.iterdir()):
@@ -110,6 +111,7 @@ def _section(folder: Path) -> str:
     known = [f"{name} {packages[name]}" for name in ("torch", "triton") if name in packages]
     versions = ", ".join(known) or "versions unknown"
     cuda = f", CUDA {about['cuda']}, cuDNN {about['cudnn']}" if "cuda" in about else ""
+    several = {part.get("commit") for part in lease["parts"]} != {lease["commit"]}
     lines = [
         "",
         f"## {where}, {lease['started'][:10]}",
@@ -117,7 +119,7 @@ def _section(folder: Path) -> str:
         *(["**Not a measurement**: the order ran on tiny sizes, to show that it works.", ""] if rehearsed else []),
         f"Commit {lease['commit']}; {versions}{cuda}; {lease['seconds']:.0f} of {lease['of']:.0f} s.",
         "",
-        *table(("part", "result", "seconds", "told"), lease["parts"]),
+        *table(("part", "result", "seconds", "summary", *(["commit"] if several else [])), lease["parts"]),
         *(line for note in lease["notes"] for line in ("", f"Note: {note}")),
     ]
     for title, name, columns, remark in TABLES:

@@ -136,10 +136,10 @@ class _Measurement:
 
         for mode in modes:
             self._prepare(f"{what}, {mode}", mode, step_as_asked, works, peaks)
-        if works and self.replay is not None and self.replay in what:
-            self._list_kernels(what, works)
         found = time_in_turn(works, self.record.device, self.rounds)
         self.record.rows += [self._row(step, code, precision, mode, found[mode], peaks[mode]) for mode in works]
+        if works and self.replay is not None and self.replay in what:
+            self._list_kernels(what, works)  # after the times, which a profiler would lengthen
 
     def _list_kernels(self, what: str, works: dict[str, Work]) -> None:
         mode, call = list(works.items())[-1]  # the captured step, where there is one

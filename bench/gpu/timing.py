@@ -12,8 +12,8 @@ import torch
 
 Work = Callable[[], object]
 
-# About ten milliseconds of a busy GPU, in which the host gets ahead with its launches.
-HEAD_START_CYCLES = 20_000_000
+# About a millisecond of a busy GPU for each call, in which the host gets ahead with its launches.
+HEAD_START_CYCLES = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def time_kernel(works: Sequence[Work], device: torch.device, rounds: int) -> Spr
         work()
     synchronize(device)
     if device.type == "cuda":
-        torch.cuda._sleep(HEAD_START_CYCLES)
+        torch.cuda._sleep(HEAD_START_CYCLES * rounds)
     clock = Clock(device)
     marks = []
     for turn in range(rounds):
