@@ -285,6 +285,7 @@ def test_a_recipe_that_the_time_does_not_suffice_for_goes_on_later(tmp_path: Pat
     assert done.returncode == 1 and "LEFT OUT, no time: stopped by" in done.stdout, done.stdout + done.stderr
     before = json.loads((tmp_path / "recipe.json").read_text())
     assert before["rows"][0]["verified error"] is None
-    done = driver("recipe", str(tmp_path), "--small", "--seconds", "8", "--epochs", "4000")
+    done = driver("recipe", str(tmp_path), "--small", "--seconds", "8", "--resume")
+    assert "LEFT OUT, no time: stopped by" in done.stdout, done.stdout + done.stderr
     after = json.loads((tmp_path / "recipe.json").read_text())
     assert after["wall_seconds"] > before["wall_seconds"]

@@ -363,7 +363,7 @@ def test_every_gpu_test_belongs_to_one_part() -> None:
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "--collect-only", "-q", "-p", "no:cacheprovider", "tests"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
     collected = {line.partition("::")[0].removeprefix("tests/") for line in listed if "::" in line}
-    assert len(collected) >= 6
+    assert {"test_contract.py", "test_native.py", *order.NETWORK_TESTS} <= collected
     commands = {part.name: part.command(SETTING, 60) for part in order.PARTS if part.name.startswith("tests")}
     chosen = [Path(word).name for command in commands.values() for word in command if word.endswith(".py")]
     assert len(chosen) == len(set(chosen)) and collected <= set(chosen)
@@ -636,7 +636,8 @@ def test_the_whole_order_is_rehearsed(prepared: Path, tree: Path, tmp_path: Path
 def test_the_parts_on_request_are_rehearsed(tree: Path, tmp_path: Path) -> None:
     wanted = [part.name for part in order.PARTS if not part.routine]
     printed, content, status = rehearse(tree, tmp_path / "out", *(w for name in wanted for w in ("--only", name)))
-    assert status == 0 and list(results(content)) == wanted, printed
+    assert status == 0 and printed.startswith("# Lease: all 3 parts ok"), printed
+    assert {name: results(content)[name] for name in wanted} == dict.fromkeys(wanted, "ok")
 
 
 @pytest.mark.slow
