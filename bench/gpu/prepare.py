@@ -38,14 +38,16 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = options.parse_args(arguments)
     if chosen.images is not None and not chosen.images.is_file():
         options.error(f"--images: there is no file {chosen.images}")
-    shutil.rmtree(chosen.folder, ignore_errors=True)
-    chosen.folder.mkdir(parents=True)
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    for name in (*PACKED, "prepared.json"):
+        (chosen.folder / name).unlink(missing_ok=True)
     module = package.ROOT / "fastbound" / package.MODULE
     if not module.exists():
         options.error(f"{module} is not built; `python setup.py build_ext --inplace` builds it")
     archs = _cuda_archs(module)
-    if not archs and not chosen.without_cuda:
-        options.error(f"{module} was built without CUDA, which no card can use; --without-cuda rehearses with it")
+    if not any(arch.startswith(chosen.card.removeprefix("sm_")) for arch in archs) and not chosen.without_cuda:
+        has = f"has code for {', '.join(archs)}" if archs else "was built without CUDA"
+        options.error(f"{module} {has}, not for {chosen.card}; --without-cuda takes it, for a rehearsal")
     archive.compress([(package.MODULE, module)], chosen.folder / "module.tar.xz")
     kernels = _triton_cache(module, chosen)
     if chosen.images is not None:
