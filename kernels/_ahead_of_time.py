@@ -2,6 +2,10 @@
 
 The tools that read the binary (`cuobjdump`, `nvdisasm`) come with Triton. Arguments are specialised as the launcher
 does it for aligned tensors: addresses, strides and channel counts are multiples of 16, the innermost stride is 1.
+
+Where ptxas serialises the products of a warp group (its warning C7515), the group waits for each one before it issues
+the next, and its tensor cores idle in between. Rows of a table that are shipped so are marked in it, by launch and
+series of Triton: ``"serialised": {"forward": ["3.6", "3.9"]}``.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +45,7 @@ FUNCTIONS = {
     "power_linear": linear_kernel,
     "power_conv2d": conv2d_kernel,
 }
+SERIES = ".".join(triton.__version__.split(".")[:2])  # of Triton: each brings a compiler of its own
 UNIT = "unit vector"  # the last launch of a power iteration, of a kernel of its own
 
 # The launches of each kernel. Forward, W is read along its rows (weight_channel 1), transposed along its columns.
@@ -84,7 +90,8 @@ ABSENT = {
 @dataclass(frozen=True)
 class Report:
     """What one compiled kernel uses. ``spills``: instructions that store to or load from local memory;
-    ``tensor_cores``: products of a warp group; ``matrix``: those of older tensor cores too.
+    ``tensor_cores``: products of a warp group; ``waits``: how many of them it waits for to the end before it goes on;
+    ``matrix``: products of older tensor cores too.
     """
 
     key: str
@@ -93,10 +100,16 @@ class Report:
     spills: int
     shared: int
     tensor_cores: int
+    waits: int
     matrix: int
 
+    @property
+    def serialised(self) -> bool:
+        """One wait that is spared is enough: ptxas serialises all products of a kernel, or none."""
+        return 0 < self.tensor_cores == self.waits
+
     def problem(self, card: str) -> str | None:
-        """Why such a kernel is not shipped, or None."""
+        """Why such a kernel is of no use, or None. One that is serialised is right, and slow."""
         if self.spills:
             return "registers spill"
         if self.shared > SHARED_MEMORY[card]:
@@ -107,11 +120,25 @@ class Report:
             return "IEEE float32 on tensor cores, which round what they multiply"
         return None
 
+    def objection(self, card: str) -> str | None:
+        """Why the table of ``card`` may not hold this row as it stands, or None: a problem, or a mark that is wrong."""
+        problem = self.problem(card)
+        if problem is not None:
+            return problem
+        marked = SERIES in table(card)[self.key].get("serialised", {}).get(self.launch, ())
+        counts = f"{self.waits} full waits behind {self.tensor_cores} wgmma"
+        if self.serialised and not marked:
+            return f"tensor cores are serialised, {counts}, and {card}.json has no mark of it for Triton {SERIES}"
+        if marked and not self.serialised:
+            return f"no longer serialised, {counts}: {card}.json still has a mark of it for Triton {SERIES}"
+        return None
+
     def __str__(self) -> str:
-        return (
+        found = (
             f"{self.key:<36} {self.launch:<28} {self.registers:>4} registers {self.spills:>4} spills "
-            f"{self.shared:>7} B shared {self.tensor_cores:>4} wgmma"
+            f"{self.shared:>7} B shared {self.tensor_cores:>4} wgmma {self.waits:>3} full waits"
         )
+        return f"{found}, SERIALISED" if self.serialised else found
 
 
 def shipped(card: str) -> Iterator[tuple[str, str]]:
@@ -146,6 +173,8 @@ def _source(kernel: Any, constants: dict[str, Any], tensor: str) -> ASTSource:
     for index, name in enumerate(kernel.arg_names):
         if name in constants:
             signature[name] = "constexpr"
+            if isinstance(constants[name], str) or SERIES != "3.6":
+                attributes[(index,)] = []  # as the launcher has it, under whose name the binary then lies in the cache
             continue
         summed = kernel is weight_gradient_kernel and name == "out"
         signature[name] = ("*fp32" if summed else tensor) if name in POINTERS else "i32"
@@ -172,8 +201,20 @@ def _read(key: str, launch: str, binary: Any) -> Report:
         spills=len(re.findall(r"\b(?:STL|LDL)\b", code)),
         shared=binary.metadata.shared,
         tensor_cores=len(re.findall(r"\bHGMMA\b", code)),
+        waits=_waits(code),
         matrix=len(re.findall(r"\bHG?MMA\b", code)),
     )
+
+
+def _waits(code: str) -> int:
+    """Products behind which comes a wait until none is in flight, and neither another product nor a lesser wait.
+
+    The wait behind a whole loop is none of them: it follows the lesser one at the end of the loop.
+    """
+    order = re.findall(r"\b(HGMMA)\b|\bWARPGROUP\.DEPBAR\.LE gsb0, 0x([0-9a-f]+)", code)
+    if order and all(product for product, _ in order):
+        raise RuntimeError("nvdisasm shows products of a warp group and no wait for them: it writes waits differently")
+    return sum(product == "HGMMA" and left == "0" for (product, _), (_, left) in pairwise(order))
 
 
 def _tool(name: str, *arguments: str) -> str:

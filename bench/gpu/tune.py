@@ -1,13 +1,17 @@
 """Writes the table of a card, `kernels/sm_XX.json`: the fastest configuration of each row, beside the library's time.
 
-    python -m bench.gpu.tune [--only interval_product/bf16] [--seconds S] [--out FILE]      on a GPU
-    python -m bench.gpu.tune --dry-run [--card sm_90] [--only ...]                          anywhere: compiles alone
+    python -m bench.gpu.tune [--only interval_product/bf16 ...] [--seconds 100] [--out FILE]      on a GPU
+    python -m bench.gpu.tune --dry-run [--card sm_90] [--only ...]            anywhere: compiles the candidates
 
 Candidates that spill, that ask for more shared memory than the card has or that miss the tensor cores are left out by
-ahead-of-time compilation; so are those whose tensor cores are serialised, where not all are. Few rounds of each of the
-others choose those that are timed properly. Rows of products are timed by forward calls, rows of weight gradients by
-whole backward calls, on the product shapes of `bench/gpu/cases.py`; the library is what serves these calls without a
-request. A row for which the time does not suffice stays as it was, and is named.
+ahead-of-time compilation, and those whose tensor cores are serialised where others' are not. All that remain are timed
+in a few rounds, the best of them in many, the library once. Rows of products are timed by forward calls, rows of weight
+gradients by whole backward calls, on the product shapes of `bench/gpu/cases.py`; the library is what serves these calls
+without a request.
+
+After --seconds no candidate is begun. The configuration that the row has comes first, so a row of which some
+candidates were left out is no worse than before: it is written, with their number. The table is written after each
+row; FILE, where it exists, is the table to go on from. The status is 1 where something was left out.
 """
 
 from __future__ import annotations
@@ -15,10 +19,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,51 +33,64 @@ import torch
 from torch import Tensor
 
 from bench.gpu.cases import Case, Maker, Sizes, Tensors, cases
+from bench.gpu.ceilings import l2_bytes
 from bench.gpu.timing import time_kernel
 from fastbound import backends
+from fastbound.certify.modes import float32_products
 from fastbound.kernels import _ahead_of_time, _configurations, three_pass_tf32
-from fastbound.kernels._ahead_of_time import SERIES, Report
+from fastbound.kernels._ahead_of_time import Report
 from fastbound.kernels._configurations import Configuration
 from fastbound.kernels._measurements import STEMS
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-SCREENING, ROUNDS = 5, 30
-FINALISTS = 3
+SCREENING_ROUNDS, ROUNDS, FINALISTS = 5, 30, 3
+NO_TIME, NO_CALLS = "no time", "no call of the suite is of its class"
 # Outputs, pixels and terms of a program's tile.
 POWER_TILES = {
     "power_linear": [(m, 1, k) for m in (1, 2, 4, 8, 16) for k in (256, 512, 1024)],
     "power_conv2d": [(m, p, k) for m in (16, 32, 64) for p in (16, 32, 64) for k in (16, 32)],
 }
 
-
-class OutOfTime(Exception):
-    """The time of --seconds is over."""
+clock = time.monotonic  # replaced in tests
 
 
-@dataclass(frozen=True)
-class Deadline:
-    """When nothing new may start."""
+@dataclass
+class Search:
+    """One row while it is tuned: what its candidates compile to, what was timed, and why anything was not."""
 
-    end: float
+    key: str
+    reports: dict[Configuration, list[Report]] = field(default_factory=dict)  # of all that are usable
+    chosen: list[Configuration] = field(default_factory=list)  # to be timed, in this order
+    timed: int = 0
+    left_out: int = 0  # candidates that there was no time for
+    failure: str | None = None  # why there is no row
+    row: dict[str, Any] | None = None
 
-    @staticmethod
-    def after(seconds: float | None) -> Deadline:
-        return Deadline(float("inf") if seconds is None else time.monotonic() + seconds)
-
-    def check(self) -> None:
-        if time.monotonic() >= self.end:
-            raise OutOfTime
+    def __str__(self) -> str:
+        """Its line in the summary."""
+        if self.row is None:
+            return f"LEFT OUT, {self.failure or 'interrupted'}: {self.key}"
+        chosen = Configuration(**self.row["configuration"])
+        tile = f"{chosen.block_m} x {chosen.block_p} x {chosen.block_k}, {chosen.num_warps} warps"
+        times = [
+            f"{stem} {pair['triton_ms']:.3f} ms, library {pair['library_ms']:.3f} ms"
+            for stem, pair in self.row["measured"].items()
+        ]
+        missed = f", LEFT OUT, no time: {self.left_out}" if self.left_out else ""
+        said = "; ".join([f"{tile}, {chosen.num_stages} stages", *times])
+        return f"{self.key}: {said}; candidates timed: {self.timed}{missed}"
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--dry-run", action="store_true", help="compile the candidates, time and write nothing")
     options.add_argument("--card", help="with --dry-run: the card to compile for, sm_90 by default")
-    options.add_argument("--only", action="append", default=[], help="rows whose key contains this text; repeat it")
-    options.add_argument("--seconds", type=float, help="start nothing new after so many")
-    options.add_argument("--out", type=Path, help="where the table goes; kernels/<card>.json by default")
+    options.add_argument(
+        "--only", action="append", default=[], metavar="TEXT", help="rows whose key contains TEXT; repeat it for more"
+    )
+    options.add_argument("--seconds", type=float, default=float("inf"), help="begin no candidate after so many")
+    options.add_argument("--out", type=Path, help="the table to write; kernels/<card>.json by default")
     chosen = options.parse_args(arguments)
-    deadline = Deadline.after(chosen.seconds)
     if not chosen.dry_run and not torch.cuda.is_available():
         options.error("torch sees no CUDA device; --dry-run compiles the candidates without one")
     if chosen.card is not None and not chosen.dry_run:
@@ -81,25 +101,46 @@ def main(arguments: list[str] | None = None) -> int:
         if not any(text in key for key in known):
             options.error(f"--only: no row contains {text!r}; rows are kernel/precision/class, such as {known[0]}")
     keys = [key for key in known if not chosen.only or any(text in key for text in chosen.only)]
-    rows, told = dict(_configurations.table(card)), []
-    for key in keys:
+    started, out = clock(), chosen.out or _configurations.FOLDER / f"{card}.json"
+
+    def over() -> bool:
+        return clock() >= started + chosen.seconds
+
+    table: Any = _configurations.table(card)  # what the kernels are launched by from here on
+    if chosen.out is not None and chosen.out.exists():
         try:
-            able = usable(card, key, deadline)
-            told.append(f"{key}: {len(able)} candidates")
-            print(told[-1], flush=True)
-            if not able:
-                told[-1] = f"{key}: LEFT OUT, no candidate is usable; its row stays as it was"
-            elif not chosen.dry_run:
-                rows[key] = fastest(card, key, able, deadline)
-                told[-1] = f"{key}: {Configuration(**rows[key]['configuration'])} {rows[key]['measured']}"
-        except OutOfTime:
-            told.append(f"{key}: LEFT OUT, no time; its row stays as it was")
+            found = json.loads(chosen.out.read_text(encoding="utf-8"))
+            rows = found["rows"] if found["card"] == card else {}
+        except (ValueError, KeyError, TypeError):
+            rows = {}
+        if not rows:
+            options.error(f"--out: {chosen.out} exists and is no table of {card}")
+        table.update(rows)
+    searches = [Search(key) for key in keys]
+    try:
+        for search in searches:
+            _tune(card, search, table, over, chosen.dry_run)
+            if search.row is not None:
+                table[search.key] = search.row
+                out.parent.mkdir(parents=True, exist_ok=True)
+                out.write_text(_text(card, table), encoding="utf-8")
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
     if not chosen.dry_run:
-        out = chosen.out or _configurations.FOLDER / f"{card}.json"
-        out.write_text(_text(card, rows), encoding="utf-8")
-        print(f"wrote {out}")
-    print("\n".join(["", *told]))
-    return 1 if any("LEFT OUT" in line for line in told) else 0
+        return _summary(card, searches, out, clock() - started)
+    failed = [search for search in searches if search.failure]
+    for search in failed:
+        print(search)
+    return 1 if any(search.failure != NO_TIME for search in failed) else 0
+
+
+def _summary(card: str, searches: list[Search], out: Path, seconds: float) -> int:
+    print(f"\n{card}, Triton {_ahead_of_time.SERIES}, {seconds:.0f} s:")
+    for search in searches:
+        print(search)
+    written = [search for search in searches if search.row is not None]
+    print(f"wrote {len(written)} of {len(searches)} rows to {out}" if written else f"{out} is as it was", flush=True)
+    return 0 if all(s.failure == NO_CALLS or (s.row is not None and not s.left_out) for s in searches) else 1
 
 
 def candidates(key: str) -> Iterator[Configuration]:
@@ -123,93 +164,170 @@ def candidates(key: str) -> Iterator[Configuration]:
                     yield Configuration(block_m, other, reduction, warps, stages)
 
 
-def usable(card: str, key: str, deadline: Deadline) -> dict[Configuration, list[Report]]:
-    """The candidates that may be timed, each with what its launches compile to."""
-    found: dict[Configuration, list[Report]] = {}
-    for configuration in candidates(key):
-        deadline.check()
-        launches = _ahead_of_time.LAUNCHES[key.split("/")[0]]
-        reports = [_ahead_of_time.compiled_as(card, key, launch, configuration) for launch in launches]
-        problem = next((p for p in (report.problem(card) for report in reports) if p is not None), None)
+def _tune(card: str, search: Search, table: dict[str, Any], over: Callable[[], bool], dry_run: bool) -> None:
+    """Fills `search` in; whatever goes wrong is said in its `failure`, and the other rows go on."""
+    if over():
+        search.failure = NO_TIME
+        return
+    try:
+        stopwatch = None if dry_run else Stopwatch(search.key)
+        if stopwatch is not None and not stopwatch.calls:
+            search.failure = NO_CALLS
+            return
+        shipped = Configuration(**table[search.key]["configuration"]) if search.key in table else None
+        first = [] if shipped is None else [shipped]
+        _compile(card, search, [*first, *(c for c in candidates(search.key) if c != shipped)], over)
+        _prefer_free(search, shipped)
+        print(f"{search.key}: {len(search.chosen)} candidates", flush=True)
+        if not search.chosen:
+            search.failure = NO_TIME if search.left_out else f"no candidate is usable on {card}"
+        elif stopwatch is not None:
+            _time(search, stopwatch, table, over)
+    except Exception as problem:  # of the library, or of the memory that the shapes take
+        search.failure = f"{type(problem).__name__}: {problem}"
+
+
+def _compile(card: str, search: Search, wanted: list[Configuration], over: Callable[[], bool]) -> None:
+    """Compiles all launches of the candidates side by side, which also fills the cache that the launches read."""
+    for configuration, reports in compiled(card, search.key, wanted, over):
+        if reports is None:
+            search.left_out += 1
+            print(f"    {configuration}: LEFT OUT, no time to compile it")
+            continue
+        if isinstance(reports, Exception):
+            print(f"    {configuration}: {type(reports).__name__}: {reports}")
+            continue
+        problem = next((r.problem(card) for r in reports if r.problem(card) is not None), None)
         if problem is None:
-            found[configuration] = reports
+            search.reports[configuration] = reports
         else:
             print(f"    {configuration}: {problem}")
-    free = {c: reports for c, reports in found.items() if not any(report.serialised for report in reports)}
-    if not free and any(report.serialised for reports in found.values() for report in reports):
-        print(f"    {key}: the tensor cores of every candidate are serialised")
-    for configuration in found.keys() - free.keys() if free else ():
-        print(f"    {configuration}: tensor cores are serialised")
-    return free or found
 
 
-def fastest(card: str, key: str, able: dict[Configuration, list[Report]], deadline: Deadline) -> dict[str, Any]:
-    """The row of the candidate with the least time over all shapes of its class. Raises OutOfTime before that."""
-    screened = {}
-    for configuration in able:
-        deadline.check()
-        screened[configuration] = _timed(card, key, configuration, SCREENING)
-    times = {}
-    for configuration in sorted(able, key=lambda c: sum(screened[c].values()))[:FINALISTS]:
-        deadline.check()
-        times[configuration] = _timed(card, key, configuration, ROUNDS)
-    best = min(times, key=lambda c: sum(times[c].values()))
-    deadline.check()
-    library = _measured(key, triton=False, rounds=ROUNDS)
-    measured = {stem: {"triton_ms": times[best][stem], "library_ms": library[stem]} for stem in library}
-    print(f"    {best}: {measured}", flush=True)
-    row = {"configuration": asdict(best), "measured": measured or None}
-    marks = {report.launch: [SERIES] for report in able[best] if report.serialised}
-    return {**row, "serialised": marks} if marks else row
+def compiled(
+    card: str, key: str, wanted: list[Configuration], over: Callable[[], bool]
+) -> Iterator[tuple[Configuration, list[Report] | Exception | None]]:
+    """Each candidate with the reports of its launches, with what went wrong, or with None for want of time."""
+    launches = _ahead_of_time.LAUNCHES[key.split("/")[0]]
+    workers = min(len(os.sched_getaffinity(0)), len(wanted) * len(launches))
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = {c: [pool.submit(_ahead_of_time.compiled_as, card, key, name, c) for name in launches] for c in wanted}
+        for configuration, reports in jobs.items():
+            if over():
+                pool.shutdown(wait=False, cancel_futures=True)  # what has begun goes on
+            try:
+                yield configuration, [job.result() for job in reports]
+            except CancelledError:
+                yield configuration, None
+            except Exception as problem:
+                yield configuration, problem
 
 
-def _timed(card: str, key: str, configuration: Configuration, rounds: int) -> dict[str, float]:
-    """`_measured` with this configuration in the table that the kernels read."""
-    table: Any = _configurations.table(card)
-    before = table.get(key)
-    table[key] = {"configuration": asdict(configuration), "measured": None}
+def _prefer_free(search: Search, shipped: Configuration | None) -> None:
+    """Serialised candidates are to be timed only where all are; but what is shipped is what has to be beaten."""
+    serialised = {c: [r.launch for r in reports if r.serialised] for c, reports in search.reports.items()}
+    if serialised and all(serialised.values()):
+        print(f"    every candidate of {search.key} is serialised: they stay")
+        search.chosen = list(serialised)
+        return
+    for configuration, launches in serialised.items():
+        if not launches or configuration == shipped:
+            search.chosen.append(configuration)
+        if launches:
+            stays = ", but shipped: timed beside the others" if configuration == shipped else ""
+            print(f"    {configuration}: tensor cores are serialised in {'; '.join(launches)}{stays}")
+
+
+def _time(search: Search, stopwatch: Stopwatch, table: dict[str, Any], over: Callable[[], bool]) -> None:
+    """A few rounds for all, many for the best, and the library once."""
+    before = table.get(search.key)
+
+    def milliseconds(configuration: Configuration, rounds: int) -> dict[str, float]:
+        table[search.key] = {"configuration": asdict(configuration), "measured": None}
+        return stopwatch.times(True, rounds)
+
+    screened: dict[Configuration, float] = {}
     try:
-        return _measured(key, triton=True, rounds=rounds)
+        for place, configuration in enumerate(search.chosen):
+            if over():
+                search.left_out += len(search.chosen) - place
+                print("\n".join(f"    {late}: LEFT OUT, no time" for late in search.chosen[place:]), flush=True)
+                break
+            try:
+                screened[configuration] = sum(milliseconds(configuration, SCREENING_ROUNDS).values())
+            except Exception as problem:  # such as more resources than a program can have
+                print(f"    {configuration}: {type(problem).__name__}: {problem}", flush=True)
+        search.timed = len(screened)
+        if not screened:
+            search.failure = NO_TIME if search.left_out else "no candidate ran"
+            return
+        best = sorted(screened, key=screened.__getitem__)[:FINALISTS]
+        finals = {configuration: milliseconds(configuration, ROUNDS) for configuration in best}
+        library = stopwatch.times(False, ROUNDS)
     finally:
         if before is None:
-            del table[key]
+            table.pop(search.key, None)
         else:
-            table[key] = before
+            table[search.key] = before
+    winner = min(finals, key=lambda c: sum(finals[c].values()))
+    measured = {stem: {"triton_ms": finals[winner][stem], "library_ms": library[stem]} for stem in library}
+    search.row = {"configuration": asdict(winner), "measured": measured}
+    marks = _marks(search.reports[winner], before, winner)
+    search.row |= {"serialised": marks} if marks else {}
+    search.row |= {"left_out": search.left_out} if search.left_out else {}
 
 
-def _measured(key: str, triton: bool, rounds: int) -> dict[str, float]:
-    """Milliseconds by primitive, summed over the shapes of the row's class."""
-    name, precision, shape = key.split("/")
-    backends_: Any = torch.backends
-    word = "tf32" if precision.startswith("tf32") else "ieee"
-    backends_.cudnn.conv.fp32_precision = backends_.cuda.matmul.fp32_precision = word
-    device, dtype = torch.device("cuda"), DTYPES.get(precision, torch.float32)
-    part = "backward" if name.endswith("weight_gradient") else "forward"
-    total: dict[str, float] = {}
-    for case in cases(Sizes.full(torch.cuda.get_device_properties(device).L2_cache_size)):
-        if case.stem not in STEMS or not case.name.startswith(part):
-            continue
-        buffers = case.make(Maker(device, dtype))
-        weight = _weight(case, buffers, part)
-        kernels, features = STEMS[case.stem][weight.dim()], _features(case, weight, part)
-        if name not in kernels or _configurations.shape_class(features) != shape:
-            continue
-        code = backends._select(case.stem, "cuda", dtype, None)
-        if triton:
-            code = importlib.import_module(f"fastbound.kernels.{case.stem}")
-        total[case.stem] = total.get(case.stem, 0.0) + _milliseconds(case, code, buffers, precision == "tf32x3", rounds)
-    return total
+def _marks(reports: list[Report], before: dict[str, Any] | None, chosen: Configuration) -> dict[str, list[str]]:
+    """Launches that are serialised, by series of Triton: what others were read to make of it counts only for the same
+    configuration.
+    """
+    same = before is not None and Configuration(**before["configuration"]) == chosen
+    old = before.get("serialised", {}) if before is not None and same else {}
+    found = {}
+    for report in reports:
+        series = {s for s in old.get(report.launch, ()) if s != _ahead_of_time.SERIES}
+        series |= {_ahead_of_time.SERIES} if report.serialised else set()
+        if series:
+            found[report.launch] = sorted(series)
+    return found
 
 
-def _milliseconds(case: Case, code: Any, buffers: Tensors, three_passes: bool, rounds: int) -> float:
-    def work() -> None:
-        if three_passes:
+class Stopwatch:
+    """Times the calls behind a row: all shapes of its class in the suite, on buffers that are made once."""
+
+    def __init__(self, key: str, device: str = "cuda", sizes: Sizes | None = None) -> None:
+        name, self._precision, shape = key.split("/")
+        self._device = torch.device(device)
+        self._dtype = DTYPES.get(self._precision, torch.float32)
+        part = "backward" if name.endswith("weight_gradient") else "forward"
+        self.calls: list[tuple[Case, Tensors]] = []
+        for case in cases(sizes or Sizes.full(l2_bytes(self._device))):
+            if case.stem not in STEMS or not case.name.startswith(part):
+                continue
+            buffers = case.make(Maker(self._device, self._dtype))
+            weight = _weight(case, buffers, part)
+            features = _features(case, weight, part)
+            if name in STEMS[case.stem][weight.dim()] and _configurations.shape_class(features) == shape:
+                self.calls.append((case, buffers))
+
+    def times(self, triton: bool, rounds: int) -> dict[str, float]:
+        """Milliseconds by primitive, of the kernels as the table has them, or of the library."""
+        total: dict[str, float] = {}
+        with float32_products("tf32" if self._precision.startswith("tf32") else "ieee"):
+            for case, buffers in self.calls:
+                code = backends._select(case.stem, self._device.type, self._dtype, None)
+                if triton:
+                    code = importlib.import_module(f"fastbound.kernels.{case.stem}")
+                spread = time_kernel([lambda c=case, k=code, b=buffers: self._run(c, k, b)], self._device, rounds)
+                total[case.stem] = total.get(case.stem, 0.0) + spread.median_ms
+        return total
+
+    def _run(self, case: Case, code: Any, buffers: Tensors) -> None:
+        if self._precision == "tf32x3":
             with three_pass_tf32():
                 case.run(code, buffers)
         else:
             case.run(code, buffers)
-
-    return time_kernel([work], torch.device("cuda"), rounds).median_ms
 
 
 def _weight(case: Case, buffers: Tensors, part: str) -> Tensor:
