@@ -55,7 +55,7 @@ install: $(BUILD)
 
 test: install
 	$(BIN)/python -m pytest -m "not gpu and not slow and not cuda_on_cpu" tests
-	$(INTERPRETER) tests/test_triton_interpreter.py tests/test_triton_power.py
+	$(INTERPRETER) tests/test_triton_interpreter.py tests/test_triton_power.py tests/test_triton_values.py
 
 slow: install
 	$(BIN)/python -m pytest -m "slow and not gpu and not cuda_on_cpu" tests

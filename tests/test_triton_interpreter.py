@@ -33,6 +33,7 @@ from test_contract import (
     sample,
     through_op,
 )
+from test_triton_values import COPIED, aligned_between_nan
 from torch import Tensor, nn
 
 import fastbound as fb
@@ -52,7 +53,6 @@ SAMPLES = [
         reference(stem).samples(torch.float32, torch.device("cpu"), torch.Generator().manual_seed(7))
     )
 ]
-COPIED = "ignore:a tensor .* is copied for the Triton kernels:RuntimeWarning"
 
 
 def normal(*shape: int) -> Tensor:
@@ -90,22 +90,10 @@ def test_samples_of_the_reference(stem: str, index: int) -> None:
     assert_agrees(stem, sample(stem, index, torch.float32), fenced_rows)
 
 
-@pytest.mark.filterwarnings(COPIED)
+@pytest.mark.filterwarnings(f"ignore:{COPIED}")
 @pytest.mark.parametrize("stem", STEMS)
 def test_shapes_that_cross_the_tile(stem: str) -> None:
     assert_agrees(stem, large(stem), lambda t: t)
-
-
-def aligned_between_nan(t: Tensor) -> Tensor:
-    """The same values in the order that the kernels read, from an aligned address, between two walls of NaN: no copy.
-
-    What stands before and behind a tensor is then what an unmasked load reads.
-    """
-    wall = 64
-    buffer = t.new_full((t.numel() + 2 * wall,), float("nan"))
-    order = (*range(t.dim() - 3), t.dim() - 2, t.dim() - 1, t.dim() - 3) if t.dim() >= 4 else tuple(range(t.dim()))
-    inner = buffer[wall : wall + t.numel()].view([t.shape[d] for d in order])
-    return inner.copy_(t.permute(order)).permute([order.index(d) for d in range(t.dim())])
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
