@@ -28,7 +28,7 @@ from bench.gpu.ceilings import products_in
 from bench.gpu.environment import triton_check
 from bench.gpu.order import NETWORK_TESTS, TUNED, gpu_tests
 from fastbound import backends
-from fastbound.kernels import _configurations
+from fastbound.kernels import _ahead_of_time, _configurations
 
 
 class AsIfOnTheCard:
@@ -81,7 +81,9 @@ def calls_of_suite() -> None:
 def calls_of_tuner(card: str) -> None:
     """What the tuner compiles ahead of time to choose whom it times, for the rows that a lease tunes."""
     for key in TUNED:
-        tune.usable(card, key, tune.Deadline.after(None))
+        for configuration in tune.candidates(key):
+            for launch in _ahead_of_time.LAUNCHES[key.split("/")[0]]:
+                _ahead_of_time.compiled_as(card, key, launch, configuration)
 
 
 def main(arguments: list[str] | None = None) -> int:
