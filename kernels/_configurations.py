@@ -1,7 +1,8 @@
 """Launch configurations, keyed by card, kernel, precision and shape class. Nothing is tuned on import or in a call.
 
 ``sm_90.json`` holds the table of a card, with the times that `bench/gpu/tune.py` measured beside each row, or null
-where nobody has measured yet.
+where nobody has measured yet. A row may also say which of its launches are ``serialised`` (`_ahead_of_time`), and how
+many candidates were ``left_out`` when it was measured.
 """
 
 from __future__ import annotations
@@ -101,6 +102,6 @@ def cards() -> list[str]:
 
 @cache
 def table(card: str) -> Mapping[str, Any]:
-    """Rows of a card by key: ``configuration``, and ``measured`` (a mapping or null)."""
+    """Rows of a card by key: ``configuration``, ``measured`` (a mapping or null), and what else is known of them."""
     path = FOLDER / f"{card}.json"
     return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}
