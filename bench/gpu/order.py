@@ -107,8 +107,8 @@ def _recipe(name: str, *options: str) -> Callable[[Setting, float], list[str] | 
         data = [] if setting.data is None else ["--data-dir", str(setting.data)]
         named = ["--data-name", setting.data_name] if setting.data_name else []
         run = ["--run", str(setting.work / "runs" / name)]
-        options_ = ("--precision", "bf16", *data, *named, *run, *options)
-        return driver("recipe", *options_, name=name, off=START_AND_CHECKPOINT)(setting, seconds)
+        said = ("--precision", "bf16", *data, *named, *run, *options)
+        return driver("recipe", *said, name=name, off=START_AND_CHECKPOINT)(setting, seconds)
 
     return command
 
@@ -129,17 +129,9 @@ def _tests(name: str, files: Callable[[Path], list[Path]], processes: int) -> Ca
         again = ["--last-failed", "--last-failed-no-failures", "all"] if setting.rerun else []
         cache = ["-o", f"cache_dir={setting.work / 'pytest' / name}"]
         # A test that hangs, also inside a call of the driver, ends its worker: it is named, and the others go on.
-        limits = [
-            "--timeout",
-            f"{max(5.0, seconds / 2):.0f}",
-            "--timeout-method",
-            "thread",
-            "--tb",
-            "short",
-            "-q",
-            *cache,
-        ]
-        return [sys.executable, "-m", "pytest", *chosen, *spread, *again, *limits, *map(str, files(setting.tree))]
+        limits = ["--timeout", f"{max(5.0, seconds / 2):.0f}", "--timeout-method", "thread"]
+        told = ["--tb", "short", "-q", *cache, *map(str, files(setting.tree))]
+        return [sys.executable, "-m", "pytest", *chosen, *spread, *again, *limits, *told]
 
     return command
 
