@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from bench.gpu.timing import time_kernel
+from fastbound.certify.modes import float32_products
 
 PRECISIONS = ("ieee", "tf32", "bf16")
 
@@ -16,16 +17,8 @@ PRECISIONS = ("ieee", "tf32", "bf16")
 @contextmanager
 def products_in(precision: str) -> Iterator[torch.dtype]:
     """Products of float32 run in "ieee" or "tf32" inside; gives the dtype of the tensors to multiply."""
-    backends: Any = torch.backends
-    switches = (backends.cuda.matmul, backends.cudnn.conv)
-    before = [switch.fp32_precision for switch in switches]
-    for switch in switches:
-        switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-    try:
+    with float32_products("tf32" if precision == "tf32" else "ieee"):
         yield torch.bfloat16 if precision == "bf16" else torch.float32
-    finally:
-        for switch, value in zip(switches, before):
-            switch.fp32_precision = value
 
 
 def l2_bytes(device: torch.device) -> int:

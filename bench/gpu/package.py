@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-import tomllib
-
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"  # as this interpreter looks for it
 # What the module is built from, and what runs or is measured: nothing else changes a figure.
@@ -24,6 +22,8 @@ SOURCES = (*BUILT_FROM, "fastbound", "kernels", "bench", "tests")
 
 def link(tree: Path, module: Path, site: Path) -> None:
     """Fills the folder `site`: put on PYTHONPATH, before `tree`, it has the package with `module` in it."""
+    import tomllib  # Python 3.11, which a lease needs anyway; the drivers alone do not
+
     shutil.rmtree(site, ignore_errors=True)
     package = site / "fastbound"
     package.mkdir(parents=True)
