@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from fastbound import losses, models
 from fastbound.bounds import bound
 from fastbound.certify.modes import training_precision
-from fastbound.domains.box import linf_box
 from fastbound.domains.interval import Interval
+from fastbound.domains.interval.box import linf_box
 from fastbound.domains.singleprop import singleprop
 from fastbound.spec import margin_spec
 from fastbound.train.regularisers import warmup_regularisers, with_moments

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastbound import crown
 from fastbound.domains.interval import Interval
-from fastbound.domains.lazy import Bounds
+from fastbound.domains.interval.lazy import Bounds
 from fastbound.domains.records import Linear, Source
 from fastbound.domains.singleprop import NOT_A_BOUND, SingleProp
 from fastbound.domains.streams import Streams, require_tape

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastbound.domains.relaxations import RELAXATIONS as ZONOTOPES
 from fastbound.domains.singleprop import NOT_A_BOUND
+from fastbound.domains.zonotope.relaxations import RELAXATIONS as ZONOTOPES
 
 
 class Method(NamedTuple):

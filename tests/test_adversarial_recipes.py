@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fastbound as fb
-from fastbound.domains.shrunk import ShrunkInterval
+from fastbound.domains.interval.shrunk import ShrunkInterval
 from fastbound.errors import MissingRuleError
 from fastbound.train import recipes
 from fastbound.train.adversary import adversarial_points

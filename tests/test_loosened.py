@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fastbound as fb
-from fastbound.domains.loosened import LoosenedInterval
-from fastbound.domains.shrunk import ShrunkInterval
+from fastbound.domains.interval.loosened import LoosenedInterval
+from fastbound.domains.interval.shrunk import ShrunkInterval
 from fastbound.errors import MissingRuleError
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import fastbound as fb
 from fastbound.cli import main
-from fastbound.domains.loosened import LoosenedInterval
+from fastbound.domains.interval.loosened import LoosenedInterval
 from fastbound.train import train
 from fastbound.train.recipes import Step, resolve
 from fastbound.train.recipes.relaxation import RELAXATIONS, Relaxation

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import fastbound as fb
-from fastbound.domains.loosened import LoosenedInterval
+from fastbound.domains.interval.loosened import LoosenedInterval
 from fastbound.study import Curve, Probe, certified_curve, continuity, scan, sensitivity
 from fastbound.study.sensitivity import DEPTHS, STEP, growing_networks
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 import fastbound as fb
 from fastbound.domains import rules
-from fastbound.domains.relaxations import RELAXATIONS
 from fastbound.domains.zonotope import Zonotope
+from fastbound.domains.zonotope.relaxations import RELAXATIONS
 from fastbound.errors import MissingRuleError, TapeError
 
 EPS = 0.05

@@ -13,7 +13,7 @@ from fastbound.bounds import bound
 from fastbound.certify.lp import triangle_margins
 from fastbound.certify.pgd import Attack, pgd_attack
 from fastbound.certify.pgd_l2 import pgd_attack_l2
-from fastbound.domains.box import linf_box
+from fastbound.domains.interval.box import linf_box
 from fastbound.domains.lipschitz import Lipschitz, LipschitzState, lipschitz
 from fastbound.methods import METHODS, check_method
 from fastbound.spec import margin_spec

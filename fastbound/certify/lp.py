@@ -21,9 +21,8 @@ from fastbound.bounds import bound
 from fastbound.crown.options import Options
 from fastbound.crown.tighten import tightened
 from fastbound.crown.walk import Bounds, Path
-from fastbound.domains.box import linf_box
-from fastbound.domains.error_terms import along
 from fastbound.domains.interval import Interval
+from fastbound.domains.interval.box import linf_box
 from fastbound.domains.records import (
     Convolution,
     LeakyReLU,
@@ -38,6 +37,7 @@ from fastbound.domains.records import (
     Sum,
 )
 from fastbound.domains.tape import Node, topological
+from fastbound.domains.zonotope.error_terms import along
 from fastbound.errors import MissingRuleError
 from fastbound.spec import margin_spec
 

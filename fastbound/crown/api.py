@@ -13,7 +13,7 @@ from fastbound.crown.options import Options
 from fastbound.crown.tighten import tightened
 from fastbound.crown.walk import Bounds, Path
 from fastbound.domains.interval import Interval
-from fastbound.domains.lazy import Bounds as LazyBounds
+from fastbound.domains.interval.lazy import Bounds as LazyBounds
 from fastbound.domains.records import Linear
 from fastbound.domains.streams import require_tape
 from fastbound.domains.tape import Node

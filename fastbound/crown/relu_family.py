@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fastbound.domains.relaxations import soft_slope
+from fastbound.domains.zonotope.relaxations import soft_slope
 from fastbound.reference.crown_relu import lines as fused_lines
 
 # Slope and offset of the lower line, slope and offset of the upper line, each [B, *].

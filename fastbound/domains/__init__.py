@@ -1,8 +1,6 @@
 """Abstract values that flow through unmodified models, and the rules by which they do."""
 
-from fastbound.domains import interval_rules, linear_rules, singleprop_rules, zonotope_rules
-from fastbound.domains.box import box, linf_box
-from fastbound.domains.interval import Interval
+from fastbound.domains.interval import Interval, box, linf_box
 from fastbound.domains.lipschitz import Lipschitz, LipschitzState, lipschitz
 from fastbound.domains.rules import rule
 from fastbound.domains.singleprop import SingleProp, singleprop
@@ -15,13 +13,9 @@ __all__ = [
     "SingleProp",
     "Zonotope",
     "box",
-    "interval_rules",
-    "linear_rules",
     "linf_box",
     "lipschitz",
     "rule",
     "singleprop",
-    "singleprop_rules",
     "zonotope",
-    "zonotope_rules",
 ]

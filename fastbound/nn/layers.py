@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fastbound.domains.interval import Interval
-from fastbound.domains.interval_rules.activations import relu
-from fastbound.domains.linear_rules.affine import conv2d, linear
+from fastbound.domains.interval.elementwise import relu
+from fastbound.domains.linear.layers import conv2d, linear
 from fastbound.domains.rules import find_rule
 from fastbound.domains.streams import Streams
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from fastbound.domains.minmax import minmax
+from fastbound.domains.interval.minmax import minmax
 
 
 class MinMax(nn.Module):

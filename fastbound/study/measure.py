@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from fastbound.data import Images, Loader
-from fastbound.domains.loosened import LoosenedInterval
+from fastbound.domains.interval.loosened import LoosenedInterval
 from fastbound.methods import METHODS, check_method
 from fastbound.study.continuity import continuity
 from fastbound.study.probe import Probe

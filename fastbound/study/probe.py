@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fastbound.bounds import bound
-from fastbound.domains.box import linf_box
 from fastbound.domains.interval import Interval
+from fastbound.domains.interval.box import linf_box
 from fastbound.losses import robust_cross_entropy
 from fastbound.spec import margin_spec
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastbound.certify.modes import evaluation_mode
-from fastbound.domains.box import linf_box
+from fastbound.domains.interval.box import linf_box
 from fastbound.domains.records import Convolution, LeakyReLU, Linear, Reshape, Sum
 from fastbound.domains.tape import Node, topological
 

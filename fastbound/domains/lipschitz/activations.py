@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastbound.domains.interval.minmax import minmax
 from fastbound.domains.lipschitz.value import Lipschitz
-from fastbound.domains.minmax import minmax
 from fastbound.domains.rules import rule
 
 CONSTANTS: dict[Callable[..., Tensor], float] = {

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastbound.domains.lipschitz.value import Lipschitz, Node, Sum
+from fastbound.domains.lipschitz.graph import Addition, LipschitzNode
+from fastbound.domains.lipschitz.value import Lipschitz
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
 
@@ -57,7 +58,7 @@ def _combined(name: str, left: Any, right: Any, left_factor: float, right_factor
     if isinstance(left, Lipschitz) and isinstance(right, Lipschitz):
         left, right = _scaled(name, left, left_factor), _scaled(name, right, right_factor)
         nominal = _same_shape(name, right, _same_shape(name, left, left.nominal + right.nominal))
-        return left.handle(Node(nominal, Sum(), (left.node, right.node), left.node.flow))
+        return left.handle(LipschitzNode(nominal, Addition(), (left.node, right.node), left.node.flow))
     value, factor, constant, other = (
         (left, left_factor, right, right_factor)
         if isinstance(left, Lipschitz)

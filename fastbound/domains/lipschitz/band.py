@@ -18,7 +18,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from fastbound.domains.lipschitz.certificate import gamma, proven
-from fastbound.domains.lipschitz.operators import Convolution
+from fastbound.domains.lipschitz.operators import ConvolutionOperator
 
 # Where the factorisation costs more than about 20 seconds or a gigabyte.
 MOST_OPERATIONS, MOST_NUMBERS = 2e11, 1.3e8
@@ -54,7 +54,7 @@ class Side:
         return float(self.size) * (self.bandwidth + 1) ** 2
 
 
-def cheaper_side(operator: Convolution) -> Side:
+def cheaper_side(operator: ConvolutionOperator) -> Side:
     """The Gram matrix that is cheaper to factorise."""
     spans = [d * (k - 1) for d, k in zip(operator.dilation, operator.weight.shape[2:], strict=True)]
     sides = (
@@ -72,7 +72,7 @@ def is_affordable(side: Side) -> bool:
     return side.operations <= MOST_OPERATIONS and side.numbers <= MOST_NUMBERS
 
 
-def band_norm(operator: Convolution, estimate: float) -> float:
+def band_norm(operator: ConvolutionOperator, estimate: float) -> float:
     """Upper bound of the spectral norm of a convolution on maps of its size, weights in float64 and about 1; as far
     above ``estimate`` as that is below the norm, or 1e-8."""
     weight, side = operator.weight, cheaper_side(operator)

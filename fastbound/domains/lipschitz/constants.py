@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from fastbound.domains.lipschitz.certificate import UNIT
-from fastbound.domains.lipschitz.value import Factor, Layer, Node, Source, Sum
+from fastbound.domains.lipschitz.graph import Addition, Factor, Input, Layer, LipschitzNode
 from fastbound.domains.tape import topological
 
 
-def estimate(node: Node) -> Tensor:
+def estimate(node: LipschitzNode) -> Tensor:
     """Training estimate [] of the constant of ``node``, differentiable."""
     value = _combined(node, node.flow.norm, lambda factor: factor)
     return torch.as_tensor(value, dtype=node.dtype, device=node.device)
 
 
-def certified(node: Node) -> float:
+def certified(node: LipschitzNode) -> float:
     """Upper bound of the constant of ``node``."""
     state = node.flow.state
     value = _combined(node, lambda layer: state.certified_norm(layer.place, layer.operator), _above)
@@ -33,18 +33,18 @@ def _above(factor: float | Tensor) -> float:
     return float(factor) if factor in (0, 1) else float(factor) * (1 + 2.0**-22)
 
 
-def _combined(node: Node, norm: Callable[[Layer], Any], factor: Callable[[float | Tensor], Any]) -> Any:
+def _combined(node: LipschitzNode, norm: Callable[[Layer], Any], factor: Callable[[float | Tensor], Any]) -> Any:
     """The constant of ``node``, a number or a tensor as ``norm`` and ``factor`` give them."""
     constants: dict[int, Any] = {}
     for current in reversed(topological(node)):
         gain, inputs = current.gain, [constants[id(parent)] for parent in current.inputs]
-        if isinstance(gain, Source):
+        if isinstance(gain, Input):
             constant: Any = 1.0
         elif isinstance(gain, Layer):
             constant = inputs[0] * norm(gain)
         elif isinstance(gain, Factor):
             constant = inputs[0] * factor(gain.value)
-        elif isinstance(gain, Sum):
+        elif isinstance(gain, Addition):
             constant = sum(inputs)
         else:
             constant = sum(value * value for value in inputs) ** 0.5

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.linear_rules.geometry import numeric_padding, per_dimension, require_dim
-from fastbound.domains.lipschitz.operators import Convolution, Dense, Operator
-from fastbound.domains.lipschitz.value import Layer, Lipschitz, Node
+from fastbound.domains.linear.windows import numeric_padding, per_dimension, require_dim
+from fastbound.domains.lipschitz.graph import Layer, LipschitzNode
+from fastbound.domains.lipschitz.operators import ConvolutionOperator, DenseOperator, Operator
+from fastbound.domains.lipschitz.value import Lipschitz
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
 from fastbound.reference.lipschitz_power import CONVOLUTIONS
@@ -22,7 +23,7 @@ def linear(input: Lipschitz, weight: Tensor, bias: Tensor | None = None) -> Lips
     _require_layer("linear", input, weight, bias)
     if input.dim() < 2:
         raise ValueError(f"linear{module_path()}: wanted a batch [B, ..., I], got shape {tuple(input.shape)}.")
-    return _layer(input, Dense(weight), F.linear(input.nominal, weight, bias))
+    return _layer(input, DenseOperator(weight), F.linear(input.nominal, weight, bias))
 
 
 @rule(Lipschitz, torch.matmul)
@@ -50,7 +51,7 @@ def _convolution(spatial: int) -> Callable[..., Lipschitz]:
         stride, dilation = per_dimension(stride, spatial), per_dimension(dilation, spatial)
         input, padding = numeric_padding(input, weight, padding, dilation)
         nominal = function(input.nominal, weight, bias, stride, padding, dilation, groups)
-        operator = Convolution(weight, tuple(input.shape[2:]), stride, padding, dilation, groups)
+        operator = ConvolutionOperator(weight, tuple(input.shape[2:]), stride, padding, dilation, groups)
         return _layer(input, operator, nominal)
 
     return convolution
@@ -63,7 +64,7 @@ for _spatial, (_function, _) in CONVOLUTIONS.items():
 def _layer(input: Lipschitz, operator: Operator, nominal: Tensor) -> Lipschitz:
     flow = input.node.flow
     flow.operators.append(operator)
-    return input.handle(Node(nominal, Layer(operator, len(flow.operators) - 1), (input.node,), flow))
+    return input.handle(LipschitzNode(nominal, Layer(operator, len(flow.operators) - 1), (input.node,), flow))
 
 
 def _require_layer(name: str, input: Any, weight: Any, bias: Any) -> None:

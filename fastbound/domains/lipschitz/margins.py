@@ -11,25 +11,25 @@ from torch import Tensor
 
 from fastbound.domains.lipschitz.certificate import UNIT, gamma
 from fastbound.domains.lipschitz.constants import certified, estimate
-from fastbound.domains.lipschitz.operators import Dense
-from fastbound.domains.lipschitz.value import Layer, Node
+from fastbound.domains.lipschitz.graph import Layer, LipschitzNode
+from fastbound.domains.lipschitz.operators import DenseOperator
 from fastbound.reference.interval_margin import other_classes
 
 
-def margin_constants(node: Node) -> Tensor:  # [K, K]
+def margin_constants(node: LipschitzNode) -> Tensor:  # [K, K]
     """Estimates of the Lipschitz constants of z_j - z_i, differentiable; 0 on the diagonal."""
     front, rows = _last_layer(node)
     return estimate(front) * _distances(rows)
 
 
-def certified_margin_constants(node: Node) -> Tensor:  # [K, K]
+def certified_margin_constants(node: LipschitzNode) -> Tensor:  # [K, K]
     """Upper bounds of the Lipschitz constants of z_j - z_i in float64."""
     front, rows = _last_layer(node)
     distances = _distances(rows.detach().double())
     return certified(front) * distances * (1 + gamma(rows.shape[1] + 8))
 
 
-def bottom_logit(node: Node, eps: float | Tensor) -> Tensor:  # [B]
+def bottom_logit(node: LipschitzNode, eps: float | Tensor) -> Tensor:  # [B]
     """``max_{i != j} z_i + eps K_ij`` with j the predicted class, from the estimates; above z_j where another class
     may win within eps."""
     logits = node.nominal
@@ -38,7 +38,7 @@ def bottom_logit(node: Node, eps: float | Tensor) -> Tensor:  # [B]
     return reached.scatter(1, predicted, -torch.inf).amax(1)
 
 
-def certified_margins(node: Node, labels: Tensor, eps: float) -> Tensor:  # [B] -> [B, K - 1]
+def certified_margins(node: LipschitzNode, labels: Tensor, eps: float) -> Tensor:  # [B] -> [B, K - 1]
     """Lower bounds in float64 of z_y - z_i in the l2 ball of radius eps."""
     own, others = labels.unsqueeze(1), other_classes(labels, node.shape[1])
     logits = node.nominal.double()
@@ -47,11 +47,11 @@ def certified_margins(node: Node, labels: Tensor, eps: float) -> Tensor:  # [B] 
     return margins - falls - (margins.abs() + falls) * (4 * UNIT)
 
 
-def _last_layer(node: Node) -> tuple[Node, Tensor]:
+def _last_layer(node: LipschitzNode) -> tuple[LipschitzNode, Tensor]:
     """The value in front of a last linear layer and the rows [K, D] of that layer; for other outputs the output itself
     and unit vectors."""
     gain = node.gain
-    if isinstance(gain, Layer) and isinstance(gain.operator, Dense) and node.inputs[0].nominal.dim() == 2:
+    if isinstance(gain, Layer) and isinstance(gain.operator, DenseOperator) and node.inputs[0].nominal.dim() == 2:
         return node.inputs[0], gain.operator.weight
     return node, torch.eye(node.shape[1], dtype=node.dtype, device=node.device)
 

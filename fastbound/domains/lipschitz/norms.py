@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fastbound.domains.lipschitz.band import band_norm, cheaper_side, estimated_norm, is_affordable
 from fastbound.domains.lipschitz.certificate import UNIT, dense_norm, scaled
-from fastbound.domains.lipschitz.operators import Convolution, Dense, Operator
+from fastbound.domains.lipschitz.operators import ConvolutionOperator, DenseOperator, Operator
 from fastbound.domains.lipschitz.torus import torus_norm
 
 # The torus is taken where it lies at most this far above an estimate from below; far above it, it is announced.
@@ -21,13 +21,13 @@ def certified_norm(operator: Operator) -> float:
 
     Raises ValueError for NaN or infinity.
     """
-    if isinstance(operator, Dense):
+    if isinstance(operator, DenseOperator):
         return dense_norm(operator.weight)
     weight, scale = scaled(operator.weight)
     return scale * _convolution_norm(replace(operator, weight=weight)) if scale else 0.0
 
 
-def _convolution_norm(operator: Convolution) -> float:
+def _convolution_norm(operator: ConvolutionOperator) -> float:
     on_torus, side = torus_norm(operator), cheaper_side(operator)
     estimate = estimated_norm(side)
     if on_torus <= TIGHT * estimate:

@@ -11,7 +11,7 @@ from fastbound.reference.lipschitz_power import adjoint, applied, room
 
 
 @dataclass(frozen=True, eq=False)
-class Dense:
+class DenseOperator:
     """``W x`` over the last dimension; its other dimensions leave the norm what it is."""
 
     weight: Tensor  # [O, I]
@@ -38,7 +38,7 @@ class Dense:
 
 
 @dataclass(frozen=True, eq=False)
-class Convolution:
+class ConvolutionOperator:
     """A convolution with zero padding on maps of one size, without its bias; ``len(size)`` spatial dimensions."""
 
     weight: Tensor  # [O, C / groups, *K]
@@ -73,4 +73,4 @@ class Convolution:
         return adjoint(y, self.weight, self.size, *self.window)
 
 
-Operator = Dense | Convolution
+Operator = DenseOperator | ConvolutionOperator

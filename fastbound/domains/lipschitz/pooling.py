@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.linear_rules.geometry import per_dimension, pooling_stride, require_dim
+from fastbound.domains.linear.windows import per_dimension, pooling_stride, require_dim
 from fastbound.domains.lipschitz.certificate import dense_norm
 from fastbound.domains.lipschitz.value import Lipschitz
 from fastbound.domains.location import module_path

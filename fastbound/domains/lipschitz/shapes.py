@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.linear_rules.shapes import as_dims, as_sizes
-from fastbound.domains.lipschitz.value import Joint, Lipschitz, Node
+from fastbound.domains.linear.shapes import as_dims, as_sizes
+from fastbound.domains.lipschitz.graph import Joint, LipschitzNode
+from fastbound.domains.lipschitz.value import Lipschitz
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
 
@@ -163,7 +164,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Lipschitz:
     values = [t for t in tensors if isinstance(t, Lipschitz)]
     _require_samples("cat", values[0], as_dims(dim, values[0].dim())[0] > 0)
     nominal = torch.cat([t.nominal if isinstance(t, Lipschitz) else t for t in tensors], dim)
-    return values[0].handle(Node(nominal, Joint(), tuple(v.node for v in values), values[0].node.flow))
+    return values[0].handle(LipschitzNode(nominal, Joint(), tuple(v.node for v in values), values[0].node.flow))
 
 
 # ---- sums ----------------------------------------------------------------------------------------------------------

@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 
 from fastbound.domains.lipschitz.certificate import UNIT, gamma, gram_norm
-from fastbound.domains.lipschitz.operators import Convolution
+from fastbound.domains.lipschitz.operators import ConvolutionOperator
 
 # Numbers in the matrices of the frequencies that are looked at together.
 CHUNK = 2**24
 
 
-def torus_norm(operator: Convolution) -> float:
+def torus_norm(operator: ConvolutionOperator) -> float:
     """Upper bound of the spectral norm of a convolution with weights in float64 and about 1: loose for small maps, a
     tenth of a percent above the norm at 28 pixels and a kernel of 3."""
     return max(_norm(operator, group) for group in operator.weight.chunk(operator.groups))
 
 
-def _norm(operator: Convolution, weight: Tensor) -> float:  # [O, C, *K], one group
+def _norm(operator: ConvolutionOperator, weight: Tensor) -> float:  # [O, C, *K], one group
     sizes = _torus_sizes(operator)
     taps = _taps(operator, weight)
     frequencies = torch.tensor(list(itertools.product(*map(range, sizes))))  # [F, D]
@@ -42,7 +42,7 @@ def _norm(operator: Convolution, weight: Tensor) -> float:  # [O, C, *K], one gr
     return (max(bounds) + 2 * rounding) * (1 + 4 * UNIT)
 
 
-def _torus_sizes(operator: Convolution) -> list[int]:
+def _torus_sizes(operator: ConvolutionOperator) -> list[int]:
     """Sizes of the torus in strides: room for the map and the padding on one side of it, and for every output."""
     sides = zip(operator.size, operator.padding, operator.stride, operator.output_shape[1:], strict=True)
     return [max(-(-(n + p) // s), out) for n, p, s, out in sides]
@@ -51,7 +51,7 @@ def _torus_sizes(operator: Convolution) -> list[int]:
 Tap = tuple[tuple[int, ...], int, Tensor]
 
 
-def _taps(operator: Convolution, weight: Tensor) -> list[Tap]:
+def _taps(operator: ConvolutionOperator, weight: Tensor) -> list[Tap]:
     """Each pixel of the kernel as (shift in strides, place within the stride, [O, C])."""
     found = []
     for pixel, place in enumerate(itertools.product(*map(range, weight.shape[2:]))):

@@ -2,85 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
-
-import torch
 from torch import Tensor
 
 from fastbound.domains.checks import require_finite, require_floating
-from fastbound.domains.lipschitz.operators import Operator
+from fastbound.domains.lipschitz.constants import certified, estimate
+from fastbound.domains.lipschitz.graph import Factor, Flow, Input, LipschitzNode
+from fastbound.domains.lipschitz.margins import bottom_logit, certified_margins
 from fastbound.domains.lipschitz.state import LipschitzState
 from fastbound.domains.value import Value
-
-# ---- how the constant of a value follows from those of its inputs --------------------------------------------------
-
-
-class Source(NamedTuple):
-    """The input itself: 1."""
-
-
-class Layer(NamedTuple):
-    """A linear operator: the input's times the spectral norm."""
-
-    operator: Operator
-    place: int  # among the layers of the forward pass
-
-
-class Factor(NamedTuple):
-    """A function with a known constant: the input's times that."""
-
-    value: float | Tensor  # a scalar tensor, >= 0, where it is differentiated
-
-
-class Sum(NamedTuple):
-    """A sum: the sum of the inputs'."""
-
-
-class Joint(NamedTuple):
-    """Values side by side: the root of the sum of the inputs' squares."""
-
-
-Gain = Source | Layer | Factor | Sum | Joint
-
-
-@dataclass(eq=False)
-class Flow:
-    """One forward pass: the layers so far, and the estimates of their norms, each made when first read."""
-
-    state: LipschitzState
-    operators: list[Operator] = field(default_factory=list)
-    norms: dict[int, Tensor] = field(default_factory=dict)
-
-    def norm(self, layer: Layer) -> Tensor:  # []
-        if layer.place not in self.norms:
-            self.norms[layer.place] = self.state.spectral_norm(layer.place, layer.operator)
-        return self.norms[layer.place]
-
-
-class Node(NamedTuple):
-    """One value: clean activations [B, *S], how its constant follows from its inputs', and the forward pass."""
-
-    nominal: Tensor
-    gain: Gain
-    inputs: tuple[Node, ...]
-    flow: Flow
-
-    @property
-    def shape(self) -> torch.Size:
-        return self.nominal.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.nominal.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.nominal.device
-
-    @property
-    def requires_grad(self) -> bool:
-        return self.nominal.requires_grad
 
 
 class Lipschitz(Value):
@@ -98,7 +27,7 @@ class Lipschitz(Value):
     """
 
     @property
-    def node(self) -> Node:
+    def node(self) -> LipschitzNode:
         return self._node
 
     @property
@@ -110,8 +39,6 @@ class Lipschitz(Value):
     def constant(self) -> Tensor:
         """Estimate [] of the Lipschitz constant, differentiable, by power iteration: converges to the product of the
         layers' norms from below. It trains; it does not certify."""
-        from fastbound.domains.lipschitz.constants import estimate
-
         return estimate(self.node)
 
     def certified_constant(self) -> float:
@@ -121,8 +48,6 @@ class Lipschitz(Value):
 
         Raises ValueError for weights with NaN or infinity.
         """
-        from fastbound.domains.lipschitz.constants import certified
-
         return certified(self.node)
 
     def bottom_logit(self, eps: float | Tensor) -> Tensor:
@@ -136,8 +61,6 @@ class Lipschitz(Value):
 
         Soundness: an estimate, for training.
         """
-        from fastbound.domains.lipschitz.margins import bottom_logit
-
         self._require_logits("bottom_logit")
         return bottom_logit(self.node, eps)
 
@@ -149,8 +72,6 @@ class Lipschitz(Value):
 
         Soundness: constants as of `certified_constant`; logits rounded to nearest.
         """
-        from fastbound.domains.lipschitz.margins import certified_margins
-
         self._require_logits("certified_margins")
         return certified_margins(self.node, labels, eps)
 
@@ -161,7 +82,7 @@ class Lipschitz(Value):
     def through(self, nominal: Tensor, gain: float | Tensor = 1.0) -> Lipschitz:
         """The value ``nominal`` [B, ...] that a function with the Lipschitz constant ``gain`` made of this one; for
         use in rules."""
-        return self.handle(Node(nominal, Factor(gain), (self.node,), self.node.flow))
+        return self.handle(LipschitzNode(nominal, Factor(gain), (self.node,), self.node.flow))
 
 
 def lipschitz(x: Tensor, state: LipschitzState | None = None) -> Lipschitz:  # [B, ...]
@@ -188,4 +109,4 @@ def lipschitz(x: Tensor, state: LipschitzState | None = None) -> Lipschitz:  # [
     require_finite("x", x)
     if state is not None and not isinstance(state, LipschitzState):
         raise TypeError(f"state: wanted a fastbound.LipschitzState, got {type(state).__name__}.")
-    return Lipschitz(Node(x, Source(), (), Flow(state or LipschitzState())))
+    return Lipschitz(LipschitzNode(x, Input(), (), Flow(state or LipschitzState())))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastbound.domains.box import linf_box
 from fastbound.domains.interval import Interval
+from fastbound.domains.interval.box import linf_box
 from fastbound.train.recipes.checks import check_positive
 from fastbound.train.recipes.ramped import RampedRecipe
 from fastbound.train.recipes.step import Losses, Step, uses_batch_statistics

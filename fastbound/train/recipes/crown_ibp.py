@@ -10,7 +10,7 @@ from torch import Tensor
 from fastbound import losses
 from fastbound.bounds import bound
 from fastbound.domains.interval import Interval
-from fastbound.domains.lazy import Bounds
+from fastbound.domains.interval.lazy import Bounds
 from fastbound.train.recipes.certified import CertifiedRecipe
 from fastbound.train.recipes.checks import check_shares
 from fastbound.train.recipes.step import Losses, Step, mixed

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from fastbound import losses
 from fastbound.bounds import bound
-from fastbound.domains.box import box
 from fastbound.domains.interval import Interval
+from fastbound.domains.interval.box import box
 from fastbound.train.recipes.adversarial import AdversarialRecipe
 from fastbound.train.recipes.checks import check_shares
 from fastbound.train.recipes.step import Losses, Step, uses_batch_statistics

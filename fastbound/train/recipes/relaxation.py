@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from fastbound import losses
 from fastbound.bounds import bound
 from fastbound.domains.interval import Interval
-from fastbound.domains.loosened import LoosenedInterval
+from fastbound.domains.interval.loosened import LoosenedInterval
 from fastbound.domains.zonotope import zonotope
 from fastbound.methods import METHODS, STUDIED
 from fastbound.train.penalties import l1_of_weights

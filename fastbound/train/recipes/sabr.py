@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from fastbound import losses
 from fastbound.bounds import bound
-from fastbound.domains.box import box
-from fastbound.domains.shrunk import ShrunkInterval
+from fastbound.domains.interval.box import box
+from fastbound.domains.interval.shrunk import ShrunkInterval
 from fastbound.train.penalties import l1_of_parameters
 from fastbound.train.recipes.adversarial import AdversarialRecipe
 from fastbound.train.recipes.checks import check_shares

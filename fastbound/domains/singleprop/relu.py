@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.linear_rules import affine
+from fastbound.domains.linear import layers
 from fastbound.domains.records import LeakyReLU, Norm
 from fastbound.domains.rules import rule
-from fastbound.domains.singleprop import SingleProp
+from fastbound.domains.singleprop.value import SingleProp
 from fastbound.domains.streams import as_stored, emit
 from fastbound.domains.tape import Node, PendingNorm
 from fastbound.ops import singleprop_norm_relu
@@ -30,7 +30,7 @@ def relu(input: SingleProp) -> SingleProp:
 @rule(SingleProp, F.batch_norm)
 def batch_norm(input: SingleProp, *args: Any, **kwargs: Any) -> SingleProp:
     """As for all streams, but read without a ReLU behind it, it is made by this domain's own pass."""
-    source, waiting = input.node, affine.batch_norm(input, *args, **kwargs).node
+    source, waiting = input.node, layers.batch_norm(input, *args, **kwargs).node
     norm = waiting.record_as(Norm)
     return input.handle(PendingNorm(norm, source, source.shape, lambda: _norm_relu(source, norm, None)))
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastbound.domains.checks import recording, require, require_finite, require_floating
-from fastbound.domains.interval import Interval, streams_of
+from fastbound.domains.interval.value import Interval, streams_of
 from fastbound.domains.records import Source
 from fastbound.domains.tape import Node, Tape, enter
 

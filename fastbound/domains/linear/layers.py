@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.linear_rules.geometry import numeric_padding, per_dimension, require_dim
+from fastbound.domains.linear.windows import numeric_padding, per_dimension, require_dim
 from fastbound.domains.location import module_path
 from fastbound.domains.records import Convolution, Linear, Norm
 from fastbound.domains.rules import rule

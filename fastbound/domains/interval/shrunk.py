@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastbound.domains.interval import Interval
-from fastbound.domains.interval_rules.activations import leaky_relu
+from fastbound.domains.interval.elementwise import leaky_relu
+from fastbound.domains.interval.value import Interval
 from fastbound.domains.location import module_path
 from fastbound.domains.records import Opaque
 from fastbound.domains.rules import rule

@@ -8,8 +8,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.interval import Interval, streams_of
-from fastbound.domains.linear_rules.geometry import per_dimension, pooling_stride
+from fastbound.domains.interval.value import Interval, streams_of
+from fastbound.domains.linear.windows import per_dimension, pooling_stride
 from fastbound.domains.location import module_path
 from fastbound.domains.records import MaxPool, Opaque, Record
 from fastbound.domains.rules import function_name, rule

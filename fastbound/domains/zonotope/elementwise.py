@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbound.domains.records import LeakyReLU, Smooth
-from fastbound.domains.relaxations import find_relaxation, relu_cover
 from fastbound.domains.rules import rule
-from fastbound.domains.zonotope import Zonotope, covered, ends
+from fastbound.domains.zonotope.relaxations import find_relaxation, relu_cover
+from fastbound.domains.zonotope.value import Zonotope, covered, ends
 
 
 @rule(Zonotope, torch.relu)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastbound.domains.interval import Interval, streams_of
+from fastbound.domains.interval.value import Interval, streams_of
 from fastbound.domains.records import Opaque
 from fastbound.domains.tape import NO_TAPE, Node
 

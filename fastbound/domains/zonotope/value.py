@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fastbound.domains.error_terms import Plan, Terms, born, carried, dense, size
-from fastbound.domains.interval import Interval
+from fastbound.domains.interval.value import Interval
 from fastbound.domains.records import Opaque, Record, Source
-from fastbound.domains.relaxations import find_relaxation
 from fastbound.domains.rules import out_of_place
 from fastbound.domains.streams import Streams
 from fastbound.domains.tape import Node, Tape, detached_node
+from fastbound.domains.zonotope.error_terms import Plan, Terms, born, carried, dense, size
+from fastbound.domains.zonotope.relaxations import find_relaxation
 
 DEFAULT_BUDGET = 1 << 30
 

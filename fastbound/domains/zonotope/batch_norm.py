@@ -6,10 +6,10 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from fastbound.domains.linear_rules import affine
+from fastbound.domains.linear import layers
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
-from fastbound.domains.zonotope import Zonotope
+from fastbound.domains.zonotope.value import Zonotope
 
 
 @rule(Zonotope, F.batch_norm)
@@ -20,4 +20,4 @@ def batch_norm(input: Zonotope, *args: Any, **kwargs: Any) -> Zonotope:
             f"batch_norm{module_path()}: relaxation {input.terms.plan.relaxation!r} runs on two kinds of bounds, and "
             "batch statistics are taken once; call model.eval(), or take relaxation='deepz'."
         )
-    return affine.batch_norm(input, *args, **kwargs)  # type: ignore[return-value]
+    return layers.batch_norm(input, *args, **kwargs)  # type: ignore[return-value]

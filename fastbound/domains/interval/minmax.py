@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from fastbound.domains.interval import Interval
+from fastbound.domains.interval.value import Interval
 from fastbound.domains.rules import rule
 
 

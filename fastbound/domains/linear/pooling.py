@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.linear_rules.shapes import each
+from fastbound.domains.linear.shapes import each
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
 from fastbound.domains.streams import Streams

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from fastbound.domains.interval import Interval, streams_of
-from fastbound.domains.linear_rules import arithmetic
+from fastbound.domains.interval.value import Interval, streams_of
+from fastbound.domains.linear import arithmetic
 from fastbound.domains.location import module_path
 from fastbound.domains.records import Opaque
 from fastbound.domains.rules import function_name, rule

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from torch import Tensor
 
-from fastbound.domains.box import linf_box
+from fastbound.domains.interval.box import linf_box
 from fastbound.domains.records import Source
 from fastbound.domains.streams import Streams
 from fastbound.domains.tape import Node, Tape, detached_node

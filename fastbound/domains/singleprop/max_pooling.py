@@ -11,7 +11,7 @@ from torch import Tensor
 from fastbound.domains.location import module_path
 from fastbound.domains.records import Opaque
 from fastbound.domains.rules import function_name, rule
-from fastbound.domains.singleprop import SingleProp
+from fastbound.domains.singleprop.value import SingleProp
 from fastbound.domains.streams import emit
 
 

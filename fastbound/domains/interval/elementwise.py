@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.interval import Interval, streams_of
-from fastbound.domains.linear_rules.affine import norm_relu, norm_relu_moments
+from fastbound.domains.interval.value import Interval, streams_of
+from fastbound.domains.linear.layers import norm_relu, norm_relu_moments
 from fastbound.domains.location import module_path
 from fastbound.domains.records import Clamp, LeakyReLU, Norm, Opaque, Record, Smooth
 from fastbound.domains.rules import function_name, rule

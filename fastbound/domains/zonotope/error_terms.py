@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.linear_rules.arithmetic import align
+from fastbound.domains.linear.arithmetic import align
 from fastbound.domains.location import module_path
 from fastbound.domains.records import Convolution, Linear, LinearMap, Norm, Record, Reshape, Scale, Shift, Sum
 from fastbound.domains.tape import Node

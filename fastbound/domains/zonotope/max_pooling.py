@@ -8,9 +8,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.interval import Interval
+from fastbound.domains.interval.value import Interval
 from fastbound.domains.rules import rule
-from fastbound.domains.zonotope import Zonotope
+from fastbound.domains.zonotope.value import Zonotope
 
 
 def _max_pool(function: Callable[..., Tensor]) -> Callable[..., Zonotope]:
