@@ -13,7 +13,7 @@ from fastbound.certify import Attack, lp
 from fastbound.certify.lp import triangle_bounds, triangle_margins
 from fastbound.crown.relaxations import lines
 from fastbound.crown.relu_family import FAMILY
-from fastbound.domains.records import LeakyReLU
+from fastbound.domains import functions
 from fastbound.errors import MissingRuleError
 from fastbound.methods import GENERAL, METHODS, STUDIED
 
@@ -32,7 +32,7 @@ def test_lines_hold_on_every_interval(relaxation: str, slope: float) -> None:
     ends = torch.tensor([-3.0, -1.0, -1e-3, 0.0, 1e-7, 0.7, 2.5], dtype=torch.float64)
     low, high = (x.flatten() for x in torch.meshgrid(ends, ends, indexing="ij"))
     low, high = low[low <= high], high[low <= high]
-    found = lines(LeakyReLU(slope), (low + high) / 2, (high - low) / 2, relaxation)
+    found = lines(functions.leaky_relu(slope), (low + high) / 2, (high - low) / 2, relaxation)
     for share in torch.linspace(0, 1, 41, dtype=torch.float64):
         x = low + share * (high - low)
         below = 0.0 if found.lower_offset is None else found.lower_offset

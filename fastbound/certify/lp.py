@@ -23,25 +23,13 @@ from fastbound.crown.tighten import tightened
 from fastbound.crown.walk import Bounds, Path
 from fastbound.domains.interval import Interval
 from fastbound.domains.interval.box import linf_box
-from fastbound.domains.records import (
-    Convolution,
-    LeakyReLU,
-    Linear,
-    LinearMap,
-    Norm,
-    Opaque,
-    Reshape,
-    Scale,
-    Shift,
-    Source,
-    Sum,
-)
+from fastbound.domains.records import Elementwise, LinearRecord, Source
 from fastbound.domains.tape import Node, topological
 from fastbound.domains.zonotope.error_terms import along
 from fastbound.errors import MissingRuleError
+from fastbound.shapes import leaky_slope
 from fastbound.spec import margin_spec
 
-LINEAR = (Linear, Convolution, Norm, Reshape, LinearMap, Scale, Shift, Sum)
 # Beyond this HiGHS takes minutes for one margin.
 MAX_VARIABLES, MAX_COEFFICIENTS = 20_000, 10_000_000
 _CHUNK = 256
@@ -158,13 +146,13 @@ def _forms(target: Node, bounds: Bounds, program: _Program) -> dict[int, _Form]:
             program.add_variables(lower, upper)
             matrix = sparse.eye(len(lower), format="csr")
             forms[id(node)] = _Form(sparse.hstack((sparse.csr_matrix((len(lower), start)), matrix), "csr"), 0 * lower)
-        elif isinstance(record, LeakyReLU) and 0 <= record.negative_slope <= 1:
+        elif isinstance(record, Elementwise) and (slope := leaky_slope(record.function.shape)) is not None:
             before = node.inputs[0]
-            forms[id(node)] = _triangles(forms[id(before)], *_ends(*bounds.of(before)), record.negative_slope, program)
-        elif isinstance(record, LINEAR):
+            forms[id(node)] = _triangles(forms[id(before)], *_ends(*bounds.of(before)), slope, program)
+        elif isinstance(record, LinearRecord):
             forms[id(node)] = _linear(node, [forms[id(parent)] for parent in node.inputs])
         else:
-            name = f"{record.name}{record.where}" if isinstance(record, Opaque) else type(record).__name__
+            name = getattr(record, "name", type(record).__name__) + getattr(record, "where", "")
             raise MissingRuleError(f"{name} has no triangle relaxation; use method='crown' or 'ibp'.")
     return forms
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from fastbound.domains.records import LinearMap, Opaque, Scale, Shift, Sum
+from fastbound.domains.records import LinearMap, Opaque, Scale, Shift, Sum, tensors
 from fastbound.domains.tape import Node
 from fastbound.errors import MissingRuleError, TapeError
 
 
 def require_gradients(node: Node) -> None:
     """Raise where gradients are wanted of a value that was computed without."""
-    wanted = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in node.record)
+    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in tensors(node.record))
     if wanted and not node.requires_grad:
         raise TapeError(
             f"the output was computed under no_grad ({type(node.record).__name__} recorded no gradient), and its bound "
@@ -41,7 +40,7 @@ def require_samples_apart(node: Node) -> None:
                 f"{name} changes {tuple(parent.shape)} to {tuple(node.shape)} and so moves the batch dimension; the "
                 "backward walk keeps samples apart."
             )
-    if isinstance(record, LinearMap) and record.name != "detach" and node.shape[0] > 1:
+    if isinstance(record, LinearMap) and node.shape[0] > 1:
         _require_unmixed(record, node)
 
 

@@ -5,17 +5,15 @@ ReLU has its own fused primitive, `crown_relu`; the lines here serve the other e
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastbound.crown.relu_family import FAMILY, family_lines
-from fastbound.domains.records import Clamp, LeakyReLU, Smooth
 from fastbound.reference.crown_relu import RELAXATIONS
 from fastbound.reference.crown_relu import lines as relu_lines
+from fastbound.shapes import Function, Hinge, Ramp
 
 
 class Lines(NamedTuple):
@@ -27,18 +25,24 @@ class Lines(NamedTuple):
     upper_offset: Tensor
 
 
-def lines(record: LeakyReLU | Clamp | Smooth, center: Tensor, radius: Tensor, relaxation: str) -> Lines:
-    """The two lines of an element-wise function on center -+ radius, each [B, *]."""
-    if isinstance(record, LeakyReLU):
-        return _leaky_relu(center, radius, record.negative_slope, relaxation)
-    if isinstance(record, Clamp):
+def lines(function: Function, center: Tensor, radius: Tensor, relaxation: str) -> Lines:
+    """The two lines of an element-wise function on center -+ radius, each [B, *].
+
+    The relaxation chooses among those of a ReLU, and of what a ReLU is a part of; other functions have the two lines
+    that leave the least area between them.
+    """
+    shape = function.shape
+    if isinstance(shape, Hinge) and shape.negative_slope >= 0:
+        return _leaky_relu(center, radius, shape.negative_slope, relaxation)
+    lower, upper = center - radius, center + radius
+    if isinstance(shape, Ramp):
         if relaxation in FAMILY:
             raise ValueError(  # reading an end may not raise an AttributeError, as MissingRuleError is
                 f"relaxation: {relaxation!r} has lines for ReLU, none for clamp (hardtanh, relu6); use one of "
                 f"{', '.join(RELAXATIONS)}."
             )
-        return _clamp(center - radius, center + radius, record, relaxation)
-    return _smooth(center - radius, center + radius, record.name)
+        return _ramp(lower, upper, shape, relaxation)
+    return Lines(*function.lower_line(lower, upper), *function.upper_line(lower, upper))
 
 
 def _leaky_relu(center: Tensor, radius: Tensor, slope: float, relaxation: str) -> Lines:
@@ -55,17 +59,16 @@ def _leaky_relu(center: Tensor, radius: Tensor, slope: float, relaxation: str) -
     return Lines(upper * slope, -above * slope, lower * slope, constant)
 
 
-def _clamp(lower: Tensor, upper: Tensor, record: Clamp, relaxation: str) -> Lines:
+def _ramp(lower: Tensor, upper: Tensor, shape: Ramp, relaxation: str) -> Lines:
     """Up to two kinks. Each line is the steeper one that touches both kinks' sides, or a constant where that is closer.
 
     The lower line runs from (max(l, low), same) to (u, f(u)): above it lies the function, which rises with slope 1 from
     the first point and then stays at f(u); before that point it is constant and the line falls. The upper line is its
     mirror image.
     """
-    high = math.inf if record.upper is None else record.upper
-    low = -math.inf if record.lower is None else min(record.lower, high)  # crossed limits: torch gives the upper one
+    low, high = shape.low, shape.high
     middle = (lower + upper) / 2
-    at_lower, at_upper = (x.clamp(low, high) for x in (lower, upper))
+    at_lower, at_upper = (x.clamp(min=low).clamp(max=high) for x in (lower, upper))
     start, end = lower.clamp(min=low), upper.clamp(max=high)
     flat = (upper <= low) | (lower >= high)
 
@@ -82,47 +85,3 @@ def _clamp(lower: Tensor, upper: Tensor, record: Clamp, relaxation: str) -> Line
     lower_offset = torch.where(lower_slope == 0, at_lower, start - lower_slope * start)
     upper_offset = torch.where(upper_slope == 0, at_upper, end - upper_slope * end)
     return Lines(lower_slope, lower_offset, upper_slope, upper_offset)
-
-
-def _smooth(lower: Tensor, upper: Tensor, name: str) -> Lines:
-    """Tangents and chords of a function that is odd about (0, ``height``), convex below 0 and concave above it."""
-    height = 0.5 if name == "sigmoid" else 0.0
-    upper_slope, upper_offset = _upper_line(lower, upper, name, height)
-    lower_slope, lower_offset = _upper_line(-upper, -lower, name, height)
-    return Lines(lower_slope, height - lower_offset, upper_slope, upper_offset + height)
-
-
-def _upper_line(lower: Tensor, upper: Tensor, name: str, height: float) -> tuple[Tensor, Tensor]:
-    """Slope and offset of an upper line of the odd function: a chord where it is convex or no tangent fits."""
-
-    def function(x: Tensor) -> Tensor:
-        return torch.sigmoid(x) - height if name == "sigmoid" else torch.tanh(x)
-
-    def derivative(x: Tensor) -> Tensor:
-        y = function(x)
-        return 0.25 - y * y if name == "sigmoid" else 1 - y * y
-
-    at_lower, at_upper = function(lower), function(upper)
-    run = upper - lower
-    chord = torch.where(run > 0, (at_upper - at_lower) / torch.where(run > 0, run, 1.0), derivative(upper))
-    # Where the point of tangency lies beyond the interval, the chord is above the function.
-    touch = torch.where(lower >= 0, (lower + upper) / 2, _tangency(lower, upper, function, derivative))
-    use_chord = (upper <= 0) | ((lower < 0) & (derivative(upper) >= chord))
-    slope = torch.where(use_chord, chord, derivative(touch))
-    # An upper line of a convex piece is one at its two ends, however its slope was rounded.
-    offset = torch.maximum(at_lower - slope * lower, at_upper - slope * upper)
-    return slope, torch.where(use_chord, offset, function(touch) - derivative(touch) * touch)
-
-
-@torch.no_grad()
-def _tangency(
-    lower: Tensor, upper: Tensor, function: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """A point in [0, u] whose tangent passes (lower, f(lower)) or above it, by bisection from the sound side."""
-    left, right = torch.zeros_like(upper), upper.clamp(min=0)
-    target = function(lower)
-    for _ in range(30):
-        middle = (left + right) / 2
-        above = function(middle) + derivative(middle) * (lower - middle) >= target
-        left, right = torch.where(above, left, middle), torch.where(above, middle, right)
-    return right

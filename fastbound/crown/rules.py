@@ -18,9 +18,9 @@ from fastbound.crown.relu_family import FAMILY
 from fastbound.crown.statistics import norm_affine
 from fastbound.crown.walk import Walk, backward_rule
 from fastbound.domains.records import (
-    Clamp,
     Convolution,
-    LeakyReLU,
+    Detached,
+    Elementwise,
     Linear,
     LinearMap,
     MaxPool,
@@ -28,12 +28,12 @@ from fastbound.domains.records import (
     Reshape,
     Scale,
     Shift,
-    Smooth,
     Sum,
 )
 from fastbound.domains.tape import Node, PendingNorm
 from fastbound.ops import crown_conv2d, crown_linear, crown_relu
 from fastbound.ops.layout import channels_last
+from fastbound.shapes import leaky_slope
 
 # ---- layers with weights -------------------------------------------------------------------------------------------
 
@@ -104,13 +104,20 @@ def _per_channel(rows: Tensor) -> Tensor:  # [B, S, C, *] -> [B, S, C]
 # ---- non-linear functions ------------------------------------------------------------------------------------------
 
 
-@backward_rule(LeakyReLU)
-def _leaky_relu(walk: Walk, node: Node, rows: Tensor) -> None:
-    """With a BatchNorm in front, and the bias in front of that, in the same pass where nothing else reads them."""
-    record, relaxation = node.record_as(LeakyReLU), walk.options.relaxation
-    parent = node.inputs[0]
-    if record.negative_slope > 1 or len(parent.shape) < 2 or relaxation in FAMILY:
-        return _element_wise(walk, node, rows)
+@backward_rule(Elementwise)
+def _element_wise(walk: Walk, node: Node, rows: Tensor) -> None:
+    parent, relaxation = node.inputs[0], walk.options.relaxation
+    slope = leaky_slope(node.record_as(Elementwise).function.shape)
+    if slope is not None and relaxation not in FAMILY and len(parent.shape) > 1:
+        return _leaky_relu(walk, node, rows, slope)
+    out, bias = through_lines(rows, walk.bounds.lines(node, relaxation))
+    walk.add(bias)
+    walk.give(parent, out)
+
+
+def _leaky_relu(walk: Walk, node: Node, rows: Tensor, negative_slope: float) -> None:
+    """With a BatchNorm before it, and the bias before that, in the same pass where nothing else reads them."""
+    parent, relaxation = node.inputs[0], walk.options.relaxation
     scale = shift = offset = None
     if isinstance(parent, PendingNorm) and walk.alone(parent) and not walk.bounds.tightened(parent):
         scale, shift = norm_affine(parent)
@@ -121,15 +128,7 @@ def _leaky_relu(walk: Walk, node: Node, rows: Tensor) -> None:
     if constant is not None and walk.alone(parent):
         offset = constant if scale is None or shift is None else torch.addcmul(shift, scale, constant)
         walk.paid.add(id(parent))
-    out, bias = crown_relu(rows, *walk.bounds.of(parent), scale, shift, offset, record.negative_slope, relaxation)
-    walk.add(bias)
-    walk.give(parent, out)
-
-
-@backward_rule(Clamp, Smooth)
-def _element_wise(walk: Walk, node: Node, rows: Tensor) -> None:
-    parent = node.inputs[0]
-    out, bias = through_lines(rows, walk.bounds.lines(node, walk.options.relaxation))
+    out, bias = crown_relu(rows, *walk.bounds.of(parent), scale, shift, offset, negative_slope, relaxation)
     walk.add(bias)
     walk.give(parent, out)
 
@@ -166,13 +165,16 @@ def _reshape(walk: Walk, node: Node, rows: Tensor) -> None:
 def _linear_map(walk: Walk, node: Node, rows: Tensor) -> None:
     """The transpose of any linear function of the batch, by its vector-Jacobian product, row by row in one batch."""
     record = node.record_as(LinearMap)
-    if record.name == "detach":  # has no derivative, but is the identity
-        return walk.give(node.inputs[0], rows)
     zeros = tuple(torch.zeros_like(parent.radius) for parent in node.inputs)
     transpose = torch.func.vjp(record.function, *zeros)[1]
     parts: tuple[Tensor, ...] = torch.vmap(transpose, in_dims=1, out_dims=1)(rows)
     for parent, part in zip(node.inputs, parts):
         walk.give(parent, part)
+
+
+@backward_rule(Detached)
+def _detached(walk: Walk, node: Node, rows: Tensor) -> None:
+    walk.give(node.inputs[0], rows)
 
 
 @backward_rule(Scale)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fastbound.crown.sparse import Patches, Units
 from fastbound.crown.statistics import norm_affine
 from fastbound.crown.walk import Walk, backward_rule
-from fastbound.domains.records import Clamp, Convolution, LeakyReLU, Linear, Norm, Reshape, Shift, Smooth, Sum
+from fastbound.domains.records import Convolution, Elementwise, Linear, Norm, Reshape, Shift, Sum
 from fastbound.domains.tape import Node
 
 
@@ -51,8 +51,8 @@ def _norm(walk: Walk, node: Node, rows: Units | Patches) -> None:
     walk.give(node.inputs[0], replace(rows, values=rows.values * scale.view(-1, 1, 1)))
 
 
-@backward_rule(LeakyReLU, Clamp, Smooth, rows=Units)
-@backward_rule(LeakyReLU, Clamp, Smooth, rows=Patches)
+@backward_rule(Elementwise, rows=Units)
+@backward_rule(Elementwise, rows=Patches)
 def _element_wise(walk: Walk, node: Node, rows: Units | Patches) -> None:
     parent = node.inputs[0]
     out, bias = rows.through_lines(walk.bounds.lines(node, walk.options.relaxation))

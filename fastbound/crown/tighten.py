@@ -10,26 +10,25 @@ from fastbound.crown.relu_family import exact_where_stable
 from fastbound.crown.sparse import Units
 from fastbound.crown.walk import Bounds, Path
 from fastbound.domains.records import (
-    Clamp,
     Convolution,
-    LeakyReLU,
+    Elementwise,
     Linear,
-    MaxPool,
     Norm,
+    RelaxedRecord,
     Reshape,
     Scale,
     Shift,
-    Smooth,
     Source,
 )
 from fastbound.domains.tape import Node
+from fastbound.shapes import Hinge
 
 
 def tightened(path: Path) -> Bounds:
     """Bounds in front of every non-linear function on the path, each made with those found before it."""
     bounds = Bounds()
     for node in reversed(path.order):
-        if isinstance(node.record, (LeakyReLU, Clamp, Smooth, MaxPool)):
+        if isinstance(node.record, RelaxedRecord):
             before = node.inputs[0]
             if not bounds.tightened(before) and not _exact(before):
                 _tighten(before, node, path.options, bounds)
@@ -72,7 +71,9 @@ def _tighten(node: Node, reader: Node, options: Options, bounds: Bounds) -> None
 def _wanted(node: Node, reader: Node, relaxation: str) -> Tensor:  # [B, U]
     """Elements to tighten, as many for every sample: those whose relaxation is not exact."""
     center, radius = node.center.flatten(1), node.radius.flatten(1)
-    stays = isinstance(reader.record, LeakyReLU) and exact_where_stable(relaxation)
+    record = reader.record
+    hinged = isinstance(record, Elementwise) and isinstance(record.function.shape, Hinge)
+    stays = hinged and exact_where_stable(relaxation)
     unstable = center.abs() < radius if stays else radius > 0
     count = int(unstable.sum(1).max())
     return unstable.to(torch.uint8).topk(count, 1).indices.sort(1).values

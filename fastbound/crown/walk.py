@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from torch import Tensor
 
 from fastbound.crown.checks import refuse, require_gradients, require_samples_apart
 from fastbound.crown.options import Options
 from fastbound.crown.relaxations import Lines, lines
-from fastbound.domains.records import Source
+from fastbound.domains.records import Elementwise, LinearRecord, RelaxedRecord, Source
 from fastbound.domains.tape import Node, topological
 from fastbound.ops import crown_concretize
 
@@ -35,6 +35,8 @@ def backward_rule(*records: type, rows: type = Tensor) -> Callable[[Rule], Rule]
 
     def register(rule: Rule) -> Rule:
         for record in records:
+            if record not in (*get_args(LinearRecord), *get_args(RelaxedRecord)):
+                raise TypeError(f"backward_rule: {record.__name__} is neither a linear record nor a relaxed one.")
             RULES[record, rows] = rule
         return rule
 
@@ -87,7 +89,8 @@ class Bounds:
     def lines(self, node: Node, relaxation: str) -> Lines:
         """The relaxation of an element-wise function, made once for all passes."""
         if id(node) not in self._lines:
-            self._lines[id(node)] = lines(node.record, *self.of(node.inputs[0]), relaxation)  # type: ignore[arg-type]
+            function = node.record_as(Elementwise).function
+            self._lines[id(node)] = lines(function, *self.of(node.inputs[0]), relaxation)
         return self._lines[id(node)]
 
     def tightened(self, node: Node) -> bool:

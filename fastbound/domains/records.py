@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from fastbound.shapes import Function
 
 Pair = tuple[int, int]
 
@@ -63,22 +65,10 @@ class Norm(NamedTuple):
         return scale, shift if self.bias is None else shift + self.bias
 
 
-class LeakyReLU(NamedTuple):
-    """x, below 0 ``negative_slope * x`` with a slope >= 0; slope 0 is ReLU."""
+class Elementwise(NamedTuple):
+    """A function of each element, with all that is known of it."""
 
-    negative_slope: float
-
-
-class Clamp(NamedTuple):
-    """``min(max(x, lower), upper)`` with numbers, None for no limit."""
-
-    lower: float | None
-    upper: float | None
-
-
-class Smooth(NamedTuple):
-    """An element-wise function of sigmoid shape by name: ``"sigmoid"`` or ``"tanh"``."""
-
+    function: Function
     name: str
 
 
@@ -102,6 +92,10 @@ class LinearMap(NamedTuple):
     function: Callable[..., Tensor]
     name: str
     alike: bool = False  # a function of each sample alone, the same for all: any batch may pass
+
+
+class Detached(NamedTuple):
+    """The same value, where no gradient passes."""
 
 
 class Scale(NamedTuple):
@@ -129,19 +123,15 @@ class Opaque(NamedTuple):
     where: str  # module path of the call, e.g. " in features.3"
 
 
-Record = (
-    Source
-    | Linear
-    | Convolution
-    | Norm
-    | LeakyReLU
-    | Clamp
-    | Smooth
-    | MaxPool
-    | Reshape
-    | LinearMap
-    | Scale
-    | Shift
-    | Sum
-    | Opaque
-)
+# A record is of one of these kinds, and `backward_rule` refuses any other. What is relaxed depends on the bounds before
+# it, so methods that tighten bounds tighten those.
+LinearRecord = Linear | Convolution | Norm | Reshape | LinearMap | Detached | Scale | Shift | Sum
+RelaxedRecord = Elementwise | MaxPool
+Record = Source | LinearRecord | RelaxedRecord | Opaque
+
+
+def tensors(record: Record) -> Iterator[Tensor]:
+    """The tensors that a record depends on: weights, statistics, parameters of a function."""
+    yield from (item for item in record if isinstance(item, Tensor))
+    if isinstance(record, Elementwise):
+        yield from record.function.parameters

@@ -18,88 +18,75 @@ RuleFunction = TypeVar("RuleFunction", bound=Callable[..., Any])
 _table: dict[type, dict[Callable[..., Any], Callable[..., Any]]] = {}
 
 
-def _methods(*names: str) -> dict[Callable[..., Any], Callable[..., Any]]:
-    return {getattr(Tensor, name): getattr(torch, name) for name in names}
+def _callables(module: Any) -> dict[str, Callable[..., Any]]:
+    names = (name for name in dir(module) if not name.startswith("_"))
+    return {name: getattr(module, name) for name in names if callable(getattr(module, name))}
 
 
-# Every spelling of a function leads to one canonical object.
+# Every spelling of a function leads to one object: a method of a tensor to the function of its name; and these.
 _ALIASES: dict[Callable[..., Any], Callable[..., Any]] = {
-    **_methods(
-        *("abs", "add", "sub", "mul", "div", "neg", "exp", "sigmoid", "tanh", "relu", "prelu", "clamp", "sum", "mean"),
-        *("flatten", "unflatten", "reshape", "permute", "transpose", "movedim", "squeeze", "unsqueeze"),
-        *("chunk", "split", "unbind", "select", "narrow", "index_select", "roll", "flip", "matmul", "clone", "detach"),
-        *("true_divide", "square", "clamp_min", "clamp_max", "absolute", "negative", "swapaxes", "tile"),
-    ),
+    **{method: getattr(torch, name) for name, method in _callables(Tensor).items() if name in _callables(torch)},
     torch.absolute: torch.abs,
-    Tensor.absolute: torch.abs,
     torch.negative: torch.neg,
-    Tensor.negative: torch.neg,
     torch.true_divide: torch.div,
     torch.divide: torch.div,
     torch.multiply: torch.mul,
     torch.subtract: torch.sub,
-    Tensor.true_divide: torch.div,
-    Tensor.divide: torch.div,
-    Tensor.multiply: torch.mul,
-    Tensor.subtract: torch.sub,
     Tensor.view: torch.reshape,
+    Tensor.__pow__: torch.pow,
     torch.clip: torch.clamp,
-    Tensor.clip: torch.clamp,
-    Tensor.__getitem__: Tensor.__getitem__,
     torch.concat: torch.cat,
     torch.concatenate: torch.cat,
     torch.swapaxes: torch.transpose,
     torch.swapdims: torch.transpose,
-    Tensor.swapaxes: torch.transpose,
     torch.moveaxis: torch.movedim,
-    torch.rsub: torch.rsub,
+    torch.arctan: torch.atan,
+    torch.sgn: torch.sign,
+    torch.special.expit: torch.sigmoid,
+    torch.special.erf: torch.erf,
+    torch.special.expm1: torch.expm1,
+    torch.special.log1p: torch.log1p,
     F.relu: torch.relu,
     F.prelu: torch.prelu,
     F.sigmoid: torch.sigmoid,
     F.tanh: torch.tanh,
+    torch.hardshrink: F.hardshrink,
+    torch.threshold: F.threshold,
     torch.max_pool1d: F.max_pool1d,
     torch.max_pool2d: F.max_pool2d,
     torch.max_pool3d: F.max_pool3d,
     torch.avg_pool1d: F.avg_pool1d,
     torch.adaptive_avg_pool1d: F.adaptive_avg_pool1d,
-    torch.batch_norm: torch.batch_norm,
     torch.dropout: F.dropout,
     torch.celu: F.celu,
     torch.selu: F.selu,
     F.upsample: F.upsample,
 }
 
-# In-place functions: the same value, and the handle that was written to is rebound to it.
-_IN_PLACE: dict[Callable[..., Any], Callable[..., Any]] = {
-    torch.relu_: torch.relu,
-    F.leaky_relu_: F.leaky_relu,
-    F.elu_: F.elu,
-    F.hardtanh_: F.hardtanh,
-    torch.sigmoid_: torch.sigmoid,
-    torch.tanh_: torch.tanh,
-    torch.abs_: torch.abs,
-    torch.exp_: torch.exp,
-    torch.neg_: torch.neg,
-    torch.clamp_: torch.clamp,
-    torch.clamp_min_: torch.clamp_min,
-    torch.clamp_max_: torch.clamp_max,
-    **{
-        getattr(Tensor, f"{name}_"): getattr(torch, name)
-        for name in ("add", "sub", "mul", "div", "relu", "sigmoid", "tanh", "abs", "exp", "neg", "clamp", "square")
-    },
-    Tensor.clamp_min_: torch.clamp_min,
-    Tensor.clamp_max_: torch.clamp_max,
-}
+
+def _in_place_twins() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """In-place functions end in an underscore: the same value, and the handle that was written to is rebound to it."""
+    twins = {}
+    for module in (torch, F, Tensor):
+        known = _callables(module)
+        twins.update({known[name]: known[name[:-1]] for name in known if name.endswith("_") and name[:-1] in known})
+    return twins
+
+
+_IN_PLACE = _in_place_twins()
 
 
 def canonical(function: Callable[..., Any]) -> Callable[..., Any]:
     """The one object that stands for all spellings of a torch function."""
-    return _ALIASES.get(function, function)
+    while function in _ALIASES and _ALIASES[function] is not function:
+        function = _ALIASES[function]
+    return function
 
 
 def out_of_place(function: Callable[..., Any]) -> Callable[..., Any] | None:
     """The out-of-place twin of an in-place torch function, None for other functions."""
-    return _IN_PLACE.get(function)
+    twin = _IN_PLACE.get(function)
+    return None if twin is None else canonical(twin)
 
 
 def rule(domain: type, *functions: Callable[..., Any]) -> Callable[[RuleFunction], RuleFunction]:
@@ -129,20 +116,29 @@ def rule(domain: type, *functions: Callable[..., Any]) -> Callable[[RuleFunction
     return register
 
 
+def has_rule(domain: type, function: Callable[..., Any]) -> bool:
+    """Whether ``domain``, or a class it derives from, has a rule for a torch function."""
+    return _found(domain, canonical(function)) is not None
+
+
 def find_rule(domain: type, function: Callable[..., Any]) -> Callable[..., Any]:
     """The rule of ``domain``, or of the class it derives from, for a torch function.
 
     Raises `MissingRuleError` naming both and the module path.
     """
     function = canonical(function)
-    for kind in domain.__mro__:
-        found = _table.get(kind, {}).get(function)
-        if found is not None:
-            return found
+    found = _found(domain, function)
+    if found is not None:
+        return found
     raise MissingRuleError(
         f"{function_name(function)} has no rule for {domain.__name__}{module_path()}; add one with "
         f"@fastbound.rule(fastbound.{domain.__name__}, {function_name(function)}), see fastbound.rule."
     )
+
+
+def _found(domain: type, function: Callable[..., Any]) -> Callable[..., Any] | None:
+    tables = (_table.get(kind, {}) for kind in domain.__mro__)
+    return next((table[function] for table in tables if function in table), None)
 
 
 @cache
@@ -153,6 +149,6 @@ def function_name(function: Callable[..., Any]) -> str:
     for names in ((own,), *(dir(module) for module, _ in modules)):
         for module, prefix in modules:
             for name in names:
-                if name and not name.startswith("__") and getattr(module, name, None) is function:
+                if name and not name.startswith("_") and getattr(module, name, None) is function:
                     return f"{prefix}.{name}"
     return f"{getattr(function, '__module__', 'torch')}.{getattr(function, '__qualname__', function)}"

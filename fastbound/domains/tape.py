@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from fastbound.domains.records import Linear, Opaque, Record
+from fastbound.domains.records import Linear, Opaque, Record, tensors
 from fastbound.errors import TapeError
 from fastbound.ops.layout import stream
 
@@ -84,7 +84,7 @@ class Node:
         self.versions: tuple[tuple[Tensor, int], ...] = ()
         if torch.compiler.is_compiling():
             return
-        self.versions = tuple((t, t._version) for t in record if isinstance(t, Tensor) and not t.is_inference())
+        self.versions = tuple((t, t._version) for t in tensors(record) if not t.is_inference())
         if tape.keeps:
             tape.add(self)
         else:
@@ -194,7 +194,7 @@ class Pending(Node):
         self._shape, self._device = shape, parent.device
         self._grad_enabled = torch.is_grad_enabled()
         self._inference = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
-        needed = parent.requires_grad or any(isinstance(t, Tensor) and t.requires_grad for t in record)
+        needed = parent.requires_grad or any(t.requires_grad for t in tensors(record))
         self._requires_grad = self._grad_enabled and needed
 
     @property

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
+from types import MethodType
 from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 
 from fastbound.domains.location import module_path
-from fastbound.domains.rules import canonical, find_rule, function_name, out_of_place
+from fastbound.domains.rules import canonical, find_rule, function_name, has_rule, out_of_place
 from fastbound.errors import MissingRuleError
 
 V = TypeVar("V", bound="Value")
 
 
+@cache
 def _method(function: Callable[..., Any]) -> Callable[..., Any]:
     """A method of Value that goes through `__torch_function__`, as one of a torch.Tensor does."""
     function = canonical(function) if out_of_place(function) is None else function
@@ -135,7 +138,7 @@ class Value:
                 )
         twin = out_of_place(function)
         in_place = twin is not None or bool(kwargs.pop("inplace", False))
-        if kwargs.get("out") is not None:
+        if kwargs.pop("out", None) is not None:
             raise MissingRuleError(f"{function_name(function)}(out=...) cannot write {_a(cls)}{module_path()}.")
         result = cls._finish(function, find_rule(cls, twin or function)(*args, **kwargs), args, kwargs)
         return _rebind(function, args, kwargs, result) if in_place else result
@@ -154,6 +157,7 @@ class Value:
     __truediv__ = _method(Tensor.div)
     __matmul__ = _method(Tensor.matmul)
     __pow__ = _method(Tensor.pow)
+    __rpow__ = _method(Tensor.__rpow__)
     __iadd__ = _method(Tensor.add_)
     __isub__ = _method(Tensor.sub_)
     __imul__ = _method(Tensor.mul_)
@@ -169,9 +173,21 @@ class Value:
     def __rtruediv__(self, other: Any) -> Any:
         return self.__torch_function__(torch.div, (type(self),), (other, self))
 
-    def __getattr__(self, name: str) -> NoReturn:
+    @property
+    def mT(self: V) -> V:
+        return self.transpose(-2, -1)
+
+    @property
+    def T(self: V) -> V:
+        return self.permute(*reversed(range(self.dim())))
+
+    def __getattr__(self, name: str) -> Any:
+        """The methods of torch.Tensor that have a rule in this domain."""
         if name.startswith("_"):
             raise AttributeError(name)
+        function = getattr(Tensor, name, None)
+        if callable(function) and has_rule(type(self), out_of_place(function) or function):
+            return MethodType(_method(function), self)
         where, domain = module_path(), type(self).__name__
         if "SyncBatchNorm" in where:
             raise MissingRuleError(f"an active SyncBatchNorm{where} does not dispatch; call fastbound.convert(model).")
@@ -210,16 +226,3 @@ def _rebind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
         )
     target._node = result._node
     return target
-
-
-# The methods of torch.Tensor that have a functional form.
-for _name in (
-    *("abs", "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "neg", "neg_", "exp", "exp_", "square"),
-    *("relu", "relu_", "sigmoid", "sigmoid_", "tanh", "tanh_", "clamp", "clamp_", "clamp_min", "clamp_max", "clip"),
-    *("clamp_min_", "clamp_max_", "abs_", "sum", "mean", "flatten", "unflatten", "view", "reshape", "permute"),
-    *("transpose", "movedim", "squeeze", "unsqueeze", "chunk", "split", "unbind", "select", "narrow", "expand"),
-    *("expand_as", "view_as", "reshape_as", "index_select", "roll", "flip", "contiguous", "clone", "detach", "to"),
-    *("float", "double", "matmul", "repeat", "prelu", "swapaxes", "multiply", "divide"),
-    *("subtract", "absolute", "negative", "true_divide", "square_"),
-):
-    setattr(Value, _name, _method(getattr(Tensor, _name)))

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from fastbound.certify.modes import evaluation_mode
 from fastbound.domains.interval.box import linf_box
-from fastbound.domains.records import Convolution, LeakyReLU, Linear, Reshape, Sum
+from fastbound.domains.records import Convolution, Elementwise, Linear, Reshape, Sum
 from fastbound.domains.tape import Node, topological
+from fastbound.shapes import Hinge
 
 
 def default(model: nn.Module, x: Tensor) -> None:
@@ -93,7 +94,9 @@ def _reads_relu_of_sum(node: Node) -> bool:
     (source,) = node.inputs
     while isinstance(source.record, Reshape):
         (source,) = source.inputs
-    return isinstance(source.record, LeakyReLU) and isinstance(source.inputs[0].record, Sum)
+    record = source.record
+    is_relu = isinstance(record, Elementwise) and isinstance(record.function.shape, Hinge)
+    return is_relu and isinstance(source.inputs[0].record, Sum)
 
 
 INITIALISATIONS = {

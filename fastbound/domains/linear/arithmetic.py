@@ -46,10 +46,10 @@ def mul(input: Any, other: Any) -> Streams:
 
 @rule(Streams, torch.div)
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Streams:
-    if rounding_mode is not None or not isinstance(input, Streams) or isinstance(other, Streams):
-        raise NotImplementedError(
-            f"div{module_path()}: wanted an abstract value divided by a constant, without rounding_mode."
-        )
+    if rounding_mode is not None:
+        raise NotImplementedError(f"div{module_path()}: wanted no rounding_mode, got {rounding_mode!r}.")
+    if isinstance(other, Streams):
+        return input * torch.reciprocal(other)  # type: ignore[arg-type]
     if isinstance(other, Tensor):  # 1 / 3 of a float32 or integer tensor is no third in float64
         other = other.to(torch.promote_types(other.dtype, input.dtype))
     return _scaled(input, 1 / other)

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastbound.domains.derived import as_dims, as_sizes
 from fastbound.domains.location import module_path
-from fastbound.domains.records import LinearMap, Record, Reshape, Shift
+from fastbound.domains.records import Detached, LinearMap, Record, Reshape, Shift
 from fastbound.domains.rules import rule
 from fastbound.domains.streams import Streams, emit
 from fastbound.domains.tape import Node, PendingFlatten
@@ -39,20 +40,6 @@ def _view(result: Streams, *inputs: Streams) -> Streams:
     for handle in (result, *inputs):
         handle._viewed = True
     return result
-
-
-def as_dims(dim: int | Sequence[int], ndim: int) -> tuple[int, ...]:
-    """``dim`` as numbers from 0; raises IndexError for one that ``ndim`` dimensions do not have."""
-    dims = (dim,) if isinstance(dim, int) else tuple(dim)
-    for d in dims:
-        if not -ndim <= d < ndim:
-            raise IndexError(f"dimension {d} is out of range for {ndim} dimensions{module_path()}.")
-    return tuple(d % ndim for d in dims)
-
-
-def as_sizes(size: tuple[Any, ...]) -> tuple[int, ...]:
-    """The sizes of ``reshape(2, 3)`` and of ``reshape((2, 3))``."""
-    return tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else size
 
 
 # ---- shape ---------------------------------------------------------------------------------------------------------
@@ -89,49 +76,11 @@ def _flattened(node: Node) -> tuple[Tensor, Tensor]:
     return contiguous(stack).flatten(2), contiguous(radius).flatten(1)
 
 
-@rule(Streams, torch.flatten)
-def flatten(input: Streams, start_dim: int = 0, end_dim: int = -1) -> Streams:
-    start, end = as_dims((start_dim, end_dim), input.dim())
-    return reshape(input, *input.shape[:start], input.shape[start : end + 1].numel(), *input.shape[end + 1 :])
-
-
-@rule(Streams, torch.unflatten, Tensor.unflatten)
-def unflatten(input: Streams, dim: int, sizes: Sequence[int]) -> Streams:
-    (dim,) = as_dims(dim, input.dim())
-    known = input.node.radius.detach().unflatten(dim, tuple(sizes))
-    return reshape(input, *known.shape)
-
-
-@rule(Streams, torch.squeeze)
-def squeeze(input: Streams, dim: int | Sequence[int] | None = None) -> Streams:
-    dims = range(input.dim()) if dim is None else as_dims(dim, input.dim())
-    return reshape(input, [s for d, s in enumerate(input.shape) if d not in dims or s != 1])
-
-
-@rule(Streams, torch.unsqueeze)
-def unsqueeze(input: Streams, dim: int) -> Streams:
-    dim = dim if dim >= 0 else dim + input.dim() + 1
-    return reshape(input, *input.shape[:dim], 1, *input.shape[dim:])
-
-
-@rule(Streams, Tensor.view_as, Tensor.reshape_as)
-def view_as(input: Streams, other: Any) -> Streams:
-    return reshape(input, *other.shape)
-
-
 @rule(Streams, torch.permute)
 def permute(input: Streams, *dims: Any, **kwargs: Any) -> Streams:
     order = as_dims(as_sizes(dims or (kwargs["dims"],)), input.dim())
     shifted = (0, *(d + 1 for d in order))
     return _view(apply(input, lambda x: x.permute(order), lambda x: x.permute(shifted), "permute"), input)
-
-
-@rule(Streams, torch.transpose)
-def transpose(input: Streams, dim0: int, dim1: int) -> Streams:
-    a, b = as_dims((dim0, dim1), input.dim())
-    order = list(range(input.dim()))
-    order[a], order[b] = b, a
-    return permute(input, order)
 
 
 @rule(Streams, torch.movedim)
@@ -148,11 +97,6 @@ def expand(input: Streams, *sizes: Any) -> Streams:
         return x.reshape(x.shape[0], *(1,) * (len(target) - input.dim()), *x.shape[1:]).expand(x.shape[0], *target)
 
     return _view(apply(input, lambda x: x.expand(target), on_stack, "expand"), input)
-
-
-@rule(Streams, Tensor.expand_as)
-def expand_as(input: Streams, other: Any) -> Streams:
-    return expand(input, *other.shape)
 
 
 @rule(Streams, Tensor.repeat)
@@ -198,18 +142,6 @@ def getitem(input: Streams, index: Any) -> Streams:
     return _view(result, input) if simple else result
 
 
-@rule(Streams, torch.select)
-def select(input: Streams, dim: int, index: int) -> Streams:
-    (dim,) = as_dims(dim, input.dim())
-    return getitem(input, (slice(None),) * dim + (index,))
-
-
-@rule(Streams, torch.narrow)
-def narrow(input: Streams, dim: int, start: int, length: int) -> Streams:
-    (dim,) = as_dims(dim, input.dim())
-    return getitem(input, (slice(None),) * dim + (slice(start, start + length),))
-
-
 @rule(Streams, torch.index_select)
 def index_select(input: Streams, dim: int, index: Tensor) -> Streams:
     (dim,) = as_dims(dim, input.dim())
@@ -225,28 +157,6 @@ def flip(input: Streams, *dims: Any) -> Streams:
 @rule(Streams, torch.roll)
 def roll(input: Streams, shifts: Any, dims: Any = None) -> Streams:
     return apply(input, lambda x: x.roll(shifts, dims), None, "roll")
-
-
-@rule(Streams, torch.split)
-def split(input: Streams, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Streams, ...]:
-    (dim,) = as_dims(dim, input.dim())
-    total = input.shape[dim]
-    size = split_size_or_sections
-    sections = [min(size, total - i) for i in range(0, total, size)] if isinstance(size, int) else list(size)
-    starts = [sum(sections[:i]) for i in range(len(sections))]
-    return tuple(narrow(input, dim, start, length) for start, length in zip(starts, sections, strict=True))
-
-
-@rule(Streams, torch.chunk)
-def chunk(input: Streams, chunks: int, dim: int = 0) -> tuple[Streams, ...]:
-    (dim,) = as_dims(dim, input.dim())
-    return split(input, max(1, -(-input.shape[dim] // chunks)), dim)
-
-
-@rule(Streams, torch.unbind)
-def unbind(input: Streams, dim: int = 0) -> tuple[Streams, ...]:
-    (dim,) = as_dims(dim, input.dim())
-    return tuple(select(input, dim, i) for i in range(input.shape[dim]))
 
 
 # ---- joining -------------------------------------------------------------------------------------------------------
@@ -363,7 +273,7 @@ def clone(input: Streams, *, memory_format: Any = None) -> Streams:
 @rule(Streams, torch.detach)
 def detach(input: Streams) -> Streams:
     stack, radius = input.node.streams
-    return _view(emit(LinearMap(lambda x: x.detach(), "detach"), (input,), stack.detach(), radius.detach()), input)
+    return _view(emit(Detached(), (input,), stack.detach(), radius.detach()), input)
 
 
 @rule(Streams, Tensor.to)

@@ -3,14 +3,14 @@
 Source: Leino, Wang & Fredrikson, ICML 2021, arXiv 2102.08452.
 """
 
-from fastbound.domains.lipschitz import activations, arithmetic, layers, pooling, refused, shapes
+from fastbound.domains.lipschitz import arithmetic, elementwise, layers, pooling, refused, shapes
 from fastbound.domains.lipschitz.state import LipschitzState
 from fastbound.domains.lipschitz.value import Lipschitz, lipschitz
 
 __all__ = [
     "Lipschitz",
     "LipschitzState",
-    "activations",
+    "elementwise",
     "arithmetic",
     "layers",
     "lipschitz",

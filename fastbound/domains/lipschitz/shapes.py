@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.linear.shapes import as_dims, as_sizes
+from fastbound.domains.derived import as_dims, as_sizes
 from fastbound.domains.lipschitz.graph import Joint, LipschitzNode
 from fastbound.domains.lipschitz.value import Lipschitz
 from fastbound.domains.location import module_path
@@ -47,44 +47,11 @@ def reshape(input: Lipschitz, *shape: Any, **kwargs: Any) -> Lipschitz:
     return _view(input.through(nominal), input)
 
 
-@rule(Lipschitz, torch.flatten)
-def flatten(input: Lipschitz, start_dim: int = 0, end_dim: int = -1) -> Lipschitz:
-    start, end = as_dims((start_dim, end_dim), input.dim())
-    return reshape(input, *input.shape[:start], input.shape[start : end + 1].numel(), *input.shape[end + 1 :])
-
-
-@rule(Lipschitz, torch.unflatten, Tensor.unflatten)
-def unflatten(input: Lipschitz, dim: int, sizes: Sequence[int]) -> Lipschitz:
-    return reshape(input, *input.nominal.unflatten(dim, tuple(sizes)).shape)
-
-
-@rule(Lipschitz, torch.squeeze)
-def squeeze(input: Lipschitz, dim: int | Sequence[int] | None = None) -> Lipschitz:
-    dims = range(input.dim()) if dim is None else as_dims(dim, input.dim())
-    return reshape(input, [s for d, s in enumerate(input.shape) if d not in dims or s != 1])
-
-
-@rule(Lipschitz, torch.unsqueeze)
-def unsqueeze(input: Lipschitz, dim: int) -> Lipschitz:
-    return reshape(input, *input.nominal.unsqueeze(dim).shape)
-
-
-@rule(Lipschitz, Tensor.view_as, Tensor.reshape_as)
-def view_as(input: Lipschitz, other: Any) -> Lipschitz:
-    return reshape(input, *other.shape)
-
-
 @rule(Lipschitz, torch.permute)
 def permute(input: Lipschitz, *dims: Any, **kwargs: Any) -> Lipschitz:
     order = as_dims(as_sizes(dims or (kwargs["dims"],)), input.dim())
     _require_samples("permute", input, order[0] == 0)
     return _view(input.through(input.nominal.permute(order)), input)
-
-
-@rule(Lipschitz, torch.transpose)
-def transpose(input: Lipschitz, dim0: int, dim1: int) -> Lipschitz:
-    _require_samples("transpose", input, 0 not in as_dims((dim0, dim1), input.dim()))
-    return _view(input.through(input.nominal.transpose(dim0, dim1)), input)
 
 
 @rule(Lipschitz, torch.flip)
@@ -130,32 +97,6 @@ def getitem(input: Lipschitz, index: Any) -> Lipschitz:
     nominal = input.nominal[index]
     _require_samples("indexing", input, nominal.shape[:1] == input.shape[:1])
     return _view(input.through(nominal), input)
-
-
-@rule(Lipschitz, torch.select)
-def select(input: Lipschitz, dim: int, index: int) -> Lipschitz:
-    (dim,) = as_dims(dim, input.dim())
-    return getitem(input, (slice(None),) * dim + (index,))
-
-
-@rule(Lipschitz, torch.narrow)
-def narrow(input: Lipschitz, dim: int, start: int, length: int) -> Lipschitz:
-    (dim,) = as_dims(dim, input.dim())
-    return getitem(input, (slice(None),) * dim + (slice(start, start + length),))
-
-
-@rule(Lipschitz, torch.split)
-def split(input: Lipschitz, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Lipschitz, ...]:
-    (dim,) = as_dims(dim, input.dim())
-    _require_samples("split", input, dim > 0)
-    parts = input.nominal.split(split_size_or_sections, dim)
-    return tuple(_view(input.through(part), input) for part in parts)
-
-
-@rule(Lipschitz, torch.chunk)
-def chunk(input: Lipschitz, chunks: int, dim: int = 0) -> tuple[Lipschitz, ...]:
-    (dim,) = as_dims(dim, input.dim())
-    return split(input, max(1, -(-input.shape[dim] // chunks)), dim)
 
 
 @rule(Lipschitz, torch.cat)

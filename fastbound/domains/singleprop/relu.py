@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastbound.domains import functions
 from fastbound.domains.linear import layers
-from fastbound.domains.records import LeakyReLU, Norm
+from fastbound.domains.records import Elementwise, Norm
 from fastbound.domains.rules import rule
 from fastbound.domains.singleprop.value import SingleProp
 from fastbound.domains.streams import as_stored, emit
@@ -24,7 +25,7 @@ def relu(input: SingleProp) -> SingleProp:
         streams = _norm_relu(node.source, node.record_as(Norm), input.variant)
     else:
         streams = _norm_relu(node, None, input.variant)
-    return emit(LeakyReLU(0.0), (input,), *streams, dtype=input.dtype)
+    return emit(Elementwise(functions.relu(), "torch.relu"), (input,), *streams, dtype=input.dtype)
 
 
 @rule(SingleProp, F.batch_norm)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any
 
 from torch import Tensor
 
@@ -63,10 +63,10 @@ class SingleProp(Streams):
     def __repr__(self) -> str:
         return f"SingleProp(shape={tuple(self.shape)}, dtype={self.dtype}, device={self.device}, {self.variant})"
 
-    def __getattr__(self, name: str) -> NoReturn:
+    def __getattr__(self, name: str) -> Any:
         if name in ("lower", "upper", "center"):
             raise MissingRuleError(f"SingleProp has no {name!r}: {NOT_A_BOUND}.")
-        super().__getattr__(name)
+        return super().__getattr__(name)
 
 
 def singleprop(x: Tensor, eps: float | Tensor, variant: str = "zero") -> SingleProp:  # x [B, ...]

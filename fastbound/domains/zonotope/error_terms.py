@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fastbound.domains.linear.arithmetic import align
 from fastbound.domains.location import module_path
-from fastbound.domains.records import Convolution, Linear, LinearMap, Norm, Record, Reshape, Scale, Shift, Sum
+from fastbound.domains.records import Convolution, Detached, Linear, LinearMap, Norm, Record, Reshape, Scale, Shift, Sum
 from fastbound.domains.tape import Node
 from fastbound.ops.layout import channels_last
 
@@ -281,6 +281,11 @@ def _(record: LinearMap, node: Node, blocks: list[Tensor]) -> Tensor:
     if record.alike:
         return record.function(blocks[0].flatten(0, 1)).unflatten(0, blocks[0].shape[:2])
     return torch.vmap(record.function)(*blocks)
+
+
+@along.register
+def _(record: Detached, node: Node, blocks: list[Tensor]) -> Tensor:
+    return blocks[0].detach()
 
 
 @along.register

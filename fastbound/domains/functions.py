@@ -1,0 +1,563 @@
+"""Element-wise functions, one entry each: the function, its derivative, its shape, its Lipschitz constant.
+
+Every domain and the backward walk read these entries, so a function added here has interval, zonotope, CROWN and
+Lipschitz bounds at once. An entry takes the arguments of its torch function after the first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastbound.domains.checks import recording, require
+from fastbound.domains.location import module_path
+from fastbound.domains.rules import canonical, function_name, rule
+from fastbound.shapes import (
+    Branches,
+    Corner,
+    Curved,
+    Definition,
+    Function,
+    Hinge,
+    Jump,
+    Polygon,
+    Ramp,
+    Staircase,
+    Wave,
+    kink,
+    one_branch,
+)
+
+Entry = Callable[..., Function]
+E = TypeVar("E", bound=Entry)
+# Makes the rule of a domain from what makes a function, and the name of that function.
+Reader = Callable[[Entry, str], Callable[..., Any]]
+
+ENTRIES: dict[Callable[..., Any], Entry] = {}
+_readers: dict[type, Reader] = {}
+
+
+def entry(*torch_functions: Callable[..., Any]) -> Callable[[E], E]:
+    """Decorate what makes a `Function` from arguments as the entry of torch functions, in every domain."""
+
+    def register(made: E) -> E:
+        for function in map(canonical, torch_functions):
+            ENTRIES[function] = made
+            for domain in _readers:
+                _read(domain, function)
+        return made
+
+    return register
+
+
+def read_by(domain: type) -> Callable[[Reader], Reader]:
+    """Decorate how a domain reads the entries, those to come included; rules of its own override what it reads."""
+
+    def register(reader: Reader) -> Reader:
+        _readers[domain] = reader
+        for function in ENTRIES:
+            _read(domain, function)
+        return reader
+
+    return register
+
+
+def _read(domain: type, function: Callable[..., Any]) -> None:
+    name, made = function_name(function), ENTRIES[function]
+    read = _readers[domain](made, name)
+
+    @wraps(made)
+    def answer(input: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(input, domain) or any(isinstance(other, domain) for other in (*args, *kwargs.values())):
+            raise NotImplementedError(
+                f"{name}{module_path()}: wanted an abstract value as the first argument, and constants as the others."
+            )
+        return read(input, *args, **kwargs)
+
+    rule(domain, function)(answer)
+
+
+def require_defined(function: Function, name: str, lower: Tensor, upper: Tensor) -> None:  # [*], [*]
+    """Raise ValueError where a function is not defined on all of [lower, upper]."""
+    if function.defined is None or recording(lower):
+        return
+    holds = function.defined.holds(lower.detach(), upper.detach())
+    wanted = f"{name}{module_path()}: wanted {function.defined.wanted}"
+    if lower.device.type == "cpu" and not torch.compiler.is_compiling() and not holds.all():
+        place = (~holds).nonzero()[0].tolist()
+        low, high = (float(end[tuple(place)]) for end in (lower, upper))
+        raise ValueError(f"{wanted}, got [{low:g}, {high:g}] at {place}; {function.defined.advice}.")
+    require(holds.all(), f"{wanted}, got an interval that leaves them; {function.defined.advice}.")
+
+
+def _wanted(name: str, argument: str, wanted: str, got: Any) -> NotImplementedError:
+    return NotImplementedError(f"{name}{module_path()}: wanted {argument} {wanted}, got {got}.")
+
+
+# ---- straight pieces -------------------------------------------------------------------------------------------------
+
+
+@entry(F.leaky_relu)
+def leaky_relu(negative_slope: float = 0.01) -> Function:
+    slope = float(negative_slope)
+    return Function(
+        value=lambda x: F.leaky_relu(x, slope),
+        derivative=lambda x: torch.where(x > 0, 1.0, slope),
+        shape=Hinge((kink(0.0, 0.0),), rises=slope >= 0, turn=None if slope >= 0 else 0.0, negative_slope=slope),
+        lipschitz=max(1.0, abs(slope)),
+    )
+
+
+@entry(torch.relu)
+def relu() -> Function:
+    return leaky_relu(0.0)
+
+
+@entry(torch.prelu)
+def prelu(weight: Tensor) -> Function:
+    return Function(
+        value=lambda x: torch.prelu(x, weight),
+        derivative=lambda x: torch.where(x > 0, 1.0, torch.prelu(-torch.ones_like(x), weight).neg()),
+        shape=Polygon((kink(0.0, 0.0),), rises=None),
+        lipschitz=weight.abs().amax().clamp(min=1.0),
+        parameters=(weight,),
+    )
+
+
+@entry(torch.clamp)
+def clamp(min: float | Tensor | None = None, max: float | Tensor | None = None) -> Function:
+    if not all(limit is None or isinstance(limit, (Tensor, int, float)) for limit in (min, max)):
+        raise NotImplementedError(f"clamp{module_path()}: wanted constant limits, got abstract values.")
+    low, high = -math.inf if min is None else min, math.inf if max is None else max
+    tensors = tuple(limit for limit in (low, high) if isinstance(limit, Tensor))
+    if tensors:
+        low, high = (torch.as_tensor(limit).to(tensors[0]) for limit in (low, high))
+        low = torch.minimum(low, high)  # where they cross, torch gives the upper one
+    elif low > high:
+        low = high
+    finite = tuple(kink(p, p) for p in (low, high) if isinstance(p, Tensor) or math.isfinite(p))
+    return Function(
+        value=lambda x: torch.clamp(x, min, max),  # type: ignore[arg-type]
+        derivative=lambda x: ((x >= low) & (x <= high)).to(x.dtype),
+        shape=Ramp(finite, low=low, high=high),
+        lipschitz=1.0,
+        parameters=tensors,
+    )
+
+
+@entry(torch.clamp_min)
+def clamp_min(min: float | Tensor) -> Function:
+    return clamp(min=min)
+
+
+@entry(torch.clamp_max)
+def clamp_max(max: float | Tensor) -> Function:
+    return clamp(max=max)
+
+
+@entry(F.hardtanh)
+def hardtanh(min_val: float = -1.0, max_val: float = 1.0) -> Function:
+    return clamp(min_val, max_val)
+
+
+@entry(F.relu6)
+def relu6() -> Function:
+    return clamp(0.0, 6.0)
+
+
+@entry(F.hardsigmoid)
+def hardsigmoid() -> Function:
+    return Function(
+        value=F.hardsigmoid,
+        derivative=lambda x: torch.where(x.abs() < 3, 1 / 6, 0.0),
+        shape=Polygon((kink(-3.0, 0.0), kink(3.0, 1.0))),
+        lipschitz=1 / 6,
+    )
+
+
+@entry(torch.abs)
+def absolute() -> Function:
+    return Function(torch.abs, torch.sign, Polygon((kink(0.0, 0.0),), rises=False, turn=0.0), lipschitz=1.0)
+
+
+@entry(F.softshrink)
+def softshrink(lambd: float = 0.5) -> Function:
+    return Function(
+        value=lambda x: F.softshrink(x, lambd),
+        derivative=lambda x: (x.abs() > lambd).to(x.dtype),
+        shape=Polygon((kink(-lambd, 0.0), kink(lambd, 0.0))),
+        lipschitz=1.0,
+    )
+
+
+@entry(F.hardshrink)
+def hardshrink(lambd: float = 0.5) -> Function:
+    jumps = (Corner(-lambd, -lambd, 0.0, 0.0), Corner(lambd, 0.0, 0.0, lambd))
+    return Function(
+        value=lambda x: F.hardshrink(x, lambd),
+        derivative=lambda x: (x.abs() > lambd).to(x.dtype),
+        shape=Polygon(jumps if lambd > 0 else ()),
+        lipschitz=math.inf if lambd > 0 else 1.0,
+    )
+
+
+@entry(F.threshold)
+def threshold(threshold: float, value: float) -> Function:
+    return Function(
+        value=lambda x: F.threshold(x, threshold, value),
+        derivative=lambda x: (x > threshold).to(x.dtype),
+        shape=Polygon((Corner(threshold, value, value, threshold),), rises=True if value <= threshold else None),
+        lipschitz=1.0 if value == threshold else math.inf,
+    )
+
+
+# ---- steps -----------------------------------------------------------------------------------------------------------
+
+
+@entry(torch.sign)
+def sign() -> Function:
+    return Function(torch.sign, torch.zeros_like, Polygon((Corner(0.0, -1.0, 0.0, 1.0),)), lipschitz=math.inf)
+
+
+@entry(torch.heaviside)
+def heaviside(values: Tensor) -> Function:
+    inside = bool(((values >= 0) & (values <= 1)).all())
+    return Function(
+        value=lambda x: torch.heaviside(x, values.to(x.dtype)),
+        derivative=torch.zeros_like,
+        shape=Polygon((Corner(0.0, 0.0, values, 1.0),), rises=True if inside else None),
+        lipschitz=math.inf,
+        parameters=(values,),
+    )
+
+
+@entry(torch.floor)
+def floor() -> Function:
+    return Function(torch.floor, torch.zeros_like, Staircase(0.0), lipschitz=math.inf)
+
+
+@entry(torch.ceil)
+def ceil() -> Function:
+    """``floor(x + 1)``, but for the integers themselves."""
+    return Function(torch.ceil, torch.zeros_like, Staircase(1.0), lipschitz=math.inf)
+
+
+@entry(torch.round)
+def round_(*, decimals: int = 0) -> Function:
+    if decimals != 0:
+        raise _wanted("round", "decimals", "0", decimals)
+    return Function(torch.round, torch.zeros_like, Staircase(0.5), lipschitz=math.inf)
+
+
+# ---- exponentials and logarithms -------------------------------------------------------------------------------------
+
+
+def _above(least: float, closed: bool) -> Definition:
+    """Defined above ``least``, and there too if ``closed``."""
+    return Definition(
+        holds=(lambda lower, upper: lower >= least) if closed else (lambda lower, upper: lower > least),
+        wanted=f"numbers {'>=' if closed else '>'} {least:g}",
+        advice=f"clamp the input, e.g. x.clamp(min={least + 1e-3:g}), or take a smaller eps",
+    )
+
+
+_NOT_ACROSS_0 = Definition(
+    holds=lambda lower, upper: (lower > 0) | (upper < 0),
+    wanted="intervals on one side of 0",
+    advice="keep the input away from 0, e.g. by x.clamp(min=1e-3), or take a smaller eps",
+)
+
+
+@entry(torch.exp)
+def exp() -> Function:
+    return Function(torch.exp, torch.exp, Curved(convex=True), lipschitz=math.inf)
+
+
+@entry(torch.expm1)
+def expm1() -> Function:
+    return Function(torch.expm1, torch.exp, Curved(convex=True), lipschitz=math.inf)
+
+
+@entry(torch.log)
+def log() -> Function:
+    return Function(torch.log, torch.reciprocal, Curved(convex=False), math.inf, _above(0, closed=False))
+
+
+@entry(torch.log2)
+def log2() -> Function:
+    return Function(
+        torch.log2, lambda x: 1 / (x * math.log(2)), Curved(convex=False), math.inf, _above(0, closed=False)
+    )
+
+
+@entry(torch.log10)
+def log10() -> Function:
+    return Function(
+        torch.log10, lambda x: 1 / (x * math.log(10)), Curved(convex=False), math.inf, _above(0, closed=False)
+    )
+
+
+@entry(torch.log1p)
+def log1p() -> Function:
+    return Function(torch.log1p, lambda x: 1 / (1 + x), Curved(convex=False), math.inf, _above(-1, closed=False))
+
+
+@entry(F.elu)
+def elu(alpha: float = 1.0) -> Function:
+    if alpha < 0:
+        raise _wanted("elu", "alpha", ">= 0", alpha)
+    return Function(
+        value=lambda x: F.elu(x, alpha),
+        derivative=lambda x: torch.where(x > 0, 1.0, alpha * x.clamp(max=0).exp()),
+        shape=Curved(convex=True, bends=() if alpha <= 1 else (0.0,), kinked=True),  # above 1 it bends down at 0
+        lipschitz=max(1.0, alpha),
+    )
+
+
+@entry(F.celu)
+def celu(alpha: float = 1.0) -> Function:
+    if alpha <= 0:
+        raise _wanted("celu", "alpha", "> 0", alpha)
+    return Function(
+        value=lambda x: F.celu(x, alpha),
+        derivative=lambda x: (x.clamp(max=0) / alpha).exp(),
+        shape=Curved(convex=True),
+        lipschitz=1.0,
+    )
+
+
+_SELU_SCALE, _SELU_SLOPE = 1.0507009873554805, 1.7580993408473769
+
+
+@entry(F.selu)
+def selu() -> Function:
+    return Function(
+        value=F.selu,
+        derivative=lambda x: torch.where(x > 0, _SELU_SCALE, _SELU_SLOPE * x.clamp(max=0).exp()),
+        shape=Curved(convex=True, bends=(0.0,), kinked=True),
+        lipschitz=_SELU_SLOPE,
+    )
+
+
+@entry(F.softplus)
+def softplus(beta: float = 1.0, threshold: float = 20.0) -> Function:
+    if beta <= 0:
+        raise _wanted("softplus", "beta", "> 0", beta)
+    # Beyond the threshold torch returns x itself: the function steps down there, and follows a curve just above.
+    knee = threshold / beta
+    peak = (max(threshold, 0.0) + math.log1p(math.exp(-abs(threshold)))) / beta
+    return Function(
+        value=lambda x: F.softplus(x, beta, threshold),
+        derivative=lambda x: torch.where(beta * x > threshold, 1.0, torch.sigmoid(beta * x)),
+        shape=Curved(convex=True, jump=Jump(knee, before=peak, after=knee)),
+        lipschitz=1.0,
+    )
+
+
+# ---- S-shaped functions ----------------------------------------------------------------------------------------------
+
+_S = Curved(convex=True, bends=(0.0,))
+
+
+def _sigmoid_slope(x: Tensor) -> Tensor:
+    y = torch.sigmoid(x)
+    return y * (1 - y)
+
+
+def _tanh_slope(x: Tensor) -> Tensor:
+    y = torch.tanh(x)
+    return 1 - y * y
+
+
+@entry(torch.sigmoid)
+def sigmoid() -> Function:
+    return Function(torch.sigmoid, _sigmoid_slope, _S, lipschitz=0.25)
+
+
+@entry(F.logsigmoid)
+def logsigmoid() -> Function:
+    return Function(F.logsigmoid, lambda x: torch.sigmoid(-x), Curved(convex=False), lipschitz=1.0)
+
+
+@entry(torch.tanh)
+def tanh() -> Function:
+    return Function(torch.tanh, _tanh_slope, _S, lipschitz=1.0)
+
+
+@entry(F.tanhshrink)
+def tanhshrink() -> Function:
+    return Function(F.tanhshrink, lambda x: torch.tanh(x).square(), Curved(convex=False, bends=(0.0,)), lipschitz=1.0)
+
+
+@entry(F.softsign)
+def softsign() -> Function:
+    return Function(F.softsign, lambda x: (1 + x.abs()).square().reciprocal(), _S, lipschitz=1.0)
+
+
+@entry(torch.atan)
+def atan() -> Function:
+    return Function(torch.atan, lambda x: 1 / (1 + x * x), _S, lipschitz=1.0)
+
+
+@entry(torch.erf)
+def erf() -> Function:
+    return Function(torch.erf, lambda x: (-x * x).exp() * (2 / math.sqrt(math.pi)), _S, lipschitz=1.1283791670955127)
+
+
+# ---- valleys between two concave slopes ------------------------------------------------------------------------------
+
+
+def _valley(minimum: float, left: float, right: float, kinked: bool = False) -> Curved:
+    return Curved(convex=False, bends=(left, right), rises=False, turn=minimum, kinked=kinked)
+
+
+def _gelu_slope(x: Tensor) -> Tensor:
+    return 0.5 * (1 + torch.erf(x * math.sqrt(0.5))) + x * (-0.5 * x * x).exp() * (1 / math.sqrt(2 * math.pi))
+
+
+def _gelu_tanh_slope(x: Tensor) -> Tensor:
+    scale = math.sqrt(2 / math.pi)
+    inner = torch.tanh(scale * (x + 0.044715 * x * x * x))
+    return 0.5 * (1 + inner) + 0.5 * x * (1 - inner * inner) * (scale * (1 + 3 * 0.044715 * x * x))
+
+
+@entry(F.gelu)
+def gelu(approximate: str = "none") -> Function:
+    if approximate == "none":
+        bend = math.sqrt(2)
+        return Function(F.gelu, _gelu_slope, _valley(-0.7517915246935645, -bend, bend), lipschitz=1.1289041451851548)
+    bend = 1.4185040087908284
+    return Function(
+        value=lambda x: F.gelu(x, approximate=approximate),
+        derivative=_gelu_tanh_slope,
+        shape=_valley(-0.7524614220710163, -bend, bend),
+        lipschitz=1.1289930686587718,
+    )
+
+
+def _silu_slope(x: Tensor) -> Tensor:
+    y = torch.sigmoid(x)
+    return y + x * (y * (1 - y))
+
+
+@entry(F.silu)
+def silu() -> Function:
+    bend = 2.3993572805154677
+    return Function(F.silu, _silu_slope, _valley(-1.2784645427610738, -bend, bend), lipschitz=1.0998393201288670)
+
+
+def _mish_slope(x: Tensor) -> Tensor:
+    y = torch.tanh(F.softplus(x))
+    return y + x * ((1 - y * y) * torch.sigmoid(x))
+
+
+@entry(F.mish)
+def mish() -> Function:
+    shape = _valley(-1.1924312145154952, -2.2563763963607931, 1.4905711794854285)
+    return Function(F.mish, _mish_slope, shape, lipschitz=1.0884981612517279)
+
+
+@entry(F.hardswish)
+def hardswish() -> Function:
+    return Function(
+        value=F.hardswish,
+        derivative=lambda x: torch.where(x.abs() <= 3, (2 * x + 3) / 6, (x > 0).to(x.dtype)),
+        shape=_valley(-1.5, -3.0, 3.0, kinked=True),
+        lipschitz=1.5,
+    )
+
+
+# ---- powers ----------------------------------------------------------------------------------------------------------
+
+
+@entry(torch.square)
+def square() -> Function:
+    return Function(torch.square, lambda x: 2 * x, Curved(convex=True, rises=False, turn=0.0), lipschitz=math.inf)
+
+
+@entry(torch.sqrt)
+def sqrt() -> Function:
+    return Function(torch.sqrt, lambda x: 0.5 / x.sqrt(), Curved(convex=False), math.inf, _above(0, closed=True))
+
+
+@entry(torch.rsqrt)
+def rsqrt() -> Function:
+    return Function(
+        value=torch.rsqrt,
+        derivative=lambda x: -0.5 * x.rsqrt() / x,
+        shape=Curved(convex=True, rises=False),
+        lipschitz=math.inf,
+        defined=_above(0, closed=False),
+    )
+
+
+@entry(torch.reciprocal)
+def reciprocal() -> Function:
+    return Function(
+        value=torch.reciprocal,
+        derivative=lambda x: -x.reciprocal().square(),
+        shape=Curved(convex=False, bends=(0.0,), rises=False),
+        lipschitz=math.inf,
+        defined=_NOT_ACROSS_0,
+    )
+
+
+@entry(torch.pow)
+def power(exponent: float | Tensor) -> Function:
+    if isinstance(exponent, Tensor):
+        if exponent.dim() > 0:
+            raise _wanted("pow", "exponent", "as one number", f"a tensor {tuple(exponent.shape)}")
+        exponent = exponent.item()
+    if not isinstance(exponent, (int, float)):
+        raise _wanted("pow", "exponent", "as a number", type(exponent).__name__)
+    p = float(exponent)
+    shape, defined = _power_shape(p)
+    return Function(
+        value=lambda x: torch.pow(x, exponent),
+        derivative=lambda x: p * torch.pow(x, p - 1) if p != 0 else torch.zeros_like(x),
+        shape=shape,
+        lipschitz=p if p in (0.0, 1.0) else math.inf,
+        defined=defined,
+    )
+
+
+def _power_shape(p: float) -> tuple[Curved, Definition | None]:
+    if p != int(p):  # of numbers >= 0 alone
+        return Curved(convex=p < 0 or p > 1, rises=p > 0), _above(0, closed=p > 0)
+    if p >= 0:
+        if p % 2 == 1:
+            return Curved(convex=False, bends=(0.0,)) if p > 1 else Curved(convex=True), None
+        return Curved(convex=True, rises=False, turn=0.0), None
+    if p % 2 == 1:
+        return Curved(convex=False, bends=(0.0,), rises=False), _NOT_ACROSS_0
+    return Curved(convex=True, rises=True, turn=0.0), _NOT_ACROSS_0
+
+
+# ---- waves -----------------------------------------------------------------------------------------------------------
+
+
+@entry(torch.sin)
+def sin() -> Function:
+    return Function(torch.sin, torch.cos, Wave(crest=math.pi / 2, trough=-math.pi / 2), lipschitz=1.0)
+
+
+@entry(torch.cos)
+def cos() -> Function:
+    return Function(torch.cos, lambda x: -torch.sin(x), Wave(crest=0.0, trough=math.pi), lipschitz=1.0)
+
+
+@entry(torch.tan)
+def tan() -> Function:
+    return Function(
+        value=torch.tan,
+        derivative=lambda x: 1 + torch.tan(x).square(),
+        shape=Branches(),
+        lipschitz=math.inf,
+        defined=Definition(one_branch, "intervals between two poles", "take a smaller eps, or bounded inputs"),
+    )

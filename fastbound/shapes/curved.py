@@ -1,0 +1,239 @@
+"""Functions of convex and concave pieces: chords, and the tangent of least area among those that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastbound.shapes.function import Cover, Function, Line, Point, Shape, chord, extremes, nearest
+
+BISECTIONS = 30
+
+
+class Jump(NamedTuple):
+    """Where torch leaves the curve downwards: beyond ``at`` the function lies by up to ``before - after`` below it."""
+
+    at: float
+    before: float
+    after: float
+
+
+class Touch(NamedTuple):
+    """A point of a concave piece, and what the tangent there needs, each [*]."""
+
+    at: Tensor
+    value: Tensor
+    slope: Tensor
+
+
+@dataclass(frozen=True)
+class Curved(Shape):
+    """Convex and concave pieces in turn, which meet at ``bends``; the first one is convex, or not.
+
+    The function rises first, or falls, and turns at most once. A tangent at a point of a piece must bound the whole
+    piece, its ends included. So where two pieces meet at a kink, the derivative there is the one from the piece that
+    does not bend that way: from within for both ends of the middle piece of hardswish, which is ``kinked``.
+
+    ``jump``: a step down from the curve, as that of softplus at its threshold.
+    """
+
+    convex: bool
+    bends: tuple[Point, ...] = ()
+    rises: bool = True
+    turn: Point | None = None
+    kinked: bool = False
+    jump: Jump | None = None
+
+    def negated(self) -> Curved:
+        return replace(self, convex=not self.convex, rises=not self.rises)
+
+    def range(self, function: Function, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = extremes(function, lower, upper, self.rises, self.turn)
+        if self.jump is None:
+            return low, high
+        at, before, after = self.jump
+        crossed = (lower <= at) & (upper > at)
+        return torch.where(crossed, low.clamp(max=after), low), torch.where(crossed, high.clamp(min=before), high)
+
+    def upper_line(self, function: Function, lower: Tensor, upper: Tensor) -> Line:
+        return self.line_at(function, lower, upper, (lower + upper) / 2)
+
+    def line_at(self, function: Function, lower: Tensor, upper: Tensor, middle: Tensor) -> Line:  # each [*]
+        """The lowest line above the function at ``middle``, which lies in [lower, upper].
+
+        It is a chord or a tangent. Which one, and the point of tangency, is searched for without gradients; its offset
+        is then raised as far as it must be to hold on every piece, wherever the search has ended.
+        """
+        found = self._search(function, lower, upper, middle)
+        touch = torch.where(found.tangent & (found.touch == middle), middle, found.touch)
+        slope, anchor = function.derivative(touch), touch
+        for index, (start, end) in enumerate(self._chords(lower, upper)):
+            taken = ~found.tangent & (found.chord == index)
+            slope = torch.where(taken, self._along(function, start, end), slope)
+            anchor = torch.where(taken, start, anchor)
+        return Line(slope, function.value(anchor) - slope * anchor + found.raised)
+
+    @torch.no_grad()
+    def _search(self, function: Function, lower: Tensor, upper: Tensor, middle: Tensor) -> _Found:
+        pieces = self._pieces(function, lower, upper, middle)
+        ends = [_touch(function, x) for x in (lower, upper, *(nearest(bend, lower, upper) for bend in self.bends))]
+        found = _Found(
+            lower,
+            torch.zeros_like(lower, dtype=torch.int64),
+            torch.zeros_like(lower, dtype=torch.bool),
+            torch.zeros_like(lower),
+        )
+        candidates: list[tuple[Touch, int | None]] = [
+            (_touch(function, start)._replace(slope=self._along(function, start, end)), index)
+            for index, (start, end) in enumerate(self._chords(lower, upper))
+        ]
+        candidates += [(touch, None) for piece in pieces for touch in piece.touches]
+        height = torch.full_like(lower, torch.inf)
+        for touch, chord_index in candidates:
+            reached = self._height(touch.slope, ends, pieces, middle)
+            own = touch.value + touch.slope * (middle - touch.at)  # the height of the line through its own point
+            better = reached < height
+            height = torch.where(better, reached, height)
+            found = found.replaced(better, touch.at, chord_index, (reached - own).clamp(min=0))
+        return found._replace(raised=found.raised + self._left_open(lower, upper))
+
+    def _chords(self, lower: Tensor, upper: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Pairs of points that a best line may join: both ends, and each end with a kink between them."""
+        kinks = [nearest(bend, lower, upper) for bend in self.bends] if self.kinked else []
+        return [(lower, upper), *((lower, x) for x in kinks), *((x, upper) for x in kinks)]
+
+    def _height(self, slope: Tensor, ends: list[Touch], pieces: list[_Piece], middle: Tensor) -> Tensor:  # [*]
+        """The height at ``middle`` of the lowest line of a slope that is proven to lie above the function."""
+        found = [end.value - slope * (end.at - middle) for end in ends]
+        found += [piece.height(slope, middle) for piece in pieces]
+        return torch.stack(torch.broadcast_tensors(*found)).amax(0).nan_to_num(nan=torch.inf)
+
+    def _pieces(self, function: Function, lower: Tensor, upper: Tensor, middle: Tensor) -> list[_Piece]:
+        """The concave pieces with the points at which a best line may touch them."""
+        bounds = [None, *self.bends, None]
+        made = []
+        for index in range(int(self.convex), len(bounds) - 1, 2):
+            left, right = bounds[index], bounds[index + 1]
+            start = lower if left is None else nearest(left, lower, upper)
+            end = upper if right is None else nearest(right, lower, upper)
+            points = [start, end, torch.minimum(torch.maximum(middle, start), end)]
+            if left is not None:
+                points.append(_tangent_from(function, lower, start, end, rightmost=False))
+            if right is not None:
+                points.append(_tangent_from(function, upper, start, end, rightmost=True))
+            made.append(_Piece(start, end, [_touch(function, x) for x in points]))
+        return made
+
+    def _along(self, function: Function, lower: Tensor, upper: Tensor) -> Tensor:
+        """The slope of a chord, within the slopes of the function, which rounding may leave on short intervals."""
+        slopes = [function.derivative(x) for x in (lower, upper, *(nearest(b, lower, upper) for b in self.bends))]
+        least, most = torch.stack([s.detach() for s in torch.broadcast_tensors(*slopes)]).aminmax(dim=0)
+        slope = chord(function, lower, upper)
+        slope = torch.where((slope < least) & least.isfinite(), least, slope)
+        return torch.where((slope > most) & most.isfinite(), most, slope)
+
+    def highest(self, function: Function, slope: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+        places = [lower, upper, *(nearest(bend, lower, upper) for bend in self.bends)]
+        found = [function.value(x) - slope * x for x in places]
+        bounds = [None, *self.bends, None]
+        for index in range(int(self.convex), len(bounds) - 1, 2):
+            left, right = bounds[index], bounds[index + 1]
+            start = lower if left is None else nearest(left, lower, upper)
+            end = upper if right is None else nearest(right, lower, upper)
+            left, right = _bisected(start, end, lambda x: function.derivative(x) > slope)
+            with (
+                torch.no_grad()
+            ):  # the function rises faster than the slope up to the left point, slower from the right
+                between = ((function.derivative(left) - slope) * (right - left)).clamp(min=0).nan_to_num(nan=0.0)
+            found += [function.value(left) - slope * left + between, function.value(right) - slope * right]
+        return torch.stack(torch.broadcast_tensors(*found)).amax(0) + self._left_open(lower, upper)
+
+    def _left_open(self, lower: Tensor, upper: Tensor) -> Tensor | float:
+        """The height of a jump within the interval, which neither ends nor tangents know of."""
+        if self.jump is None:
+            return 0.0
+        return torch.where((lower <= self.jump.at) & (upper > self.jump.at), self.jump.before - self.jump.after, 0.0)
+
+    def cover(self, function: Function, lower: Tensor, upper: Tensor) -> Cover:
+        """An S-shaped function minus the smaller of its slopes at the ends still rises, so its ends bound it.
+
+        Source: Singh et al., 2018, Fast and effective robustness certification, section 4.
+        """
+        if not (self.convex and len(self.bends) == 1 and self.rises and self.turn is None) or self.kinked:
+            return super().cover(function, lower, upper)
+        low, high = function.value(lower), function.value(upper)
+        slope = torch.minimum(function.derivative(lower), function.derivative(upper))
+        offset, width = (low + high - slope * (lower + upper)) / 2, (high - low - slope * (upper - lower)) / 2
+        return Cover(slope, offset, width.clamp(min=0))
+
+
+class _Found(NamedTuple):
+    """The best line so far, each [*]: the point that it passes through; whether it is a tangent there, or which chord;
+    and by how much it must be raised above that point."""
+
+    touch: Tensor
+    chord: Tensor
+    tangent: Tensor
+    raised: Tensor
+
+    def replaced(self, better: Tensor, touch: Tensor, chord_index: int | None, raised: Tensor) -> _Found:
+        """With a line through ``touch`` where it is better: a tangent, or the chord of a number."""
+        return _Found(
+            torch.where(better, touch, self.touch),
+            torch.where(better, 0 if chord_index is None else chord_index, self.chord),
+            torch.where(better, chord_index is None, self.tangent),
+            torch.where(better, raised, self.raised),
+        )
+
+
+class _Piece(NamedTuple):
+    """A concave piece within an interval, [start, end] each [*], and points at which lines may touch it."""
+
+    start: Tensor
+    end: Tensor
+    touches: list[Touch]
+
+    def height(self, slope: Tensor, middle: Tensor) -> Tensor:  # [*]
+        """An upper bound of ``f(x) - slope (x - middle)`` on the piece: every tangent gives one, the least is taken."""
+        found = None
+        for touch in self.touches:
+            excess = touch.slope - slope
+            raised = torch.maximum(excess * (self.start - touch.at), excess * (self.end - touch.at))
+            bound = (touch.value - slope * (touch.at - middle) + raised).nan_to_num(nan=torch.inf)
+            found = bound if found is None else torch.minimum(found, bound)
+        assert found is not None
+        return found
+
+
+def _touch(function: Function, at: Tensor) -> Touch:
+    return Touch(at, function.value(at), function.derivative(at))
+
+
+@torch.no_grad()
+def _tangent_from(function: Function, end: Tensor, start: Tensor, stop: Tensor, rightmost: bool) -> Tensor:
+    """The point of a concave piece [start, stop] whose tangent passes through the function at ``end`` of the interval,
+    or just above: the rightmost point for an upper end, the leftmost for a lower one."""
+    target = function.value(end)
+
+    def passes_above(x: Tensor) -> Tensor:
+        return function.value(x) + function.derivative(x) * (end - x) >= target
+
+    if rightmost:
+        return _bisected(start, stop, passes_above)[0]
+    return -_bisected(-stop, -start, lambda x: passes_above(-x))[0]
+
+
+@torch.no_grad()
+def _bisected(start: Tensor, end: Tensor, holds: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:  # [*], [*]
+    """Two elements of [start, end] close together, between which a condition ceases to hold: it holds at the first, or
+    that is ``start``; it does not at the second, or that is ``end``."""
+    left, right = torch.broadcast_tensors(start, end)
+    for _ in range(BISECTIONS):
+        middle = (left + right) / 2
+        kept = holds(middle)
+        left, right = torch.where(kept, middle, left), torch.where(kept, right, middle)
+    return left, right
