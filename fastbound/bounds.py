@@ -18,8 +18,8 @@ from fastbound.domains.tape import NO_TAPE, Node, Tape, topological
 from fastbound.domains.zonotope import zonotope
 from fastbound.methods import METHODS, check_method
 from fastbound.ops import interval_margin
-from fastbound.ops.precision import kept_from_autocast
-from fastbound.reference.interval_margin import other_classes
+from fastbound.ops.autocast import kept_from_autocast
+from fastbound.primitives.interval_margin import other_classes
 from fastbound.spec import check_spec, margin_labels, specified
 
 

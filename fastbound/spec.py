@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fastbound.domains.checks import recording, require
-from fastbound.ops.precision import kept_from_autocast
-from fastbound.reference.interval_margin import other_classes
+from fastbound.ops.autocast import kept_from_autocast
+from fastbound.primitives.interval_margin import other_classes
 
 
 def margin_spec(labels: Tensor, num_classes: int) -> Tensor:

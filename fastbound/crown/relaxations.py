@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fastbound.crown.relu_family import FAMILY, family_lines
 from fastbound.domains.records import Clamp, LeakyReLU, Smooth
-from fastbound.reference.crown_relu import RELAXATIONS
-from fastbound.reference.crown_relu import lines as relu_lines
+from fastbound.primitives.crown_relu import RELAXATIONS
+from fastbound.primitives.crown_relu import lines as relu_lines
 
 
 class Lines(NamedTuple):

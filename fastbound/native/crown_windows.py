@@ -8,8 +8,7 @@ from torch import Tensor
 from fastbound import _C, backends
 from fastbound.native import DTYPE_CODES, pointer
 from fastbound.native.product import linear
-
-Pair = tuple[int, int]
+from fastbound.primitives import Pair
 
 # Numbers in the columns of one product of `fold_convolution`: they are added up while a cache still holds them.
 _COLUMNS = 2**19

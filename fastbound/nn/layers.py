@@ -14,6 +14,7 @@ from fastbound.domains.interval.elementwise import relu
 from fastbound.domains.linear.layers import conv2d, linear
 from fastbound.domains.rules import find_rule
 from fastbound.domains.streams import Streams
+from fastbound.primitives.batch_norm import scale_and_shift
 
 
 class Linear(nn.Linear):
@@ -75,9 +76,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         spread = nominal - mean.view(-1, *(1,) * (nominal.dim() - 2))
         var = self._over_processes(spread.square().sum(dims)) / count
         self._track(mean.detach(), var.detach(), count)
-        scale = torch.rsqrt(var + self.eps)
-        scale = scale if self.weight is None else scale * self.weight
-        shift = -mean * scale if self.bias is None else self.bias - mean * scale
+        scale, shift = scale_and_shift(mean, var, self.weight, self.bias, self.eps)
         # The gradient passes through the statistics as through an affine map.
         zeros = torch.zeros_like(mean.detach())
         batch_norm = find_rule(type(input), F.batch_norm)
