@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cuda_on_cpu.build import find_nvcc
 
-from fastbound import _C
+from fastbound import _C, backends
 
 ROOT = Path(__file__).resolve().parent.parent
 # Native passes that serve several operators, and so have no reference or op of their own.
@@ -21,8 +21,8 @@ HELPERS = {"crown_windows", "signed_weight_grad", "swap_axes"}
 CPU_ALONE = {"swap_axes", "crown_windows"}
 # How functions end that exist in a build with CUDA alone.
 CUDA_ALONE = ("_cuda", "_workspace")
-# Files of ops/ and native/ that serve several operators.
-SHARED = {"autocast", "layout", "product"}
+# Files of primitives/, ops/ and native/ that serve several operators.
+SHARED = {"autocast", "batch_norm", "layout", "product"}
 
 
 def stems(folder, pattern="*.py"):
@@ -46,10 +46,23 @@ def test_every_native_operator_has_cpu_and_cuda_code():
 def test_stems_agree_on_every_floor():
     reference = stems("fastbound/reference")
     assert reference, "no reference at all"
+    assert stems("fastbound/primitives") - SHARED <= reference
     assert stems("fastbound/ops") - SHARED == reference
     assert stems("fastbound/native") - SHARED - HELPERS <= reference
     assert stems("kernels") <= reference
     assert set(listed()) - HELPERS <= reference
+    assert set(backends.HELPERS) <= stems("fastbound/native") & (SHARED | HELPERS)
+    for served in backends.PLAIN.values():
+        assert set(served) <= reference - stems("fastbound/native"), "written, and said not to be"
+
+
+def test_code_is_chosen_by_backends_alone():
+    """The reference is the oracle and a backend, no library of facts; no backend leans on another."""
+    pattern = r"^\s*(?:from|import) fastbound(?:\.| import )(reference|native|kernels)\b"
+    for file in (ROOT / "fastbound").rglob("*.py"):
+        floor = file.relative_to(ROOT / "fastbound").parts[0]
+        imported = set(re.findall(pattern, file.read_text(), re.MULTILINE))
+        assert imported <= {floor} or floor == "backends.py", f"{file} imports {imported}; ask fastbound.backends"
 
 
 def test_every_listed_operator_is_bound():

@@ -1,4 +1,7 @@
-"""Drop-in layers: torch.nn's own for tensors; for an abstract value they call its rules without dispatch."""
+"""Drop-in layers: torch.nn's own for tensors; for an abstract value they call its rules without dispatch.
+
+A BatchNorm needs no layer of its own: by its rule it waits for the ReLU after it, and shares its pass.
+"""
 
 from __future__ import annotations
 
@@ -42,18 +45,6 @@ class ReLU(nn.ReLU):
         if type(input) is Interval and not self.inplace:  # domains derived from it have ReLUs of their own
             return relu(input)
         return super().forward(input)
-
-
-class BatchNorm1d(nn.BatchNorm1d):
-    """`torch.nn.BatchNorm1d`; on an abstract value it waits for the ReLU behind it and shares its pass."""
-
-
-class BatchNorm2d(nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d`; on an abstract value it waits for the ReLU behind it and shares its pass."""
-
-
-class BatchNorm3d(nn.BatchNorm3d):
-    """`torch.nn.BatchNorm3d`; on an abstract value it waits for the ReLU behind it and shares its pass."""
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):
