@@ -6,6 +6,9 @@ for the reference, ``unsupported(device_type, dtype)`` that returns a reason or 
 (`use_backend`) gets what it asks for or an error; the automatic choice takes the first backend without a reason against
 it, and `show_config` prints all reasons. Triton is chosen automatically where measurements on the card at hand say
 that it is faster than the library (`measured_faster`), and nowhere else.
+
+A backend may also have helpers: modules of passes that several operators share, found in the same way (`helper`). They
+have no reference. Their callers have a plain formula, which serves where no helper does.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ from fastbound.errors import BackendError
 
 PACKAGES = {"native": "fastbound.native", "triton": "fastbound.kernels", "reference": "fastbound.reference"}
 PREFERENCE = {"cpu": ("native", "reference"), "cuda": ("native", "reference")}
+# Primitives for which a backend has no better code on a device than plain torch: there the reference is its code too.
+PLAIN = {("native", "cpu"): ("lipschitz_power",)}
+HELPERS = ("crown_windows", "layout")
 
 # Backends by stem, as far as they are asked for.
 _requested: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar(
@@ -38,8 +44,9 @@ def use_backend(name: str, only: Collection[str] | None = None) -> Iterator[None
 
     Args:
         name: ``"reference"`` (plain torch), ``"native"`` (C++/CUDA) or ``"triton"``.
-        only: stems of the primitives that are meant, such as ``["interval_conv2d", "interval_linear"]``, for a backend
-            that has not all of them; the others stay as they are outside. None: every primitive.
+        only: stems of the primitives (or names of the helpers) that are meant, such as ``["interval_conv2d",
+            "interval_linear"]``, for a backend that has not all of them; the others stay as they are outside. None:
+            every primitive and helper.
 
     Raises:
         ValueError: the name, or a stem, is unknown.
@@ -49,10 +56,11 @@ def use_backend(name: str, only: Collection[str] | None = None) -> Iterator[None
         raise ValueError(f"backend: wanted one of {', '.join(sorted(PACKAGES))}, got {name!r}.")
     if isinstance(only, str):
         raise ValueError(f"only: wanted a list of primitives, got the string {only!r}; write [{only!r}].")
+    known = (*_references, *HELPERS)
     for stem in only or ():
-        if stem not in _references:
-            raise ValueError(f"only: there is no primitive {stem!r}; known: {', '.join(sorted(_references))}.")
-    stems = _references if only is None else only
+        if stem not in known:
+            raise ValueError(f"only: there is no primitive {stem!r}; known: {', '.join(sorted(known))}.")
+    stems = known if only is None else only
     request = {**_requested.get(), **dict.fromkeys(stems, name)}
     token = _requested.set(request)
     _requested_of_compiler.append(request)
@@ -95,13 +103,21 @@ def find(
     return _select(stem, tensor.device.type, tensor.dtype, requested)
 
 
+def helper(name: str, tensor: torch.Tensor) -> ModuleType | None:
+    """The module of passes ``name``, one of `HELPERS`, for tensors like ``tensor``; None: the plain formula serves.
+
+    So it does for the compiler, and if the backend that was requested has no such passes, as the reference never has.
+    """
+    if torch.compiler.is_compiling():
+        return None
+    return _select_helper(name, tensor.device.type, tensor.dtype, _requested.get().get(name))
+
+
 def serves(stem: str, device_type: str, dtype: torch.dtype) -> bool:
     """Whether `find` has code for tensors of a dtype on a device."""
     if torch.compiler.is_compiling():
         return dtype in _dtypes(_references[stem])
-    requested = _requested.get().get(stem)
-    names = PREFERENCE.get(device_type, ("reference",)) if requested is None else (requested,)
-    return any(_load(name, stem, device_type, dtype)[0] is not None for name in names)
+    return _first(stem, device_type, dtype, _requested.get().get(stem)) is not None
 
 
 def measured_faster(stem: str, *tensors: torch.Tensor | None) -> bool:
@@ -129,21 +145,31 @@ def _require_compilable(stem: str, requested: str | None) -> None:
 
 @cache
 def _select(stem: str, device_type: str, dtype: torch.dtype, requested: str | None) -> ModuleType:
-    if requested is not None:
-        module, reason = _load(requested, stem, device_type, dtype)
-        if module is None:
-            raise BackendError(f"backend {requested!r} cannot serve {stem} on {device_type} in {dtype}: {reason}.")
+    module = _first(stem, device_type, dtype, requested)
+    if module is not None:
         return module
-    for name in PREFERENCE.get(device_type, ("reference",)):
-        module, _ = _load(name, stem, device_type, dtype)
-        if module is not None:
-            return module
-    raise BackendError(f"no backend serves {stem} on {device_type} in {dtype}.")
+    if requested is None:
+        raise BackendError(f"no backend serves {stem} on {device_type} in {dtype}.")
+    _, reason = _load(requested, stem, device_type, dtype)
+    raise BackendError(f"backend {requested!r} cannot serve {stem} on {device_type} in {dtype}: {reason}.")
+
+
+@cache
+def _select_helper(name: str, device_type: str, dtype: torch.dtype, requested: str | None) -> ModuleType | None:
+    return _first(name, device_type, dtype, requested)
+
+
+def _first(stem: str, device_type: str, dtype: torch.dtype, requested: str | None) -> ModuleType | None:
+    """The module of the backend that was requested, else of the first in the order of preference that has one."""
+    names = PREFERENCE.get(device_type, ("reference",)) if requested is None else (requested,)
+    modules = (_load(name, stem, device_type, dtype)[0] for name in names)
+    return next((module for module in modules if module is not None), None)
 
 
 def _load(name: str, stem: str, device_type: str, dtype: torch.dtype) -> tuple[ModuleType | None, str]:
+    package = PACKAGES["reference" if stem in PLAIN.get((name, device_type), ()) else name]
     try:
-        module = importlib.import_module(f"{PACKAGES[name]}.{stem}")
+        module = importlib.import_module(f"{package}.{stem}")
     except ModuleNotFoundError as error:
         return None, f"{error.name} is not installed or not written"
     dtypes = _dtypes(module)
@@ -172,10 +198,10 @@ def show_config() -> str:
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     for stem in primitives():
         for device in devices:
-            chosen = _select(stem, device, torch.float32, None).__name__
-            lines.append(f"{stem} [{device}]: {next(n for n, p in PACKAGES.items() if chosen.startswith(p))}")
-            for name in PACKAGES:
-                module, reason = _load(name, stem, device, torch.float32)
+            found = {name: _load(name, stem, device, torch.float32) for name in PACKAGES}
+            chosen = next(name for name in PREFERENCE[device] if found[name][0] is not None)
+            lines.append(f"{stem} [{device}]: {chosen}")
+            for name, (module, reason) in found.items():
                 if module is None:
                     lines.append(f"    not {name}: {reason}")
                 elif name == "triton":

@@ -18,9 +18,9 @@ from fastbound.domains.tape import NO_TAPE, Node, Tape, topological
 from fastbound.domains.zonotope import zonotope
 from fastbound.methods import METHODS, check_method
 from fastbound.ops import interval_margin
-from fastbound.ops.precision import kept_from_autocast
-from fastbound.reference.interval_margin import other_classes
-from fastbound.spec import check_spec, margin_labels, specified
+from fastbound.ops.autocast import kept_from_autocast
+from fastbound.primitives.interval_margin import other_classes
+from fastbound.spec import check_spec, converted, margin_labels, specified
 
 
 def bound(
@@ -67,7 +67,7 @@ def bound(
     out = _output(model, box, keeps_tape=method != "ibp" or torch.is_grad_enabled())
     if spec is not None:
         check_spec(spec, out.shape)
-        spec = spec if spec.dtype == out.dtype and spec.device == out.device else _like(spec, out)
+        spec = converted(spec, out.dtype, out.device)
     if method != "ibp":
         if not isinstance(out, Interval):
             raise TypeError(
@@ -109,14 +109,6 @@ def _output(model: Any, box: Streams | None, keeps_tape: bool) -> Streams:
 def _source(box: Interval, keeps_tape: bool) -> Interval:
     """The same bounds as a box that begins a tape of its own: a copied one has none, and not every call keeps one."""
     return box.handle(Node(Source(), (), box.node.streams, Tape(keeps=keeps_tape)))
-
-
-def _like(spec: Tensor, out: Streams) -> Tensor:
-    converted = spec.to(dtype=out.dtype, device=out.device)
-    labels = margin_labels(spec)
-    if labels is not None:
-        converted._fastbound_labels = (labels.to(out.device), converted._version)  # type: ignore[attr-defined]
-    return converted
 
 
 def _specified(out: Streams, spec: Tensor) -> Bounds:

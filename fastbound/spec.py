@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastbound.domains.checks import recording, require
-from fastbound.ops.precision import kept_from_autocast
-from fastbound.reference.interval_margin import other_classes
+from fastbound.ops.autocast import kept_from_autocast
+from fastbound.primitives.interval_margin import other_classes
+
+# The labels of the specifications that `margin_spec` made and that are still alive, and the version of the tensor for
+# which they hold.
+_labels = WeakTensorKeyDictionary()
 
 
 def margin_spec(labels: Tensor, num_classes: int) -> Tensor:
@@ -27,8 +32,7 @@ def margin_spec(labels: Tensor, num_classes: int) -> Tensor:
     labels = check_labels(labels, num_classes)
     classes = torch.eye(num_classes, device=labels.device)
     spec = classes[labels].unsqueeze(1) - classes[other_classes(labels, num_classes)]
-    if not torch.compiler.is_compiling() and not spec.is_inference():  # inference tensors count no versions
-        spec._fastbound_labels = (labels.clone(), spec._version)  # type: ignore[attr-defined]
+    _remember(spec, labels.clone())
     return spec
 
 
@@ -52,8 +56,24 @@ def margin_labels(spec: Tensor) -> Tensor | None:
     """The labels [B] that `margin_spec` made ``spec`` from, or None for any other specification."""
     if torch.compiler.is_compiling() or spec.is_inference() or spec.requires_grad:
         return None
-    labels, version = getattr(spec, "_fastbound_labels", (None, -1))
+    labels, version = _labels.get(spec, (None, -1))
     return labels if version == spec._version else None
+
+
+def _remember(spec: Tensor, labels: Tensor) -> None:
+    """Keep the labels with the specification for as long as nobody writes to it."""
+    if not torch.compiler.is_compiling() and not spec.is_inference():  # inference tensors count no versions
+        _labels[spec] = labels, spec._version
+
+
+def converted(spec: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """``spec`` in a dtype and on a device, with its labels."""
+    if spec.dtype == dtype and spec.device == device:
+        return spec
+    labels, spec = margin_labels(spec), spec.to(dtype=dtype, device=device)
+    if labels is not None:
+        _remember(spec, labels.to(device))
+    return spec
 
 
 def check_spec(spec: Tensor, out_shape: torch.Size) -> None:

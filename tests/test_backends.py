@@ -10,7 +10,7 @@ import torch
 import fastbound as fb
 from fastbound import backends, native
 from fastbound.errors import BackendError
-from fastbound.ops import crown_concretize, interval_margin
+from fastbound.ops import crown_concretize, interval_margin, layout
 
 WITH_CUDA_CODE = [
     *("crown_concretize", "crown_relu", "interval_margin"),
@@ -85,3 +85,52 @@ def test_what_belongs_to_channels_may_be_single_precision_beside_half_maps() -> 
         backends.find("interval_norm_relu", maps, maps.float())
     with pytest.raises(TypeError, match="wanted one dtype"):
         backends.find("interval_norm_relu", maps.float(), maps.float(), vector.bfloat16())
+
+
+@pytest.mark.parametrize("name", backends.HELPERS)
+def test_helpers_follow_requests(name: str) -> None:
+    x = torch.zeros(1)
+    module = backends.helper(name, x)
+    assert module is not None and module.__name__ == f"fastbound.native.{name}"
+    for plain in ("reference", "triton"):
+        with fb.use_backend(plain):
+            assert backends.helper(name, x) is None
+            with fb.use_backend("native"):
+                assert backends.helper(name, x) is module
+            with fb.use_backend("native", only=["interval_linear"]):
+                assert backends.helper(name, x) is None
+        with fb.use_backend(plain, only=[name]):
+            assert backends.helper(name, x) is None
+        with fb.use_backend(plain, only=["crown_concretize"]):
+            assert backends.helper(name, x) is module
+    assert backends.helper(name, x) is module
+
+
+def test_helpers_that_cannot_serve_leave_the_plain_formula() -> None:
+    for request in (None, "native"):
+        assert backends._select_helper("crown_windows", "cuda", torch.float32, request) is None
+        assert backends._select_helper("crown_windows", "cpu", torch.bfloat16, request) is None
+    assert backends._select_helper("layout", "mps", torch.float32, None) is None
+
+
+def test_the_compiler_gets_no_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert backends.helper("layout", torch.zeros(1)) is None
+
+
+def test_memory_orders_are_the_same_without_the_helper() -> None:
+    x = torch.rand(2, 3, 4, 5)
+    ours = layout.channels_last(x), layout.contiguous(x.contiguous(memory_format=torch.channels_last))
+    with fb.use_backend("reference"):
+        plain = layout.channels_last(x), layout.contiguous(x.contiguous(memory_format=torch.channels_last))
+    for a, b in zip(ours, plain):
+        assert torch.equal(a, b) and a.stride() == b.stride()
+
+
+def test_where_plain_torch_is_the_code_of_a_backend() -> None:
+    x = torch.zeros(1, 4)
+    with fb.use_backend("native"):
+        assert backends.find("lipschitz_power", x).__name__ == "fastbound.reference.lipschitz_power"
+    with pytest.raises(BackendError, match=r"'native' cannot serve lipschitz_power on cuda .* not written"):
+        backends._select("lipschitz_power", "cuda", torch.float32, "native")
+    assert "lipschitz_power [cpu]: native" in fb.show_config()

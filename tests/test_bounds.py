@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import fastbound as fb
+from fastbound.spec import converted, margin_labels
 
 MODEL = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
 X, Y = torch.rand(3, 6), torch.tensor([0, 3, 1])
@@ -45,6 +46,21 @@ def test_a_changed_margin_spec_is_an_ordinary_one() -> None:
     bounds = fb.bound(MODEL, box(), method="ibp", spec=spec)
     out = MODEL(box())
     assert torch.allclose(bounds.lower[0, 0], out.lower[0, 2], atol=1e-6) and not bounds.upper[0, 1:].any()
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_a_converted_margin_spec_knows_its_labels(mode: Callable[[], Any]) -> None:
+    spec = fb.margin_spec(Y, 4)
+    with mode():
+        double = converted(spec, torch.float64, spec.device)
+        found = margin_labels(double)
+        lower = fb.bound(nn.Linear(6, 4).double(), fb.linf_box(X.double(), 0.1), spec=spec).lower
+    assert double.dtype == torch.float64 and lower.dtype == torch.float64
+    if mode is torch.inference_mode:  # which counts no versions, so nobody could tell whether the labels still hold
+        assert found is None
+    else:
+        assert found is not None and torch.equal(found, Y)
+    assert converted(spec, spec.dtype, spec.device) is spec
 
 
 def test_labels_that_change_later_do_not_matter() -> None:

@@ -468,7 +468,7 @@ def test_one_stem_everywhere(stem: str) -> None:
     wanted = reference(stem)
     for name, package in backends.PACKAGES.items():
         module = backends._load(name, stem, "cpu", torch.float32)[0]
-        if module is None:
+        if module is None or (stem in backends.PLAIN.get((name, "cpu"), ()) and module is wanted):
             continue
         assert module.__name__ == f"{package}.{stem}"
         for function in [f"{stem}_fwd"] + [f"{stem}_bwd"] * differentiable(stem):

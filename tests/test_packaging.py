@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cuda_on_cpu.build import find_nvcc
 
-from fastbound import _C
+from fastbound import _C, backends
 
 ROOT = Path(__file__).resolve().parent.parent
 # Native passes that serve several operators, and so have no reference or op of their own.
@@ -21,8 +21,8 @@ HELPERS = {"crown_windows", "signed_weight_grad", "swap_axes"}
 CPU_ALONE = {"swap_axes", "crown_windows"}
 # How functions end that exist in a build with CUDA alone.
 CUDA_ALONE = ("_cuda", "_workspace")
-# Files of ops/ and native/ that serve several operators.
-SHARED = {"layout", "precision", "product"}
+# Files of primitives/, ops/ and native/ that serve several operators.
+SHARED = {"autocast", "batch_norm", "layout", "product"}
 
 
 def stems(folder, pattern="*.py"):
@@ -46,10 +46,32 @@ def test_every_native_operator_has_cpu_and_cuda_code():
 def test_stems_agree_on_every_floor():
     reference = stems("fastbound/reference")
     assert reference, "no reference at all"
+    assert stems("fastbound/primitives") - SHARED <= reference
     assert stems("fastbound/ops") - SHARED == reference
     assert stems("fastbound/native") - SHARED - HELPERS <= reference
     assert stems("kernels") <= reference
     assert set(listed()) - HELPERS <= reference
+    assert set(backends.HELPERS) <= stems("fastbound/native") & (SHARED | HELPERS)
+    for served in backends.PLAIN.values():
+        assert set(served) <= reference - stems("fastbound/native"), "written, and said not to be"
+
+
+def imports(file):
+    """The modules that a file imports, and the names that it takes from packages, as dotted paths."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_code_is_chosen_by_backends_alone():
+    """The reference is the oracle and a backend, no library of facts; no backend leans on another."""
+    for file in (ROOT / "fastbound").rglob("*.py"):
+        floor = file.relative_to(ROOT / "fastbound").parts[0]
+        imported = {path.split(".")[1] for path in imports(file) if path.startswith("fastbound.")}
+        foreign = imported & {"reference", "native", "kernels"} - {floor}
+        assert not foreign or floor == "backends.py", f"{file} imports {foreign}; ask fastbound.backends"
 
 
 def test_every_listed_operator_is_bound():

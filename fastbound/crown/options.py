@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastbound.crown.relu_family import FAMILY
-from fastbound.reference import crown_relu
+from fastbound.primitives import crown_relu
 
 RELAXATIONS = (*crown_relu.RELAXATIONS, *FAMILY)
 

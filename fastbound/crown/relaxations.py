@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fastbound.crown.relu_family import FAMILY, family_lines
-from fastbound.reference.crown_relu import RELAXATIONS
-from fastbound.reference.crown_relu import lines as relu_lines
+from fastbound.primitives.crown_relu import RELAXATIONS
+from fastbound.primitives.crown_relu import lines as relu_lines
 from fastbound.shapes import Function, Hinge, Ramp
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastbound.domains.zonotope.relaxations import soft_slope
-from fastbound.reference.crown_relu import lines as fused_lines
+from fastbound.primitives.crown_relu import lines as fused_lines
 
 # Slope and offset of the lower line, slope and offset of the upper line, each [B, *].
 Four = tuple[Tensor, Tensor, Tensor, Tensor]

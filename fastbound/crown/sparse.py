@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.backends import needs_grad
+from fastbound.backends import helper, needs_grad
 from fastbound.crown.relaxations import Lines
 from fastbound.domains.records import Convolution
-from fastbound.native import crown_windows as native
 from fastbound.ops.crown_conv2d import crown_conv2d
 
 Pair = tuple[int, int]
@@ -127,13 +127,15 @@ class Patches:
         return found.unflatten(2, self.window).movedim(-1, 2)
 
     def concretize(self, center: Tensor, radius: Tensor) -> Tensor:  # [B, S]
-        if native.supported(self.values, center, radius):
-            return native.windows_concretized(self.values, self.base, center, radius, self.stride, self.start)
+        passes = _passes(self.values, center, radius)
+        if passes is not None:
+            return passes.windows_concretized(self.values, self.base, center, radius, self.stride, self.start)
         return (self.values * self.windows(center) - self.values.abs() * self.windows(radius)).flatten(2).sum(2)
 
     def through_lines(self, lines: Lines) -> tuple[Patches, Tensor]:
-        if native.supported(self.values, *lines):
-            values, bias = native.windows_through_lines(self.values, self.base, lines, self.stride, self.start)
+        passes = _passes(self.values, *lines)
+        if passes is not None:
+            values, bias = passes.windows_through_lines(self.values, self.base, lines, self.stride, self.start)
             return replace(self, values=values), bias
         negative = self.values < 0
         slope = torch.where(negative, self.windows(lines.upper_slope), self.windows(lines.lower_slope))
@@ -179,6 +181,13 @@ class Patches:
 
 
 Rows = Tensor | Units | Patches
+
+
+def _passes(values: Tensor, *others: Tensor | None) -> ModuleType | None:
+    """Compiled passes over windows, which know no gradient; None: the formulas here serve."""
+    if values.numel() == 0 or needs_grad(values, *others):
+        return None
+    return helper("crown_windows", values)
 
 
 def _pair(values: Iterable[int]) -> Pair:

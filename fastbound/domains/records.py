@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from fastbound.primitives import batch_norm
 from fastbound.shapes import Function
 
 Pair = tuple[int, int]
@@ -57,12 +57,8 @@ class Norm(NamedTuple):
         """Scale and shift [C], differentiable, through the statistics of ``nominal`` [B, C, *] where they are used."""
         mean, var = self.mean, self.var
         if self.batch_statistics and nominal is not None and nominal.requires_grad:
-            var, mean = torch.var_mean(nominal, [d for d in range(nominal.dim()) if d != 1], correction=0)
-        scale = torch.rsqrt(var + self.eps)
-        if self.weight is not None:
-            scale = scale * self.weight
-        shift = -mean * scale
-        return scale, shift if self.bias is None else shift + self.bias
+            mean, var = batch_norm.statistics(nominal)
+        return batch_norm.scale_and_shift(mean, var, self.weight, self.bias, self.eps)
 
 
 class Elementwise(NamedTuple):

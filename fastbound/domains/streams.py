@@ -15,7 +15,7 @@ from fastbound.domains.rules import function_name
 from fastbound.domains.tape import NO_TAPE, Node, detached_node, enter
 from fastbound.domains.value import Value
 from fastbound.errors import TapeError
-from fastbound.ops.precision import autocast_dtype
+from fastbound.ops.autocast import autocast_dtype
 
 S = TypeVar("S", bound="Streams")
 

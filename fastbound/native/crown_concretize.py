@@ -8,7 +8,7 @@ from torch import Tensor
 from fastbound.native import DTYPES, launch
 from fastbound.native import cpu_and_cuda as unsupported
 from fastbound.native.crown_relu import dense_rows, like_rows
-from fastbound.reference.crown_concretize import Gradients
+from fastbound.primitives import Gradients
 
 __all__ = ["DTYPES", "crown_concretize_bwd", "crown_concretize_fwd", "unsupported"]
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from fastbound.native import product_on_cpu as unsupported
 from fastbound.native.crown_windows import fold_convolution
 from fastbound.native.layout import as_channels_last
-from fastbound.reference.crown_conv2d import DTYPES, Gradients, Pair
+from fastbound.primitives import PRODUCT_DTYPES as DTYPES
+from fastbound.primitives import Gradients, Pair
 
 __all__ = ["DTYPES", "crown_conv2d_bwd", "crown_conv2d_fwd", "unsupported"]
 

@@ -6,7 +6,9 @@ from torch import Tensor
 
 from fastbound.native import product_on_cpu as unsupported
 from fastbound.native.product import linear
-from fastbound.reference.crown_linear import DTYPES, Gradients, constant, with_constant
+from fastbound.primitives import PRODUCT_DTYPES as DTYPES
+from fastbound.primitives import Gradients
+from fastbound.primitives.crown_linear import constant, with_constant
 
 __all__ = ["DTYPES", "crown_linear_bwd", "crown_linear_fwd", "unsupported"]
 

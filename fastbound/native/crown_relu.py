@@ -8,7 +8,8 @@ from torch import Tensor
 from fastbound.native import DTYPES, HALVES, computed, launch
 from fastbound.native import cpu_and_cuda as unsupported
 from fastbound.native.layout import channel_layout, in_order_of
-from fastbound.reference.crown_relu import RELAXATIONS, Gradients, reads_output
+from fastbound.primitives import Gradients
+from fastbound.primitives.crown_relu import RELAXATIONS, reads_output
 
 __all__ = ["DTYPES", "crown_relu_bwd", "crown_relu_fwd", "unsupported"]
 

@@ -1,25 +1,23 @@
-"""Passes over the sparse rows of full CROWN on CPU, and the transposed convolution to maps of few channels."""
+"""Passes over the sparse rows of full CROWN on CPU, and the transposed convolution to maps of few channels.
+
+None of them is differentiable.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fastbound import _C, backends
+from fastbound import _C
 from fastbound.native import DTYPE_CODES, pointer
+from fastbound.native import cpu_only as unsupported
 from fastbound.native.product import linear
+from fastbound.primitives import Pair
 
-Pair = tuple[int, int]
+__all__ = ["fold_convolution", "unsupported", "windows_concretized", "windows_through_lines"]
 
 # Numbers in the columns of one product of `fold_convolution`: they are added up while a cache still holds them.
 _COLUMNS = 2**19
-
-
-def supported(values: Tensor, *others: Tensor | None) -> bool:
-    """Whether the passes serve such tensors: on CPU, where `crown_concretize` is native; they know no gradient."""
-    if values.device.type != "cpu" or values.numel() == 0 or backends.needs_grad(values, *others):
-        return False
-    return backends.find("crown_concretize", values).__name__.startswith("fastbound.native")
 
 
 def windows_through_lines(

@@ -9,7 +9,8 @@ from torch import Tensor
 from fastbound.native import product_on_cpu_and_cuda as unsupported
 from fastbound.native.layout import as_convolved
 from fastbound.native.signed_weight_grad import signed_weight_grad
-from fastbound.reference.interval_conv2d import DTYPES, Gradients, Pair
+from fastbound.primitives import PRODUCT_DTYPES as DTYPES
+from fastbound.primitives import Gradients, Pair
 
 __all__ = ["DTYPES", "interval_conv2d_bwd", "interval_conv2d_fwd", "unsupported"]
 

@@ -7,7 +7,8 @@ from torch import Tensor
 from fastbound.native import product_on_cpu_and_cuda as unsupported
 from fastbound.native.product import linear
 from fastbound.native.signed_weight_grad import signed_weight_grad
-from fastbound.reference.interval_linear import DTYPES, Gradients
+from fastbound.primitives import PRODUCT_DTYPES as DTYPES
+from fastbound.primitives import Gradients
 
 __all__ = ["DTYPES", "interval_linear_bwd", "interval_linear_fwd", "unsupported"]
 

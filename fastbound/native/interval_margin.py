@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastbound.native import DTYPES, launch
 from fastbound.native import cpu_and_cuda as unsupported
-from fastbound.reference.interval_margin import Gradients
+from fastbound.primitives import Gradients
 
 __all__ = ["DTYPES", "interval_margin_bwd", "interval_margin_fwd", "unsupported"]
 

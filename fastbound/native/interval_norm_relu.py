@@ -8,7 +8,7 @@ from torch import Tensor
 from fastbound.native import DTYPES, HALVES, computed, launch
 from fastbound.native import maps_on_cpu_and_cuda as unsupported
 from fastbound.native.layout import channel_layout, in_order_of
-from fastbound.reference.interval_norm_relu import Gradients
+from fastbound.primitives import Gradients, batch_norm
 
 __all__ = ["DTYPES", "interval_norm_relu_bwd", "interval_norm_relu_fwd", "interval_norm_relu_statistics", "unsupported"]
 
@@ -104,7 +104,7 @@ def through_passes(
     if mean is not None and var is not None and scale is not None and (batch_statistics or needs[2] or needs[3]):
         moment, total = scale.new_empty(2, scale.shape[0]).unbind(0)
         launch(f"{passes}_sums", radius, (*maps, scale, shift, moment, total), numbers, workspace=layout)
-        inverse = torch.rsqrt(var.to(scale.dtype) + eps)
+        inverse = batch_norm.inverse_deviation(var.to(scale.dtype), eps)
         covariance = moment - mean * total
         d_weight = (covariance * inverse).to(_dtype_of(weight, radius)) if needs[2] else None
         d_bias = total.to(_dtype_of(bias, radius)) if needs[3] else None
@@ -123,10 +123,7 @@ def affine(
     mean, var, weight, bias = (computed(v) for v in (mean, var, weight, bias))
     if mean is None or var is None:
         return None, None
-    scale = torch.rsqrt(var + eps)
-    if weight is not None:
-        scale = scale * weight
-    return scale, torch.addcmul(-mean * scale if bias is None else bias, mean, scale, value=0 if bias is None else -1)
+    return batch_norm.scale_and_shift(mean, var, weight, bias, eps, fused=True)
 
 
 def one_layout(stack: Tensor, radius: Tensor, channels: bool) -> tuple[Tensor, Tensor, tuple[int, int, int]]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from fastbound.native import DTYPES, HALVES, computed, launch
 from fastbound.native import maps_on_cpu_and_cuda as unsupported
 from fastbound.native.interval_norm_relu import affine, backward, interval_norm_relu_bwd, one_layout
-from fastbound.reference.interval_norm_relu import Gradients
+from fastbound.primitives import Gradients
 
 __all__ = ["DTYPES", "interval_norm_relu_moments_bwd", "interval_norm_relu_moments_fwd", "unsupported"]
 

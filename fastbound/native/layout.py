@@ -9,6 +9,11 @@ from torch import Tensor
 
 from fastbound import _C
 from fastbound.native import DTYPE_CODES, HALVES
+from fastbound.primitives import PRODUCT_DTYPES as DTYPES  # noqa: F401
+
+
+def unsupported(device_type: str, dtype: torch.dtype) -> None:
+    """No reason against any map: those that the compiled pass does not read are copied by torch."""
 
 
 def channel_layout(x: Tensor) -> tuple[int, int, int] | None:

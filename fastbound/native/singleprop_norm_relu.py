@@ -9,7 +9,8 @@ from fastbound.native import DTYPES, launch
 from fastbound.native import maps_on_cpu_and_cuda as unsupported
 from fastbound.native.interval_norm_relu import affine, through_passes
 from fastbound.native.layout import channel_layout, in_order_of
-from fastbound.reference.singleprop_norm_relu import VARIANTS, Gradients
+from fastbound.primitives import Gradients
+from fastbound.primitives.singleprop_norm_relu import VARIANTS
 
 __all__ = ["DTYPES", "singleprop_norm_relu_bwd", "singleprop_norm_relu_fwd", "unsupported"]
 

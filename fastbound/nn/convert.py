@@ -14,9 +14,6 @@ REPLACEMENTS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: layers.Linear,
     nn.Conv2d: layers.Conv2d,
     nn.ReLU: layers.ReLU,
-    nn.BatchNorm1d: layers.BatchNorm1d,
-    nn.BatchNorm2d: layers.BatchNorm2d,
-    nn.BatchNorm3d: layers.BatchNorm3d,
     nn.SyncBatchNorm: layers.SyncBatchNorm,
 }
 

@@ -1,4 +1,7 @@
-"""Drop-in layers: torch.nn's own for tensors; for an abstract value they call its rules without dispatch."""
+"""Drop-in layers: torch.nn's own for tensors; for an abstract value they call its rules without dispatch.
+
+A BatchNorm needs no layer of its own: by its rule it waits for the ReLU after it, and shares its pass.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from fastbound.domains.interval.elementwise import relu
 from fastbound.domains.linear.layers import conv2d, linear
 from fastbound.domains.rules import find_rule
 from fastbound.domains.streams import Streams
+from fastbound.primitives.batch_norm import scale_and_shift
 
 
 class Linear(nn.Linear):
@@ -43,18 +47,6 @@ class ReLU(nn.ReLU):
         return super().forward(input)
 
 
-class BatchNorm1d(nn.BatchNorm1d):
-    """`torch.nn.BatchNorm1d`; on an abstract value it waits for the ReLU behind it and shares its pass."""
-
-
-class BatchNorm2d(nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d`; on an abstract value it waits for the ReLU behind it and shares its pass."""
-
-
-class BatchNorm3d(nn.BatchNorm3d):
-    """`torch.nn.BatchNorm3d`; on an abstract value it waits for the ReLU behind it and shares its pass."""
-
-
 class SyncBatchNorm(nn.SyncBatchNorm):
     """`torch.nn.SyncBatchNorm`; on an abstract value, with the statistics of all processes' nominal streams."""
 
@@ -75,9 +67,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         spread = nominal - mean.view(-1, *(1,) * (nominal.dim() - 2))
         var = self._over_processes(spread.square().sum(dims)) / count
         self._track(mean.detach(), var.detach(), count)
-        scale = torch.rsqrt(var + self.eps)
-        scale = scale if self.weight is None else scale * self.weight
-        shift = -mean * scale if self.bias is None else self.bias - mean * scale
+        scale, shift = scale_and_shift(mean, var, self.weight, self.bias, self.eps)
         # The gradient passes through the statistics as through an affine map.
         zeros = torch.zeros_like(mean.detach())
         batch_norm = find_rule(type(input), F.batch_norm)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
-from fastbound.ops.precision import kept_from_autocast
+from fastbound.ops.autocast import kept_from_autocast
 
 
 @kept_from_autocast

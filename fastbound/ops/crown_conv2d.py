@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
-from fastbound.ops.precision import lowered_by_autocast
-
-Pair = tuple[int, int]
+from fastbound.ops.autocast import lowered_by_autocast
+from fastbound.primitives import Pair
 
 
 @lowered_by_autocast

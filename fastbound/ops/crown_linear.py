@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
-from fastbound.ops.precision import lowered_by_autocast
+from fastbound.ops.autocast import lowered_by_autocast
 
 
 @lowered_by_autocast

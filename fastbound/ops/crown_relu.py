@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
-from fastbound.reference.crown_relu import RELAXATIONS, reads_output
+from fastbound.primitives.crown_relu import RELAXATIONS, reads_output
 
 
 def crown_relu(

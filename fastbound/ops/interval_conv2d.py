@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
-from fastbound.ops.precision import maps_lowered_by_autocast, read_as
-
-Pair = tuple[int, int]
+from fastbound.ops.autocast import maps_lowered_by_autocast, read_as
+from fastbound.primitives import Pair
 
 
 @maps_lowered_by_autocast

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
-from fastbound.ops.precision import maps_lowered_by_autocast, read_as
+from fastbound.ops.autocast import maps_lowered_by_autocast, read_as
 
 
 @maps_lowered_by_autocast

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
+from fastbound.primitives import batch_norm
 
 
 def interval_norm_relu_statistics(nominal: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +66,7 @@ def interval_norm_relu_with_box(
     code = backends.find("interval_norm_relu", radius, stack, mean, var, weight, bias)
     if torch.compiler.is_compiling():
         if batch_statistics:
-            var, mean = torch.var_mean(stack[0], [d for d in range(radius.dim()) if d != 1], correction=0)
+            mean, var = batch_norm.statistics(stack[0])
     elif backends.needs_grad(stack, radius, weight, bias):
         settings = (eps, negative_slope, batch_statistics)
         return _IntervalNormRelu.apply(code, stack, radius, weight, bias, mean, var, settings)

@@ -8,21 +8,20 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
-from fastbound.native import layout
 
 
 def contiguous(x: Tensor) -> Tensor:  # [*, C, H, W]
     """``x`` in row-major order."""
     if x.dim() < 4 or x.is_contiguous() or torch.compiler.is_compiling():
         return x.contiguous()
-    return _Contiguous.apply(x) if backends.needs_grad(x) else layout.as_contiguous(x)
+    return _Contiguous.apply(x) if backends.needs_grad(x) else _row_major(x)
 
 
 def channels_last(x: Tensor) -> Tensor:  # [B, C, H, W]
     """``x`` with channels innermost in memory."""
     if torch.compiler.is_compiling():
         return x.contiguous(memory_format=torch.channels_last)
-    return _ChannelsLast.apply(x) if backends.needs_grad(x) else layout.as_channels_last(x)
+    return _ChannelsLast.apply(x) if backends.needs_grad(x) else _channels_innermost(x)
 
 
 def stream(stack: Tensor, index: int) -> Tensor:  # [N, B, *S] -> [B, *S]
@@ -31,6 +30,16 @@ def stream(stack: Tensor, index: int) -> Tensor:  # [N, B, *S] -> [B, *S]
     if stack.dim() < 5 or expanded or torch.compiler.is_compiling() or not backends.needs_grad(stack):
         return stack[index]
     return _Stream.apply(stack, index)
+
+
+def _row_major(x: Tensor) -> Tensor:  # [*, C, H, W]
+    code = backends.helper("layout", x)
+    return x.contiguous() if code is None else code.as_contiguous(x)
+
+
+def _channels_innermost(x: Tensor) -> Tensor:  # [B, C, H, W]
+    code = backends.helper("layout", x)
+    return x.contiguous(memory_format=torch.channels_last) if code is None else code.as_channels_last(x)
 
 
 class _Stream(torch.autograd.Function):
@@ -51,7 +60,7 @@ class _Stream(torch.autograd.Function):
 class _Contiguous(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return layout.as_contiguous(x)
+        return _row_major(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -61,8 +70,8 @@ class _Contiguous(torch.autograd.Function):
 class _ChannelsLast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return layout.as_channels_last(x)
+        return _channels_innermost(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return layout.as_contiguous(grad)
+        return _row_major(grad)

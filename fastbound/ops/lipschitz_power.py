@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
-from fastbound.ops.precision import kept_from_autocast
-from fastbound.reference.lipschitz_power import Sizes, room
+from fastbound.ops.autocast import kept_from_autocast
+from fastbound.primitives.lipschitz_power import Sizes, room
 
 
 @kept_from_autocast

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
-from fastbound.reference.singleprop_norm_relu import VARIANTS
+from fastbound.primitives import batch_norm
+from fastbound.primitives.singleprop_norm_relu import VARIANTS
 
 
 def singleprop_norm_relu(
@@ -47,7 +48,7 @@ def singleprop_norm_relu(
     code = backends.find("singleprop_norm_relu", radius, nominal, mean, var, weight, bias)
     if torch.compiler.is_compiling():
         if batch_statistics:
-            var, mean = torch.var_mean(nominal, [d for d in range(radius.dim()) if d != 1], correction=0)
+            mean, var = batch_norm.statistics(nominal)
     elif backends.needs_grad(nominal, radius, weight, bias):
         settings = (eps, variant, batch_statistics)
         return _SinglePropNormRelu.apply(code, nominal, radius, weight, bias, mean, var, settings)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+from fastbound.primitives import Gradients
 
 
 def crown_concretize_fwd(

@@ -12,10 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from fastbound.reference import PRODUCT_DTYPES as DTYPES  # noqa: F401
-
-Pair = tuple[int, int]
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+from fastbound.primitives import PRODUCT_DTYPES as DTYPES  # noqa: F401
+from fastbound.primitives import Gradients, Pair
 
 
 def crown_conv2d_fwd(

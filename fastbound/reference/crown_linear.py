@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastbound.reference import PRODUCT_DTYPES as DTYPES  # noqa: F401
-
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+from fastbound.primitives import PRODUCT_DTYPES as DTYPES  # noqa: F401
+from fastbound.primitives import Gradients
+from fastbound.primitives.crown_linear import constant, with_constant
 
 
 def crown_linear_fwd(
@@ -35,31 +35,6 @@ def crown_linear_bwd(
         d_weight = flat.T @ grad_rows.reshape(-1, grad_rows.shape[-1]) if needs[1] else None
     d_rows, d_bias = with_constant(d_rows, grad_bias, rows, bias, needs)
     return d_rows, d_weight, d_bias
-
-
-def constant(rows: Tensor, bias: Tensor | None) -> Tensor:  # [B, S, *, O], [O] -> [B, S]
-    """What the bias adds to each function."""
-    if bias is None:
-        return rows.new_zeros(rows.shape[:2])
-    found = rows @ bias
-    return found.flatten(2).sum(2) if found.dim() > 2 else found
-
-
-def with_constant(
-    d_rows: Tensor | None,  # [B, S, *, O]
-    grad_bias: Tensor | None,  # [B, S]
-    rows: Tensor,  # [B, S, *, O]
-    bias: Tensor | None,  # [O]
-    needs: tuple[bool, bool, bool],
-) -> tuple[Tensor | None, Tensor | None]:  # [B, S, *, O], [O]
-    """The gradient of the rows with what `constant` gives to it, and that of the bias."""
-    if grad_bias is None or bias is None:
-        return d_rows, None
-    wide = grad_bias.view(*grad_bias.shape, *(1,) * (rows.dim() - 2))
-    if needs[0]:
-        given = (wide * bias).expand(rows.shape)
-        d_rows = given if d_rows is None else d_rows + given
-    return d_rows, (wide * rows).reshape(-1, rows.shape[-1]).sum(0) if needs[2] else None
 
 
 def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> list[tuple[str, tuple[Any, ...]]]:

@@ -1,13 +1,8 @@
 """One backward step of linear bounds through a (leaky) ReLU, with the affine map in front of it.
 
 A lower bound ``rows . relu(z)`` with z in [l, u] takes the lower line where a coefficient is >= 0 and the upper line
-where it is negative (Zhang et al., 2018, arXiv 1811.00866; CROWN-IBP: Zhang et al., 2020, arXiv 1906.06316). With slope
-a in [0, 1] on the negative side, in center and radius (``q = c / r``):
-
-* c >= r: both lines z; c <= -r: both lines a z;
-* else the upper line is the chord ``s z + t``, ``s = (1 + a) / 2 + (1 - a) / 2 q``, ``t = (1 - a) / 2 (r - c q)``, and
-  the lower line any slope in [a, 1] through 0: see `RELAXATIONS`. The test ``|c| < r`` is exact and r > 0 behind it, so
-  no denominator needs a guard.
+where it is negative (Zhang et al., 2018, arXiv 1811.00866; CROWN-IBP: Zhang et al., 2020, arXiv 1906.06316). The lines
+are those of `fastbound.primitives.crown_relu`; t is the intercept of the upper one.
 
 In front of it, ``z = scale x + shift`` per channel (BatchNorm) for x in (center, radius). The result is a function of
 x: ``rows' = scale rows k`` and a bias ``sum min(rows, 0) t + rows k offset`` with k the slope taken. ``offset`` is
@@ -24,18 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The lower line of an unstable neuron: adaptive, slope 1 where u > -l, else a (least area); same-slope, that of the
-# chord (Fast-Lin: Weng et al., 2018, arXiv 1804.09699); zero, slope a; one, slope 1.
-RELAXATIONS = ("adaptive", "same-slope", "zero", "one")
+from fastbound.primitives import Gradients
+from fastbound.primitives.crown_relu import lines, reads_output
 
 OUTPUTS = ("out_rows", "out_bias")
-
-Gradients = tuple[Tensor | None, ...]
-
-
-def reads_output(dtype: torch.dtype, scale: Tensor | None) -> bool:  # [C]
-    """Whether the backward reads the outgoing rows, and not the incoming; half precision has rounded those."""
-    return scale is None and dtype in (torch.float32, torch.float64)
 
 
 def crown_relu_fwd(
@@ -105,25 +92,6 @@ def crown_relu_bwd(
     if offset is not None:
         d_offset = (g_bias * inner).sum(1).sum(dims)
     return d_rows, d_center, d_radius, d_scale, d_shift, d_offset
-
-
-def lines(
-    center: Tensor,  # [B, *]
-    radius: Tensor,  # [B, *]
-    slope: float,
-    relaxation: str,
-) -> tuple[Tensor, Tensor, Tensor]:  # slopes of the lower and the upper line, intercept of the upper, [B, *]
-    stable = center.abs() >= radius
-    quotient = center / torch.where(stable, 1.0, radius)
-    mean, half = (1 + slope) / 2, (1 - slope) / 2
-    one, flat = torch.ones_like(center), torch.full_like(center, slope)
-    fixed = torch.where(center >= radius, one, flat)
-    upper = torch.where(stable, fixed, mean + half * quotient)
-    intercept = torch.where(stable, torch.zeros_like(center), half * (radius - center * quotient))
-    if relaxation == "same-slope":
-        return upper, upper, intercept
-    free = {"adaptive": torch.where(center > 0, one, flat), "zero": flat, "one": one}[relaxation]
-    return torch.where(stable, fixed, free), upper, intercept
 
 
 def chord_gradient(

@@ -12,11 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from fastbound.reference import PRODUCT_DTYPES as DTYPES  # noqa: F401
+from fastbound.primitives import PRODUCT_DTYPES as DTYPES  # noqa: F401
+from fastbound.primitives import Gradients, Pair
 from fastbound.reference.interval_linear import signed_sum
-
-Pair = tuple[int, int]
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
 def interval_conv2d_fwd(

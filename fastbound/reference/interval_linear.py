@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.reference import PRODUCT_DTYPES as DTYPES  # noqa: F401
-
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+from fastbound.primitives import PRODUCT_DTYPES as DTYPES  # noqa: F401
+from fastbound.primitives import Gradients
 
 
 def interval_linear_fwd(

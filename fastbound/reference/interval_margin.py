@@ -12,13 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Gradients = tuple[Tensor | None, Tensor | None]
-
-
-def other_classes(labels: Tensor, classes: int) -> Tensor:
-    """The classes other than the label, in increasing order: [B, K - 1] for labels [B]."""
-    index = torch.arange(classes - 1, device=labels.device).expand(labels.shape[0], -1)
-    return index + (index >= labels.unsqueeze(1)).long()
+from fastbound.primitives import Gradients
+from fastbound.primitives.interval_margin import other_classes
 
 
 def interval_margin_fwd(

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+from fastbound.primitives import Gradients, batch_norm
 
 # The arguments that `interval_norm_relu_bwd` differentiates; the statistics are not among them.
 GRADIENTS = ("stack", "radius", "weight", "bias")
@@ -26,8 +26,7 @@ GRADIENTS = ("stack", "radius", "weight", "bias")
 
 def interval_norm_relu_statistics(nominal: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance [C] of ``nominal`` [B, C, *]."""
-    var, mean = torch.var_mean(nominal, [d for d in range(nominal.dim()) if d != 1], correction=0)
-    return mean, var
+    return batch_norm.statistics(nominal)
 
 
 def interval_norm_relu_fwd(
@@ -74,7 +73,7 @@ def interval_norm_relu_bwd(
     dims = [d for d in range(radius.dim()) if d != 1]
     total = g_stack.sum([0] + [d + 1 for d in dims])
     moment = (g_stack * stack).sum([0] + [d + 1 for d in dims]) + scale.flatten().sign() * (g_radius * radius).sum(dims)
-    inverse = torch.rsqrt(var + eps)
+    inverse = batch_norm.inverse_deviation(var, eps)
     covariance = moment - mean * total
     d_stack, d_radius = g_stack * scale, g_radius * scale.abs()
     if batch_statistics:
@@ -106,10 +105,7 @@ def affine(
     mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dim: int
 ) -> tuple[Tensor, Tensor]:
     """Scale and shift [C, 1, ...] that broadcast against a map [B, C, *] of ``dim`` dimensions."""
-    scale = torch.rsqrt(var + eps)
-    if weight is not None:
-        scale = scale * weight
-    shift = -mean * scale if bias is None else bias - mean * scale
+    scale, shift = batch_norm.scale_and_shift(mean, var, weight, bias, eps)
     shape = (-1,) + (1,) * (dim - 2)
     return scale.view(shape), shift.view(shape)
 

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastbound.primitives import Gradients
 from fastbound.reference import interval_norm_relu as plain
 from fastbound.reference.interval_norm_relu import GRADIENTS as GRADIENTS
-from fastbound.reference.interval_norm_relu import Gradients
 from fastbound.reference.interval_norm_relu import samples as samples
 
 # The backward takes `moments` as the forward returned them.

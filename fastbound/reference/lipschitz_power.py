@@ -1,28 +1,20 @@
 """Power iteration of a layer as a linear operator W on one sample: the unit vector v becomes that of ``W^T W v``.
 
-A convolution acts on zero-padded maps of one size, with as many dimensions as its weight says; a linear layer has none.
-It is differentiated nowhere: an iterate is a constant to autograd.
+W and its adjoint are those of `fastbound.primitives.lipschitz_power`. It is differentiated nowhere: an iterate is a
+constant to autograd.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.reference import PRODUCT_DTYPES as DTYPES  # noqa: F401
-
-Sizes = tuple[int, ...]  # one number for each dimension of the maps
+from fastbound.primitives import PRODUCT_DTYPES as DTYPES  # noqa: F401
+from fastbound.primitives.lipschitz_power import Sizes, adjoint, applied, unit
 
 GRADIENTS = ()
-CONVOLUTIONS: dict[int, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
-    1: (F.conv1d, F.conv_transpose1d),
-    2: (F.conv2d, F.conv_transpose2d),
-    3: (F.conv3d, F.conv_transpose3d),
-}
 
 
 def lipschitz_power_fwd(
@@ -38,50 +30,6 @@ def lipschitz_power_fwd(
     for _ in range(iterations):
         iterate = unit(adjoint(applied(iterate, weight, *window), weight, size, *window))
     return iterate
-
-
-def applied(
-    x: Tensor,  # [N, I] or [N, C, *size]
-    weight: Tensor,  # [O, I] or [O, C / groups, *K]
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes,
-    groups: int,
-) -> Tensor:  # [N, O] or [N, O, *]
-    """``W x``."""
-    if weight.dim() == 2:
-        return x @ weight.T
-    function, _ = CONVOLUTIONS[weight.dim() - 2]
-    return function(x, weight, None, stride, padding, dilation, groups)
-
-
-def adjoint(
-    y: Tensor,  # [N, O] or [N, O, *]
-    weight: Tensor,  # [O, I] or [O, C / groups, *K]
-    size: Sizes,  # of the map that the layer came from
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes,
-    groups: int,
-) -> Tensor:  # [N, I] or [N, C, *size]
-    """``W^T y``."""
-    if weight.dim() == 2:
-        return y @ weight
-    _, function = CONVOLUTIONS[weight.dim() - 2]
-    spare = room(size, tuple(weight.shape[2:]), padding, dilation)
-    left_over = tuple(r % s for r, s in zip(spare, stride, strict=True))
-    return function(y, weight, None, stride, padding, left_over, groups, dilation)
-
-
-def room(size: Sizes, kernel: Sizes, padding: Sizes, dilation: Sizes) -> Sizes:
-    """How far the window of a convolution can move in the padded map, in pixels."""
-    sides = zip(size, kernel, padding, dilation, strict=True)
-    return tuple(n + 2 * p - d * (k - 1) - 1 for n, k, p, d in sides)
-
-
-def unit(x: Tensor) -> Tensor:
-    """``x`` as a unit vector; a vector of zeros, of a layer without weights, stays one."""
-    return F.normalize(x.flatten(), dim=0, eps=torch.finfo(x.dtype).tiny).view_as(x)
 
 
 def rounding(

@@ -21,14 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastbound.primitives import Gradients, batch_norm
 from fastbound.reference.interval_norm_relu import affine
-
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 # The arguments that `singleprop_norm_relu_bwd` differentiates; the statistics are not among them.
 GRADIENTS = ("nominal", "radius", "weight", "bias")
-
-VARIANTS = ("zero", "fast-lin")
 
 
 def singleprop_norm_relu_fwd(
@@ -74,7 +71,7 @@ def singleprop_norm_relu_bwd(
     dims = [d for d in range(radius.dim()) if d != 1]
     total = g_nominal.sum(dims)
     moment = (g_nominal * nominal).sum(dims) + scale.flatten().sign() * (g_radius * radius).sum(dims)
-    inverse = torch.rsqrt(var + eps)
+    inverse = batch_norm.inverse_deviation(var, eps)
     covariance = moment - mean * total
     d_nominal, d_radius = g_nominal * scale, g_radius * scale.abs()
     if batch_statistics:

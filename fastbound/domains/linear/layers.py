@@ -22,8 +22,8 @@ from fastbound.ops import (
     interval_norm_relu_statistics,
     interval_norm_relu_with_box,
 )
+from fastbound.ops.autocast import maps_lowered_by_autocast, read_as
 from fastbound.ops.layout import channels_last
-from fastbound.ops.precision import maps_lowered_by_autocast, read_as
 
 
 @rule(Streams, F.linear)

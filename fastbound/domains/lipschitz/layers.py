@@ -15,7 +15,7 @@ from fastbound.domains.lipschitz.operators import ConvolutionOperator, DenseOper
 from fastbound.domains.lipschitz.value import Lipschitz
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
-from fastbound.reference.lipschitz_power import CONVOLUTIONS
+from fastbound.primitives.lipschitz_power import CONVOLUTIONS
 
 
 @rule(Lipschitz, F.linear)

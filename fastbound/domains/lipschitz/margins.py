@@ -13,7 +13,7 @@ from fastbound.domains.lipschitz.certificate import UNIT, gamma
 from fastbound.domains.lipschitz.constants import certified, estimate
 from fastbound.domains.lipschitz.graph import Layer, LipschitzNode
 from fastbound.domains.lipschitz.operators import DenseOperator
-from fastbound.reference.interval_margin import other_classes
+from fastbound.primitives.interval_margin import other_classes
 
 
 def margin_constants(node: LipschitzNode) -> Tensor:  # [K, K]

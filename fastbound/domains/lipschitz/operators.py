@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fastbound.reference.lipschitz_power import adjoint, applied, room
+from fastbound.primitives.lipschitz_power import adjoint, applied, room
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastbound.domains.lipschitz.norms import certified_norm
 from fastbound.domains.lipschitz.operators import Operator
 from fastbound.ops.lipschitz_power import lipschitz_power
-from fastbound.reference.lipschitz_power import unit
+from fastbound.primitives.lipschitz_power import unit
 
 FIRST_ITERATIONS = 50
 

@@ -13,7 +13,7 @@ from fastbound.domains.records import Source
 from fastbound.domains.streams import Streams
 from fastbound.domains.tape import Node, Tape, detached_node
 from fastbound.errors import MissingRuleError
-from fastbound.reference.singleprop_norm_relu import VARIANTS
+from fastbound.primitives.singleprop_norm_relu import VARIANTS
 
 NOT_A_BOUND = (
     "SingleProp is a training surrogate and not a bound; certify with IBP: "

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fastbound import losses
 from fastbound.domains.singleprop import singleprop
-from fastbound.reference.singleprop_norm_relu import VARIANTS
+from fastbound.primitives.singleprop_norm_relu import VARIANTS
 from fastbound.train.recipes.certified import CertifiedRecipe
 from fastbound.train.recipes.checks import check_positive, check_shares
 from fastbound.train.recipes.step import Losses, Step, mixed

@@ -1,0 +1,3 @@
+"""`singleprop_norm_relu`: the radii that SingleProp may assume around unstable neurons."""
+
+VARIANTS = ("zero", "fast-lin")
