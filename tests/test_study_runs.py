@@ -19,7 +19,7 @@ from fastbound.study import Curve, Scan, Study, certified_curve, read_runs
 from fastbound.study.picture import controlled_series
 from fastbound.study.results import Measured, Relaxed
 from fastbound.train import train
-from fastbound.train.recipes.relaxation import Relaxation
+from fastbound.train.recipes.relaxation import RelaxationRecipe
 from fastbound.train.runs import RunError
 
 OPTIONS = {"model": "mlp", "model_options": {"hidden": [16, 16]}, "eps": 0.05}
@@ -107,7 +107,7 @@ def test_the_line_of_every_number_of_jumps_begins_at_the_box() -> None:
     entries = [("box", 0.0, 0.0, 0.8), ("box", 0.5, 0.0, 0.7), ("box", 0.1, 0.0, 0.75), ("box", 0.5, 10.0, 0.4)]
     entries += [("hbox", 0.0, 0.0, 0.9)]
     runs: Any = [
-        SimpleNamespace(recipe=Relaxation(relaxation=name, looseness=w, jumps=f), certified_accuracy=accuracy)
+        SimpleNamespace(recipe=RelaxationRecipe(relaxation=name, looseness=w, jumps=f), certified_accuracy=accuracy)
         for name, w, f, accuracy in entries
     ]
     runs.append(SimpleNamespace(recipe=None, certified_accuracy=0.0))

@@ -10,9 +10,9 @@ from fastbound.data import Images, Loader
 from fastbound.domains.interval.loosened import LoosenedInterval
 from fastbound.methods import METHODS, check_method
 from fastbound.study.continuity import continuity
+from fastbound.study.networks import StudiedRun
 from fastbound.study.probe import Probe
 from fastbound.study.results import Measured, Relaxed, Study
-from fastbound.study.runs import StudiedRun
 from fastbound.study.sensitivity import growing_networks, sensitivity
 from fastbound.study.tightness import certified_curve
 

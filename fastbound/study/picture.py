@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastbound.study.networks import StudiedRun
 from fastbound.study.results import Study
-from fastbound.study.runs import StudiedRun
 from fastbound.study.sensitivity import DEPTHS
 
 # What the axes of the first row say, and the attribute of a relaxation that they show.

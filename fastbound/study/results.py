@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from fastbound.study.continuity import REACH, Scan
-from fastbound.study.runs import StudiedRun
+from fastbound.study.networks import StudiedRun
 from fastbound.study.sensitivity import DEPTHS
 from fastbound.study.tightness import Curve, radius_at
 

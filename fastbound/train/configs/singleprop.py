@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fastbound.train.configs.config import Config
-from fastbound.train.recipes import AdaptiveSingleProp, SingleProp
+from fastbound.train.recipes import AdaptiveSinglePropRecipe, SinglePropRecipe
 
 SOURCE = "Boopathy et al., 2021, released code"
 HELD_OUT = 5000
 PADDED = {"same_padding": True}
 
-Kind = type[SingleProp] | type[AdaptiveSingleProp]
+Kind = type[SinglePropRecipe] | type[AdaptiveSinglePropRecipe]
 
 
 def _mnist(kind: Kind, model: str, lr: float, options: Mapping[str, object]) -> Config:
@@ -55,10 +55,10 @@ def _cifar(kind: Kind, model: str, lr: float, options: Mapping[str, object]) -> 
 
 
 CONFIGS: dict[str, Config] = {
-    "singleprop-mnist-dm-small-0.3": _mnist(SingleProp, "dm-small", 5e-4, PADDED),
-    "singleprop-mnist-wide-cnn-0.3": _mnist(SingleProp, "wide-cnn", 1e-3, {}),
-    "singleprop-cifar10-dm-large-8-255": _cifar(SingleProp, "dm-large", 1e-4, {}),
-    "singleprop-adaptive-mnist-dm-small-0.3": _mnist(AdaptiveSingleProp, "dm-small", 5e-4, PADDED),
-    "singleprop-adaptive-mnist-dm-medium-0.3": _mnist(AdaptiveSingleProp, "dm-medium", 1e-3, PADDED),
-    "singleprop-adaptive-cifar10-dm-small-8-255": _cifar(AdaptiveSingleProp, "dm-small", 5e-4, PADDED),
+    "singleprop-mnist-dm-small-0.3": _mnist(SinglePropRecipe, "dm-small", 5e-4, PADDED),
+    "singleprop-mnist-wide-cnn-0.3": _mnist(SinglePropRecipe, "wide-cnn", 1e-3, {}),
+    "singleprop-cifar10-dm-large-8-255": _cifar(SinglePropRecipe, "dm-large", 1e-4, {}),
+    "singleprop-adaptive-mnist-dm-small-0.3": _mnist(AdaptiveSinglePropRecipe, "dm-small", 5e-4, PADDED),
+    "singleprop-adaptive-mnist-dm-medium-0.3": _mnist(AdaptiveSinglePropRecipe, "dm-medium", 1e-3, PADDED),
+    "singleprop-adaptive-cifar10-dm-small-8-255": _cifar(AdaptiveSinglePropRecipe, "dm-small", 5e-4, PADDED),
 }

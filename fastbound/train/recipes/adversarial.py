@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fastbound.train.adversary import adversarial_points
 from fastbound.train.penalties import l1_of_weights
 from fastbound.train.recipes.certified import CertifiedRecipe
-from fastbound.train.recipes.checks import check_positive
+from fastbound.train.recipes.fields import check_positive
 from fastbound.train.recipes.step import Losses, Step
 from fastbound.train.schedules import Scheduled
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from fastbound.train.recipes.checks import with_tuples
-from fastbound.train.recipes.crown_ibp import CrownIBP
-from fastbound.train.recipes.expressive import CCIBP, MTLIBP, ExpIBP
+from fastbound.train.recipes.crown_ibp import CrownIBPRecipe
+from fastbound.train.recipes.expressive import CCIBPRecipe, ExpIBPRecipe, MTLIBPRecipe
+from fastbound.train.recipes.fields import with_tuples
 from fastbound.train.recipes.files import RecipeFileError, load_recipe, names_file
-from fastbound.train.recipes.gloro import GloRo
-from fastbound.train.recipes.ibp import IBP
-from fastbound.train.recipes.natural import Natural
-from fastbound.train.recipes.pgd import PGD
+from fastbound.train.recipes.gloro import GloRoRecipe
+from fastbound.train.recipes.ibp import IBPRecipe
+from fastbound.train.recipes.natural import NaturalRecipe
+from fastbound.train.recipes.pgd import PGDRecipe
 from fastbound.train.recipes.ramped import RampedRecipe
 from fastbound.train.recipes.recipe import Recipe
-from fastbound.train.recipes.relaxation import Relaxation
-from fastbound.train.recipes.sabr import SABR
-from fastbound.train.recipes.short_warmup import ShortWarmup
-from fastbound.train.recipes.singleprop import AdaptiveSingleProp, SingleProp
+from fastbound.train.recipes.relaxation import RelaxationRecipe
+from fastbound.train.recipes.sabr import SABRRecipe
+from fastbound.train.recipes.short_warmup import ShortWarmupRecipe
+from fastbound.train.recipes.singleprop import AdaptiveSinglePropRecipe, SinglePropRecipe
 
 # The one place that lists them.
 _RECIPES = (
-    *(Natural, IBP, ShortWarmup, CrownIBP, SingleProp, AdaptiveSingleProp),
-    *(SABR, MTLIBP, CCIBP, ExpIBP, GloRo, PGD, Relaxation),
+    *(NaturalRecipe, IBPRecipe, ShortWarmupRecipe, CrownIBPRecipe, SinglePropRecipe, AdaptiveSinglePropRecipe),
+    *(SABRRecipe, MTLIBPRecipe, CCIBPRecipe, ExpIBPRecipe, GloRoRecipe, PGDRecipe, RelaxationRecipe),
 )
 METHODS: dict[str, type[Recipe]] = {recipe.method: recipe for recipe in _RECIPES}
 

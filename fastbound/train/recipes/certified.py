@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from fastbound.domains.interval import Interval
 from fastbound.domains.interval.box import linf_box
-from fastbound.train.recipes.checks import check_positive
+from fastbound.train.recipes.fields import check_positive
 from fastbound.train.recipes.ramped import RampedRecipe
 from fastbound.train.recipes.step import Losses, Step, uses_batch_statistics
 from fastbound.train.regularisers import warmup_regularisers, with_moments

@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from fastbound.train.recipes.checks import check_declared
+from fastbound.train.recipes.fields import check_declared
 from fastbound.train.recipes.recipe import Recipe
 
 
@@ -81,7 +81,7 @@ def _checked(found: object, name: str, path: Path, module: ModuleType) -> type[R
     if not (isinstance(found, type) and issubclass(found, Recipe)):
         raise RecipeFileError(
             f"method: {name} of {path} is no recipe; derive it from fastbound.train.recipes.Recipe or from one of its "
-            "subclasses, such as IBP."
+            "subclasses, such as IBPRecipe."
         )
     if found.__module__ != module.__name__:
         raise RecipeFileError(f"method: {name} of {path} is only imported there; recipes in it: {', '.join(own)}.")

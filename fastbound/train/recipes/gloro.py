@@ -9,14 +9,14 @@ from torch import nn
 
 from fastbound import losses
 from fastbound.domains.lipschitz import LipschitzState, lipschitz
-from fastbound.train.recipes.checks import check_length, check_positive
+from fastbound.train.recipes.fields import check_length, check_positive
 from fastbound.train.recipes.ramped import RampedRecipe
 from fastbound.train.recipes.step import Losses, Step
 from fastbound.train.schedules import geometric_lr, linear_in_step, ramp
 
 
 @dataclass(frozen=True, kw_only=True)
-class GloRo(RampedRecipe):
+class GloRoRecipe(RampedRecipe):
     """Cross-entropy with the bottom logit as a class; with `divergence` ("kl" or "ce") the clean cross-entropy plus a
     divergence, whose weight goes from `trades_start` to `trades_end` in `trades_ramp` epochs.
 

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastbound.train.recipes.checks import check_length, check_positive
+from fastbound.train.recipes.fields import check_length, check_positive
 from fastbound.train.recipes.recipe import Recipe
 from fastbound.train.recipes.step import Losses, Step, natural_loss
 from fastbound.train.schedules import EPS_SCHEDULES, is_exactly, ramp

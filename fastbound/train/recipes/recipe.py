@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import nn
 
 from fastbound.certify.balls import check_certificate
-from fastbound.train.recipes.checks import check_kinds, check_length, check_positive
+from fastbound.train.recipes.fields import check_kinds, check_length, check_positive
 from fastbound.train.recipes.step import Losses, Step
 from fastbound.train.schedules import milestone_lr
 

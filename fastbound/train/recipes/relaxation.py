@@ -13,8 +13,8 @@ from fastbound.domains.zonotope import zonotope
 from fastbound.methods import METHODS, STUDIED
 from fastbound.train.penalties import l1_of_weights
 from fastbound.train.recipes.certified import CertifiedRecipe
-from fastbound.train.recipes.checks import check_shares
 from fastbound.train.recipes.crown_ibp import blended
+from fastbound.train.recipes.fields import check_shares
 from fastbound.train.recipes.step import Losses, Step, mixed
 from fastbound.train.schedules import linear_in_step
 
@@ -23,7 +23,7 @@ RELAXATIONS = (*STUDIED, "crown", "crown-ibp")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relaxation(CertifiedRecipe):
+class RelaxationRecipe(CertifiedRecipe):
     """kappa CE(clean) + (1 - kappa) CE(worst case by `relaxation`) + l1 sum |W|; eps, kappa and beta linear in step.
 
     `beta_end` belongs to the relaxation crown-ibp alone, whose margins are beta CROWN-IBP + (1 - beta) IBP with beta

@@ -14,13 +14,13 @@ from fastbound.domains.interval.box import box
 from fastbound.domains.interval.shrunk import ShrunkInterval
 from fastbound.train.penalties import l1_of_parameters
 from fastbound.train.recipes.adversarial import AdversarialRecipe
-from fastbound.train.recipes.checks import check_shares
+from fastbound.train.recipes.fields import check_shares
 from fastbound.train.recipes.step import Losses, Step, uses_batch_statistics
 from fastbound.train.schedules import Scheduled
 
 
 @dataclass(frozen=True, kw_only=True)
-class SABR(AdversarialRecipe):
+class SABRRecipe(AdversarialRecipe):
     """Worst case by interval bounds over a box of `box_ratio` times the radius, around an adversarial point.
 
     Not a bound on the box of the step. BatchNorm takes its statistics from the clean inputs; `relu_shrink` makes

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from torch import nn
 
-from fastbound.train.recipes.ibp import IBP
+from fastbound.train.recipes.ibp import IBPRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShortWarmup(IBP):
+class ShortWarmupRecipe(IBPRecipe):
     """IBP without a clean loss, from `init` "ibp", with `regularisation` while the radius grows.
 
     In epochs at radius 0 the clean loss stands in for the robust one, and the regularisers see bounds at radius 1e-6.

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fastbound.train.recipes.relaxation import Relaxation
+from fastbound.train.recipes.relaxation import RelaxationRecipe
 from fastbound.train.runs import RunError, RunFolder, load_run
 from fastbound.train.settings import Settings, read_settings
 
@@ -28,9 +28,9 @@ class StudiedRun:
     by_method: dict[str, float]  # certified accuracies, `certified_by` among them
 
     @property
-    def recipe(self) -> Relaxation | None:
+    def recipe(self) -> RelaxationRecipe | None:
         """The recipe of a run of ``--method relaxation``; None for another, which is a network to measure on."""
-        return self.settings.recipe if isinstance(self.settings.recipe, Relaxation) else None
+        return self.settings.recipe if isinstance(self.settings.recipe, RelaxationRecipe) else None
 
     @property
     def trained_by(self) -> str:
