@@ -33,7 +33,7 @@ struct Sweep {
   int pack;
   bool innermost;        // whether channels are
   int threads, lanes;    // of a block, and how many of them work
-  Index columns, parts;  // blocks beside each other and behind each other: block = part * columns + column
+  Index columns, parts;  // the two dimensions of the grid of blocks: block = part * columns + column
   Index period;          // positions in memory that belong to different sums of a part
   Index group;           // samples at one step
   Index steps_per_group, steps_per_part, steps;
@@ -117,7 +117,7 @@ class Walker {
 
   FASTBOUND_HD bool done() const { return step_ >= stop_; }
 
-  // The site of this step, and on to the next. Empty behind the last step.
+  // Returns the site of this step and moves on to the next. Empty after the last step.
   FASTBOUND_HD Site next() {
     const Index sample = group_ * sweep_.group + slot_, position = within_ * sweep_.stride + first_;
     const Index left = sweep_.limit - position;

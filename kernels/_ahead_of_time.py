@@ -1,4 +1,4 @@
-"""Compiles the kernels for a card that is not there, and reads what the compiler made of them.
+"""Compiles the kernels without the card, and reads from the binaries what the compiler made of them.
 
 The tools that read the binary (`cuobjdump`, `nvdisasm`) come with Triton. Arguments are specialised as the launcher
 does it for aligned tensors: addresses, strides and channel counts are multiples of 16, the innermost stride is 1.
@@ -126,7 +126,7 @@ class Report:
         if problem is not None:
             return problem
         marked = SERIES in table(card)[self.key].get("serialised", {}).get(self.launch, ())
-        counts = f"{self.waits} full waits behind {self.tensor_cores} wgmma"
+        counts = f"{self.waits} full waits after {self.tensor_cores} wgmma"
         if self.serialised and not marked:
             return f"tensor cores are serialised, {counts}, and {card}.json has no mark of it for Triton {SERIES}"
         if marked and not self.serialised:
@@ -207,9 +207,9 @@ def _read(key: str, launch: str, binary: Any) -> Report:
 
 
 def _waits(code: str) -> int:
-    """Products behind which comes a wait until none is in flight, and neither another product nor a lesser wait.
+    """The number of products that are directly followed by a wait until none is in flight.
 
-    The wait behind a whole loop is none of them: it follows the lesser one at the end of the loop.
+    The wait after a whole loop does not count: it follows the lesser wait at the end of the loop.
     """
     order = re.findall(r"\b(HGMMA)\b|\bWARPGROUP\.DEPBAR\.LE gsb0, 0x([0-9a-f]+)", code)
     if order and all(product for product, _ in order):

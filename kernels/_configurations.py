@@ -1,7 +1,7 @@
 """Launch configurations, keyed by card, kernel, precision and shape class. Nothing is tuned on import or in a call.
 
-``sm_90.json`` holds the table of a card, with the times that `bench/gpu/tune.py` measured beside each row, or null
-where nobody has measured yet. A row may also say which of its launches are ``serialised`` (`_ahead_of_time`), and how
+``sm_90.json`` holds the table of a card; each row has the times that `bench/gpu/tune.py` measured, or null if they are
+not measured yet. A row may also say which of its launches are ``serialised`` (`_ahead_of_time`), and how
 many candidates were ``left_out`` when it was measured.
 """
 

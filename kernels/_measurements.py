@@ -21,7 +21,7 @@ from fastbound.kernels._precision import HALF, product_precision
 
 INTERVAL = ("interval_product", "interval_weight_gradient")
 ROWS = ("rows_product", "rows_weight_gradient")
-# The kernels behind each primitive by the dimensions of its weight, and where `backends.find` has that weight.
+# The kernels of each primitive by the dimensions of its weight, and the position of that weight in `backends.find`.
 STEMS = {
     "interval_linear": {2: INTERVAL},
     "interval_conv2d": {4: INTERVAL},

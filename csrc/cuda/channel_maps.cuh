@@ -1,4 +1,4 @@
-// Sweeps over maps in the memory order [outer][channels][inner], with the numbers of their channels beside them.
+// Sweeps over maps in the memory order [outer][channels][inner], with the numbers of their channels.
 #pragma once
 
 #include "cuda/storage.h"

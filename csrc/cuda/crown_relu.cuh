@@ -17,7 +17,7 @@ struct CrownBounds {
   const Compute<S>*scale, *shift, *offset;  // [C] or null
 };
 
-// Whether the backward reads the rows as they left, and not as they came; half precision has rounded those.
+// Whether the backward reads the outgoing rows instead of the incoming ones; half precision has rounded those.
 template <typename S>
 FASTBOUND_HD bool reads_output(CrownBounds<S> bounds) {
   return bounds.scale == nullptr && sizeof(S) == sizeof(Compute<S>);

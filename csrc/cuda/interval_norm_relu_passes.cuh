@@ -53,7 +53,7 @@ struct Forward {
   }
 };
 
-// `terms()` is what a backward pass adds behind the ReLU, made once a thread: here nothing.
+// `terms()` is what a backward pass adds to the gradients after the ReLU, made once per thread: here nothing.
 struct NoTerms {
   __device__ NoMore operator()() const { return {}; }
 };

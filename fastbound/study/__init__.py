@@ -1,6 +1,6 @@
-"""The study of relaxations: tightness, continuity and sensitivity, beside what training with each one certifies.
+"""The study of relaxations: tightness, continuity and sensitivity, compared with what training by each one certifies.
 
-Source: Jovanovic et al., 2022, arXiv 2102.06700. One file a property; every bound is `fastbound.bound`'s.
+Source: Jovanovic et al., 2022, arXiv 2102.06700. One file per property; all bounds come from `fastbound.bound`.
 """
 
 from fastbound.study.continuity import Scan as Scan

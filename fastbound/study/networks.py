@@ -1,4 +1,4 @@
-"""The run folders of a study: trained networks, by what they were trained and certified, and how well."""
+"""The networks of a study, read from run folders: how each one was trained and certified, and its accuracies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StudiedRun:
 
     @property
     def recipe(self) -> RelaxationRecipe | None:
-        """The recipe of a run of ``--method relaxation``; None for another, which is a network to measure on."""
+        """The recipe of a run of ``--method relaxation``; None for other runs, whose networks are only measured on."""
         return self.settings.recipe if isinstance(self.settings.recipe, RelaxationRecipe) else None
 
     @property
@@ -76,8 +76,8 @@ def read_runs(paths: Sequence[str | Path], device: torch.device | str = "cpu") -
         _check_comparable(runs[0], run)
     if all(run.recipe is None for run in runs):
         raise ValueError(
-            "RUN: none of these runs was trained by a relaxation, so there is no certified accuracy to set beside the "
-            "properties; add runs of fastbound train --method relaxation --relaxation NAME."
+            "RUN: none of these runs was trained by a relaxation, so there is no certified accuracy to compare "
+            "with the properties; add runs of fastbound train --method relaxation --relaxation NAME."
         )
     return runs
 

@@ -1,6 +1,6 @@
 """Globally-robust networks: Leino, Wang & Fredrikson, ICML 2021, arXiv 2102.08452.
 
-Weights by Glorot's rule, the default of the authors' framework, where they name no other. Of their CIFAR-10
+Weights follow Glorot's rule, the default of the authors' framework, unless they name another one. Of their CIFAR-10
 augmentation only the flips are here (they add colours, rotations, zoom and noise).
 """
 

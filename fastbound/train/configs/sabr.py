@@ -25,7 +25,7 @@ def _mnist(eps: float, box_ratio: float, l1: float) -> Config:
     return Config("mnist", "cnn7", eps, recipe, SOURCE)
 
 
-# Interval bounds certify next to nothing of a network that small boxes trained.
+# Interval bounds certify next to nothing of a network trained on small boxes.
 _CIFAR_2 = SABRRecipe(
     epochs=160,
     batch_size=128,

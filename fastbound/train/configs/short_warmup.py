@@ -8,7 +8,7 @@ from fastbound.train.recipes import ShortWarmupRecipe
 NETWORKS = ("cnn7", "wide-resnet", "resnext")
 SOURCE = "Shi et al., 2021"
 
-# Whatever the radius it certifies at, a network for MNIST is trained at 0.4.
+# A network for MNIST is trained at 0.4, whatever the radius at which it is certified.
 _MNIST = ShortWarmupRecipe(epochs=70, batch_size=256, milestones=(50, 60), eps_train=0.4, warmup=0, ramp=20)
 _CIFAR = ShortWarmupRecipe(
     epochs=160,
@@ -32,8 +32,8 @@ _CIFAR_SHORT = ShortWarmupRecipe(
     crop=2,
     crop_mode="edge",
 )
-# The authors take a batch in two halves, whose gradients they add, for want of memory. Here it is one: the same
-# gradient, but for the statistics of BatchNorm, which see 128 images instead of 64.
+# To save memory the authors split a batch into two halves and add their gradients. Here it is one batch: the same
+# gradient, except that BatchNorm takes its statistics from 128 images instead of 64.
 _TINY = ShortWarmupRecipe(
     epochs=80,
     batch_size=128,

@@ -1,7 +1,7 @@
 """SingleProp: Boopathy et al., 2021, arXiv 2102.01208, as their released code trains.
 
-Of the released models the code says network, learning rate and mostly the schedule of kappa; where it does not, kappa
-is linear here. The learning rate 1e-4 of the CIFAR-10 DM-large model is not among those that the code searches over.
+The code gives the network, the learning rate and mostly the kappa schedule of the released models; where the schedule
+is missing, kappa is linear here. The learning rate 1e-4 of the CIFAR-10 DM-large model is not in the code's grid.
 """
 
 from __future__ import annotations

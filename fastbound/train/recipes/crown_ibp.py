@@ -40,7 +40,7 @@ class CrownIBPRecipe(CertifiedRecipe):
         return {
             **super().weights(step, steps_per_epoch),
             "kappa": linear_in_eps(eps, eps_max, self.kappa_start, self.kappa_end),
-            # A share that float32 cannot tell from 0 does not pay for a backward pass.
+            # A share that float32 cannot tell from 0 is not worth a backward pass.
             "beta": beta if beta >= 1e-5 else 0.0,
         }
 

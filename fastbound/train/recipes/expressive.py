@@ -22,8 +22,8 @@ from fastbound.train.recipes.step import Losses, Step, uses_batch_statistics
 @dataclass(frozen=True, kw_only=True)
 class ExpressiveRecipe(AdversarialRecipe):
     """One forward pass with the adversarial point as the clean stream of the box, so that BatchNorm takes its
-    statistics from the adversarial batch, for the bounds too. `l1` weighs the absolute sum of the weights of linear
-    layers and convolutions. Both as the authors' code does."""
+    statistics from the adversarial batch, for the bounds too. `l1` multiplies the absolute sum of the weights of linear
+    layers and convolutions. Both follow the authors' code."""
 
     attack_steps: int = 1
     attack_step: float = 10.0

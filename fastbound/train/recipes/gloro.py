@@ -20,7 +20,7 @@ class GloRoRecipe(RampedRecipe):
     """Cross-entropy with the bottom logit as a class; with `divergence` ("kl" or "ce") the clean cross-entropy plus a
     divergence, whose weight goes from `trades_start` to `trades_end` in `trades_ramp` epochs.
 
-    The learning rate is constant for `lr_hold` epochs and then falls to `lr_end` by one factor a step.
+    The learning rate is constant for `lr_hold` epochs and then falls to `lr_end` by the same factor in every step.
     """
 
     method: ClassVar[str] = "gloro"

@@ -1,4 +1,4 @@
-"""Training without a certificate in mind."""
+"""Ordinary training, without certificates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training by any relaxation of the study that compares them."""
+"""Training with any of the relaxations that `fastbound.study` compares."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ RELAXATIONS = (*STUDIED, "crown", "crown-ibp")
 class RelaxationRecipe(CertifiedRecipe):
     """kappa CE(clean) + (1 - kappa) CE(worst case by `relaxation`) + l1 sum |W|; eps, kappa and beta linear in step.
 
-    `beta_end` belongs to the relaxation crown-ibp alone, whose margins are beta CROWN-IBP + (1 - beta) IBP with beta
-    from 1 to it. A run is certified by its own relaxation (crown-ibp: by IBP), and by `certify_with` beside it.
+    `beta_end` concerns only the relaxation crown-ibp, whose margins are beta CROWN-IBP + (1 - beta) IBP, with beta from
+    1 to `beta_end`. A run is certified by its own relaxation (crown-ibp: by IBP) and by `certify_with`.
     `looseness` and `jumps` train the relaxation box with wider intervals (`LoosenedInterval`), the controlled
-    experiment of the paper; certificates are those of box itself.
+    experiment of the paper; certificates use box itself.
     """
 
     method: ClassVar[str] = "relaxation"

@@ -1,4 +1,4 @@
-"""SingleProp: training by clean activations and one radius, a surrogate of interval bounds that is itself no bound."""
+"""SingleProp: training by clean activations and one radius, a surrogate for interval bounds that is itself no bound."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fastbound.train.schedules import linear_in_step
 class SurrogateRecipe(CertifiedRecipe):
     """kappa CE(clean) + (1 - kappa) CE(logits moved by their radii to the worse side); the ball is not clipped.
 
-    `validation`: so many images, the first of the training set, are held out and their losses recorded.
+    The first `validation` images of the training set are held out, and their losses recorded.
     """
 
     source: ClassVar[str] = "Boopathy et al., 2021, arXiv 2102.01208"
