@@ -386,7 +386,7 @@ def test_serialised_candidates_are_timed_where_they_are_shipped_or_all(
     assert shipped in timed and card.best not in timed and len(timed) == card.count - 1
     printed = capsys.readouterr().out
     assert f"{card.best}: tensor cores are serialised in forward; forward, center only; input" in printed
-    assert "but shipped: timed beside the others" in printed
+    assert "but shipped: timed with the others" in printed
     card.calls.clear()
     card.serialised = set(tune.candidates(PRODUCT))
     rows = written(0, "--only", PRODUCT)
