@@ -1,9 +1,9 @@
 // How the threads of a launch walk over a map in memory: pure arithmetic of sizes, for the host and the device.
 //
 // A map is [samples][outer][channels][inner] with inner = 1 (channels innermost) or outer = 1. A thread takes a pack of
-// neighbouring elements at a time and meets the same channels at every step, so that what belongs to channels stays in
-// its registers and sums per channel do too: where channels are innermost, a step goes over whole periods of
-// lcm(channels, pack) elements; where they are outermost, a block keeps to one channel.
+// neighbouring elements at a time and meets the same channels at every step, so that per-channel numbers and sums stay
+// in its registers: if channels are innermost, a step goes over whole periods of lcm(channels, pack) elements; if they
+// are outermost, a block keeps to one channel.
 #pragma once
 
 #include <cstdint>

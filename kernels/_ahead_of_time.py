@@ -3,9 +3,9 @@
 The tools that read the binary (`cuobjdump`, `nvdisasm`) come with Triton. Arguments are specialised as the launcher
 does it for aligned tensors: addresses, strides and channel counts are multiples of 16, the innermost stride is 1.
 
-Where ptxas serialises the products of a warp group (its warning C7515), the group waits for each one before it issues
-the next, and its tensor cores idle in between. Rows of a table that are shipped so are marked in it, by launch and
-series of Triton: ``"serialised": {"forward": ["3.6", "3.9"]}``.
+If ptxas serialises the products of a warp group (its warning C7515), the group waits for each one before it issues
+the next, and its tensor cores idle in between. Such rows of a shipped table are marked, by launch and series
+of Triton: ``"serialised": {"forward": ["3.6", "3.9"]}``.
 """
 
 from __future__ import annotations
@@ -105,11 +105,11 @@ class Report:
 
     @property
     def serialised(self) -> bool:
-        """One wait that is spared is enough: ptxas serialises all products of a kernel, or none."""
+        """Whether a full wait follows every product: ptxas serialises all products of a kernel, or none."""
         return 0 < self.tensor_cores == self.waits
 
     def problem(self, card: str) -> str | None:
-        """Why such a kernel is of no use, or None. One that is serialised is right, and slow."""
+        """Why such a kernel is unusable, or None. A serialised one is correct, but slow."""
         if self.spills:
             return "registers spill"
         if self.shared > SHARED_MEMORY[card]:

@@ -9,8 +9,8 @@ namespace {
 
 constexpr Index kBlock = 256;  // what a block keeps, some 16 arrays of it, fits the innermost cache
 
-// Where channels are innermost and a block can hold whole pixels, it does: what belongs to channels is then the same in
-// every block.
+// If channels are innermost and a block can hold whole pixels, it does: per-channel numbers are then the same in every
+// block.
 inline bool whole_pixels(CrownShape shape) { return shape.inner == 1 && shape.channels <= kBlock; }
 
 inline Index block_length(CrownShape shape) {

@@ -1,5 +1,5 @@
 // Memory order of a map: [outer][channels][inner] with inner = 1 (channels innermost) or outer = 1. Rows are
-// [B][S][map], bounds [B][map]; scale, shift and offset are [C] in the type that is computed in, each may be null (1,
+// [B][S][map], bounds [B][map]; scale, shift and offset are [C] in the type of the computation, each may be null (1,
 // 0, 0). Launchers work on the given stream and device, do not synchronise and allocate nothing.
 #pragma once
 
