@@ -24,7 +24,7 @@ void check(Address rows, Address center, Address radius, int64_t batch, int64_t 
   require_pointer(radius, "radius");
 }
 
-// True where there is something to do.
+// Checks the arguments; true if there is something to do.
 bool check_bwd(Address grad, Address rows, Address center, Address radius, Address out_rows, Address out_center,
                Address out_radius, int64_t batch, int64_t functions, int64_t size) {
   check(rows, center, radius, batch, functions, size);

@@ -44,7 +44,7 @@ void check_tensors(Address rows, const char* name, Address center, Address radiu
   require_pointer(radius, "radius");
 }
 
-// True where there is something to do.
+// Checks the arguments; true if there is something to do.
 bool check_fwd(Address rows, Address center, Address radius, Address out_rows, Address bias, CrownShape shape) {
   if (shape.batch * shape.rows == 0) return false;
   check_tensors(rows, "rows", center, radius, shape);

@@ -28,7 +28,7 @@ void check_labels(const int64_t* labels, int64_t batch, int64_t classes) {
                                   "), got " + std::to_string(labels[b]));
 }
 
-// True where there is something to do.
+// Checks the arguments; true if there is something to do.
 bool check_fwd(Address radius, Address weight, Address labels, Address out, int64_t batch, int64_t features,
                int64_t classes) {
   check_sizes(batch, features, classes);

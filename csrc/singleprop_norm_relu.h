@@ -6,7 +6,7 @@
 
 namespace fastbound {
 
-// What a variant makes of the radius of an unstable neuron, and its slopes in value and radius.
+// The radius that a variant gives an unstable neuron, and its slopes in value and radius.
 struct SinglePropZero {
   template <typename T>
   static FASTBOUND_HD T radius(T value, T radius) {

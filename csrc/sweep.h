@@ -18,7 +18,7 @@ struct MapShape {
   Index samples, outer, channels, inner;
 };
 
-// What a thread reads at one step: `count` elements from `at` on, 0 of them where it has nothing to do.
+// The elements that a thread reads at one step: `count` from `at` on, 0 if it has nothing to do.
 struct Site {
   Index sample, at;
   int count;
@@ -45,7 +45,7 @@ struct Sweep {
 
 // Blocks of a sweep whose parts leave sums: enough for every device, few enough to be added up by a second launch.
 constexpr Index kBlocksOfSums = 4096;
-constexpr Index kAnyBlocks = 0x7fffffff;  // where nothing is left to add up: as many as a launch can have
+constexpr Index kAnyBlocks = 0x7fffffff;  // if nothing is left to add up: as many as a launch can have
 
 // Parts have at least `least_steps` steps each, and the launch about `most_blocks` blocks. Nothing here depends on the
 // device, so that the order of every sum is the same on all of them.
@@ -90,7 +90,7 @@ inline Sweep make_sweep(MapShape shape, int pack, Index least_steps, Index most_
   return s;
 }
 
-// Where one thread of a sweep stands.
+// The position of one thread of a sweep.
 class Walker {
  public:
   FASTBOUND_HD Walker(const Sweep& sweep, Index block, int thread) : sweep_(sweep) {

@@ -120,7 +120,7 @@ def _like(spec: Tensor, out: Streams) -> Tensor:
 
 
 def _specified(out: Streams, spec: Tensor) -> Bounds:
-    """Interval bounds on ``spec @ out``, with spec [B, S, K] merged into a last linear layer where there is one."""
+    """Interval bounds on ``spec @ out``, with spec [B, S, K] merged into a last linear layer if there is one."""
     labels = margin_labels(spec)
     if labels is not None:
         return margins(out, labels)

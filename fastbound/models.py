@@ -72,7 +72,7 @@ def fitting(input_shape: Sequence[int]) -> list[str]:
 
 
 def default_network(input_shape: Sequence[int]) -> str:
-    """The network that a run uses when none is named: DM-small where it fits, else the MLP."""
+    """The network that a run uses when none is named: DM-small if it fits, else the MLP."""
     return "dm-small" if _fits("dm-small", tuple(input_shape)) else "mlp"
 
 

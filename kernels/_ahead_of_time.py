@@ -89,7 +89,7 @@ ABSENT = {
 
 @dataclass(frozen=True)
 class Report:
-    """What one compiled kernel uses. ``spills``: instructions that store to or load from local memory;
+    """The resources of one compiled kernel. ``spills``: instructions that store to or load from local memory;
     ``tensor_cores``: products of a warp group; ``waits``: how many of them it waits for to the end before it goes on;
     ``matrix``: products of older tensor cores too.
     """

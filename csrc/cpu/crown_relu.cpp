@@ -117,7 +117,7 @@ void forward(const T* rows, CrownBounds<T> bounds, T* out, T* bias, double* scra
   }
 }
 
-// What the rows of one sample add up to in each element of a block.
+// The sums over the rows of one sample, in each element of a block.
 template <typename T>
 struct Totals {
   T slope[kBlock], intercept[kBlock], scale[kBlock], offset[kBlock];

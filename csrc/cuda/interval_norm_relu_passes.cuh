@@ -58,7 +58,7 @@ struct NoTerms {
   __device__ NoMore operator()() const { return {}; }
 };
 
-// What both passes of the backward read.
+// The inputs of both backward passes.
 template <typename S>
 struct Gradients {
   struct Loaded {

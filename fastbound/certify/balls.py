@@ -77,7 +77,7 @@ class LinfBall:
 
     def judge(self, model: nn.Module, x: Tensor, labels: Tensor, eps: float, method: str) -> Verdict:
         logits = model(x)
-        check_labels(labels, logits)
+        _check_loader_labels(labels, logits)
         if method == LP:
             return Verdict(logits, triangle_margins(model, x, labels, eps, lower=self.lower, upper=self.upper))
         # The samples of a batch share the budget of error terms; in small parts they keep as many as in training.
@@ -118,7 +118,7 @@ class L2Ball:
         if not isinstance(out, Lipschitz):
             raise TypeError(f"model: wanted one Lipschitz value as its output, got {type(out).__name__}.")
         logits = out.nominal
-        check_labels(labels, logits)
+        _check_loader_labels(labels, logits)
         rejected = ~(out.certified_margins(logits.argmax(1), eps) > 0).all(1)
         return Verdict(logits, out.certified_margins(labels, eps), rejected)
 
@@ -155,7 +155,7 @@ def check_certificate(argument: str, norm: str, method: str) -> None:
         )
 
 
-def check_labels(labels: Tensor, logits: Tensor) -> None:
+def _check_loader_labels(labels: Tensor, logits: Tensor) -> None:
     """Raises unless labels [B] are classes of logits [B, K]."""
     if logits.dim() != 2 or logits.shape[0] != len(labels) or labels.dim() != 1:
         raise ValueError(

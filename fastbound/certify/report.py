@@ -27,7 +27,7 @@ class Report:
     """The outcome of `certify` on `num_samples` samples at radius `eps`.
 
     margins [N, K-1]: lower bounds of label logit minus every other logit, in the order of `margin_spec`.
-    clean_correct [N] bool; attacked_correct [N] bool or None without an attack (false where clean is wrong).
+    clean_correct [N] bool; attacked_correct [N] bool, or None without an attack (false if clean is wrong).
     rejected [N] bool: the predicted class, right or wrong, has no certificate; None for methods that look at the
     label's margins alone.
     """

@@ -24,7 +24,7 @@ FORMAT = 1
 
 @dataclass
 class Position:
-    """Where a run stands: `batch` batches of `epoch` (from 0) are done, `step` steps in all.
+    """The position of a run: `batch` batches of `epoch` (from 0) are done, `step` steps in all.
 
     `sums` are the summed losses of the epoch so far; `weights` are those that the recipe adapted to the validation
     losses of the previous epoch.
@@ -53,7 +53,7 @@ def save(path: Path, model: nn.Module, memory: nn.Module, optimizer: torch.optim
 
 
 def load(path: Path, model: nn.Module, memory: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """Puts the state at `path` into model, memory, optimiser and random generators; returns where the run stood.
+    """Puts the state at `path` into model, memory, optimiser and random generators; returns the position of the run.
 
     Raises ValueError for a missing or damaged file, another format, or the state of another network.
     """

@@ -81,7 +81,7 @@ def processes(device: str) -> Iterator[Processes]:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of --device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1"; ValueError for others."""
+    """The device of --device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1"; ValueError for others."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -23,7 +23,7 @@ def with_moments(box: Interval) -> Interval:
 
 
 def warmup_regularisers(out: Interval, tolerance: float = 0.5) -> tuple[Tensor, Tensor]:
-    """How much wider bounds become in the network, and how unevenly its ReLUs are active and inactive.
+    """Losses for bounds that become wider in the network, and for ReLUs that are unevenly active and inactive.
 
     With D_i the mean radius before ReLU i of m, D_0 that of the normalised input, and rho(q) = min(q, 1 / q):
 

@@ -22,7 +22,7 @@ def is_exactly(value: Scheduled, number: float) -> bool:
 
 
 def ramp(step: float, start: float, end: float) -> float:
-    """Progress from 0 at `start` to 1 at `end`; a jump at `start` where the two are equal."""
+    """Progress from 0 at `start` to 1 at `end`; a jump at `start` if the two are equal."""
     if end <= start:
         return float(step >= start)
     return min(max((step - start) / (end - start), 0.0), 1.0)
