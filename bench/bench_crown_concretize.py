@@ -1,4 +1,4 @@
-"""`crown_concretize` beside reading the rows once (their sum)."""
+"""`crown_concretize` against reading the rows once (their sum)."""
 
 from __future__ import annotations
 

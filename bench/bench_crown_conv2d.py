@@ -1,4 +1,4 @@
-"""`crown_conv2d` beside the plain convolution, in the default layout, on as many maps as there are rows."""
+"""`crown_conv2d` against the plain convolution in the default layout, on as many maps as there are rows."""
 
 from __future__ import annotations
 

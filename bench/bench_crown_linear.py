@@ -1,4 +1,4 @@
-"""`crown_linear` beside the plain layer on as many rows."""
+"""`crown_linear` against the plain layer on as many rows."""
 
 from __future__ import annotations
 

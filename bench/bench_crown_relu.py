@@ -1,4 +1,4 @@
-"""`crown_relu` beside the ReLU of a plain map with as many elements as the rows, and beside a copy of the rows."""
+"""`crown_relu` against the ReLU of a plain map with as many elements as the rows, and against a copy of the rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`interval_conv2d` beside the plain convolution in the default layout, on layers of CNN-7 and DM-small."""
+"""`interval_conv2d` against the plain convolution in the default layout, on layers of CNN-7 and DM-small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`interval_linear` beside the plain layer: hidden layers of the MLP, the first wide layer of a CNN."""
+"""`interval_linear` against the plain layer: hidden layers of the MLP, the first wide layer of a CNN."""
 
 from __future__ import annotations
 

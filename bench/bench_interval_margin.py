@@ -1,4 +1,4 @@
-"""`interval_margin` beside the merged weights [B, K - 1, D] that it avoids, for ten and two hundred classes."""
+"""`interval_margin` against the merged weights [B, K - 1, D] that it avoids, for ten and two hundred classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`interval_norm_relu` beside batch_norm and relu of a plain map, and beside a copy of the same three maps."""
+"""`interval_norm_relu` against batch_norm and relu of a plain map, and against a copy of the same three maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Five iterations of `lipschitz_power` beside a training batch through the plain layer."""
+"""Five iterations of `lipschitz_power` against a training batch through the plain layer."""
 
 from __future__ import annotations
 

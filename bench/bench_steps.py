@@ -1,4 +1,4 @@
-"""Whole training steps on the networks of the performance page, beside the natural step of the same network."""
+"""Whole training steps on the networks of the performance page, against the natural step of the same network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compare bounds, gradients and times with auto_LiRPA, where it is importable. It is no dependency of fastbound.
+"""Compare bounds, gradients and times with auto_LiRPA, if it is installed. It is not a dependency of fastbound.
 
     python bench/compare_auto_lirpa.py            # bounds and gradients on seven networks, then times
     python bench/compare_auto_lirpa.py --no-times
@@ -69,7 +69,7 @@ def prepared(model: nn.Module, shape: tuple[int, ...], batch: int) -> tuple[nn.M
 
 
 class Theirs:
-    """The same question to auto_LiRPA."""
+    """The same bounds by auto_LiRPA."""
 
     def __init__(self, model: nn.Module, x: Tensor, eps: float, mode: str = "patches") -> None:
         from auto_LiRPA import BoundedModule, BoundedTensor
@@ -87,7 +87,7 @@ def compare(name: str, model: nn.Module, shape: tuple[int, ...], eps: float) -> 
     model, x, labels = prepared(model, shape, 4)
     spec = fb.margin_spec(labels, 10)
     grouped = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in model.modules())
-    theirs = Theirs(model, x, eps, "matrix" if grouped else "patches")  # their patches know no groups
+    theirs = Theirs(model, x, eps, "matrix" if grouped else "patches")  # their patches do not support groups
     line = f"{name:27s}"
     for ours, other in (("crown-ibp", "CROWN-IBP"), ("crown", "CROWN")):
         lower = fb.bound(model, fb.linf_box(x, eps, 0, 1), method=ours, spec=spec).lower.detach()
@@ -166,7 +166,7 @@ def main() -> None:
     try:
         import auto_LiRPA
     except ImportError as error:
-        sys.exit(f"auto_LiRPA cannot be imported ({error}); install it beside fastbound to compare.")
+        sys.exit(f"auto_LiRPA cannot be imported ({error}); install it next to fastbound to compare.")
     print(f"auto_LiRPA {auto_LiRPA.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     torch.manual_seed(0)
     for name, (model, shape, eps) in networks().items():

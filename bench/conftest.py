@@ -1,4 +1,4 @@
-"""What every benchmark shares: a process that keeps its memory, the machine in the record, a synchronising timer."""
+"""Shared by all benchmarks: a process that keeps its memory, the machine in the record, a timer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 @pytest.fixture
 def measure(benchmark: Any) -> Callable[..., None]:
-    """``measure(group, function, *args)``: warm rounds of ``function(*args)``, in the table of ``group``."""
+    """``measure(group, function, *args)``: times warm rounds of ``function(*args)``, in the table ``group``."""
 
     def run(group: str, function: Callable[..., Any], *args: Any) -> None:
         benchmark.group = group

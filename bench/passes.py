@@ -1,4 +1,4 @@
-"""Forward and backward of one call, for primitives and the plain layers beside them."""
+"""Forward and backward of one call, for primitives and the plain layers that they are compared with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peak memory of whole steps above the loaded model: ``python -m bench.peak_memory``. One process a figure, CPU."""
+"""Peak memory of whole steps above the loaded model: ``python -m bench.peak_memory``. One process per figure."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-// What is computed in for each type that maps are stored in.
+// The type of the computation, for each type in which maps are stored.
 #pragma once
 
 namespace fastbound {
 
-// Also what belongs to channels is stored in: float, or double for double.
+// Per-channel numbers are stored in it too: float, or double for double.
 template <typename S>
 struct ComputeType {
   using type = float;

@@ -24,7 +24,7 @@ void check(Address rows, Address center, Address radius, int64_t batch, int64_t 
   require_pointer(radius, "radius");
 }
 
-// True where there is something to do.
+// Checks the arguments; true if there is something to do.
 bool check_bwd(Address grad, Address rows, Address center, Address radius, Address out_rows, Address out_center,
                Address out_radius, int64_t batch, int64_t functions, int64_t size) {
   check(rows, center, radius, batch, functions, size);
@@ -60,7 +60,7 @@ void crown_concretize_bwd(int dtype, Address grad, Address rows, Address center,
 }
 
 #ifdef FASTBOUND_WITH_CUDA
-// Numbers in double that a launch needs to be lent.
+// Size, in doubles, of the workspace that a launch needs.
 int64_t crown_concretize_fwd_workspace(int dtype, int64_t batch, int64_t functions, int64_t size) {
   return cuda::dispatch(dtype, [&](auto zero) {
     return batch * functions * make_row_tiles(batch, functions, size, cuda::kPack<decltype(zero)>).tiles;

@@ -44,7 +44,7 @@ void check_tensors(Address rows, const char* name, Address center, Address radiu
   require_pointer(radius, "radius");
 }
 
-// True where there is something to do.
+// Checks the arguments; true if there is something to do.
 bool check_fwd(Address rows, Address center, Address radius, Address out_rows, Address bias, CrownShape shape) {
   if (shape.batch * shape.rows == 0) return false;
   check_tensors(rows, "rows", center, radius, shape);
@@ -96,7 +96,7 @@ void crown_relu_bwd(int dtype, Address grad_rows, Address grad_bias, Address kep
 }
 
 #ifdef FASTBOUND_WITH_CUDA
-// Numbers in double that a launch needs to be lent.
+// Size, in doubles, of the workspace that a launch needs.
 int64_t crown_relu_fwd_workspace(int dtype, int64_t batch, int64_t functions, int64_t outer, int64_t channels,
                                  int64_t inner) {
   const MapShape map{batch, outer, channels, inner};

@@ -38,8 +38,8 @@ struct ThroughRelu {
   T row, constant;
 };
 
-// One coefficient of a row through its neuron, whose value is scale x + shift of what lies in front: the coefficient of
-// x, and what the function's constant gains.
+// One coefficient of a row passed back through its neuron, whose input is scale x + shift: the coefficient of x, and
+// what is added to the function's constant.
 template <typename T>
 FASTBOUND_HD ThroughRelu<T> through_relu(T row, T lower, T upper, T intercept, T scale, T offset) {
   const bool negative = row < T(0);
@@ -47,8 +47,8 @@ FASTBOUND_HD ThroughRelu<T> through_relu(T row, T lower, T upper, T intercept, T
   return {inner * scale, (negative ? row * intercept : T(0)) + inner * offset};
 }
 
-// The coefficient that became `out` without a scale. Where the slope is 0 it is lost, and nothing of it is needed: the
-// gradients of a stable neuron's lines are 0, and that of the row has the slope as its factor.
+// The coefficient that became `out` without a scale. If the slope is 0, it is lost, but not needed: the gradients of a
+// stable neuron's lines are 0, and that of the row has the slope as its factor.
 template <typename T>
 FASTBOUND_HD T row_before_relu(T out, T lower, T upper) {
   const T taken = out < T(0) ? upper : lower;

@@ -28,7 +28,7 @@ void check_labels(const int64_t* labels, int64_t batch, int64_t classes) {
                                   "), got " + std::to_string(labels[b]));
 }
 
-// True where there is something to do.
+// Checks the arguments; true if there is something to do.
 bool check_fwd(Address radius, Address weight, Address labels, Address out, int64_t batch, int64_t features,
                int64_t classes) {
   check_sizes(batch, features, classes);
@@ -80,7 +80,7 @@ void interval_margin_bwd(int dtype, Address grad, Address radius, Address weight
 }
 
 #ifdef FASTBOUND_WITH_CUDA
-// Numbers in double that a launch needs to be lent for the gradient of the weight.
+// Size, in doubles, of the workspace that a launch needs for the gradient of the weight.
 int64_t interval_margin_bwd_workspace(int /* dtype */, int64_t batch, int64_t features, int64_t classes) {
   return ceil_div(batch, cuda::kMarginSamples) * classes * features;
 }

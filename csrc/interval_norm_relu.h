@@ -53,14 +53,14 @@ FASTBOUND_HD T sign(T value) {
   return value > T(0) ? T(1) : (value < T(0) ? T(-1) : T(0));
 }
 
-// What the backward passes add to the gradient of the affine map's output: nothing, for the function alone.
+// The terms that backward passes add to the gradient of the affine map's output: none, for the function alone.
 struct NoMore {
   template <typename T>
   FASTBOUND_HD void operator()(T&, T&, T, T) const {}
 };
 
-// What (grad_center, grad_radius) behind the ReLU give to the gradients of scale and shift. `magnitude` and `direction`
-// are absolute value and sign of the scale.
+// The contributions of (grad_center, grad_radius), taken after the ReLU, to the gradients of scale and shift.
+// `magnitude` and `direction` are absolute value and sign of the scale.
 template <typename T, typename More>
 FASTBOUND_HD void affine_grad(T grad_center, T grad_radius, T center, T radius, T scale, T magnitude, T direction,
                               T shift, T slope, const More& more, T& to_scale, T& to_shift) {

@@ -7,7 +7,7 @@ namespace fastbound {
 
 using std::int64_t;
 
-// True where there is something to do.
+// Checks the arguments; true if there is something to do.
 inline bool check_shape(int64_t outer, int64_t channels, int64_t inner) {
   require_size(outer, "outer");
   require_size(channels, "channels");

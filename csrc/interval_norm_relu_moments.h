@@ -19,8 +19,8 @@ enum Moment {
   kMoments
 };
 
-// What one element adds to the sums that `moments_of` takes. By value: sums by reference keep g++ from vectorising the
-// loops around it.
+// The terms of one element in the sums that `moments_of` takes. By value: sums by reference keep g++ from vectorising
+// the loops around it.
 template <typename T>
 struct MomentTerms {
   T radius, center;
@@ -34,8 +34,8 @@ FASTBOUND_HD MomentTerms<T> moment_terms(T center, T radius) {
   return {radius, center, is_active, is_inactive, is_active ? center : T(0), is_inactive ? center : T(0)};
 }
 
-// What one pass can add up, with c^2 for the spreads, becomes the moments: sum (c - mu)^2 = sum c^2 - 2 mu sum c + n
-// mu^2. In double, because the terms may cancel.
+// Turns the sums of one pass, with c^2 for the spreads, into the moments:
+// sum (c - mu)^2 = sum c^2 - 2 mu sum c + n mu^2. In double, because the terms may cancel.
 template <typename T>
 FASTBOUND_HD void moments_of(const double* sums /* [8] */, double size, T* moments /* [8] */) {
   for (int i = 0; i < kMoments; ++i) moments[i] = static_cast<T>(sums[i]);

@@ -1,4 +1,4 @@
-// What the arithmetic headers need to be compiled by g++ and nvcc alike.
+// Macros and helpers with which g++ and nvcc both compile the arithmetic headers.
 #pragma once
 
 // Always inlined: an out-of-line copy in an AVX-512 file would be a weak symbol that the linker may pick for every

@@ -12,7 +12,7 @@ FASTBOUND_DECLARE_CPU(SignedWeightGrad, signed_weight_grad)
 
 namespace {
 
-// True where there is something to do.
+// Checks the arguments; true if there is something to do.
 bool check(Address sum, Address grad, Address grad_abs, Address weight, std::int64_t n) {
   require_size(n, "n");
   if (n == 0) return false;

@@ -16,7 +16,7 @@ namespace {
 
 using std::int64_t;
 
-// True where there is something to do.
+// Checks the arguments; true if there is something to do.
 bool check(int64_t outer, int64_t channels, int64_t inner, int activation) {
   require_size(outer, "outer");
   require_size(channels, "channels");

@@ -6,7 +6,7 @@
 
 namespace fastbound {
 
-// What a variant makes of the radius of an unstable neuron, and its slopes in value and radius.
+// The radius that a variant gives an unstable neuron, and its slopes in value and radius.
 struct SinglePropZero {
   template <typename T>
   static FASTBOUND_HD T radius(T value, T radius) {
@@ -63,8 +63,8 @@ struct SinglePropIdentity {
   static FASTBOUND_HD void apply_grad(T&, T&, T, T) {}
 };
 
-// What (grad_value, grad_radius) behind the activation give to the gradients of scale and shift. `magnitude` and
-// `direction` are absolute value and sign of the scale.
+// The contributions of (grad_value, grad_radius), taken after the activation, to the gradients of scale and shift.
+// `magnitude` and `direction` are absolute value and sign of the scale.
 template <typename Activation, typename T>
 FASTBOUND_HD void singleprop_affine_grad(T grad_value, T grad_radius, T value, T radius, T scale, T magnitude,
                                          T direction, T shift, T& to_scale, T& to_shift) {

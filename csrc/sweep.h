@@ -1,9 +1,9 @@
 // How the threads of a launch walk over a map in memory: pure arithmetic of sizes, for the host and the device.
 //
 // A map is [samples][outer][channels][inner] with inner = 1 (channels innermost) or outer = 1. A thread takes a pack of
-// neighbouring elements at a time and meets the same channels at every step, so that what belongs to channels stays in
-// its registers and sums per channel do too: where channels are innermost, a step goes over whole periods of
-// lcm(channels, pack) elements; where they are outermost, a block keeps to one channel.
+// neighbouring elements at a time and meets the same channels at every step, so that per-channel numbers and sums stay
+// in its registers: if channels are innermost, a step goes over whole periods of lcm(channels, pack) elements; if they
+// are outermost, a block keeps to one channel.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ struct MapShape {
   Index samples, outer, channels, inner;
 };
 
-// What a thread reads at one step: `count` elements from `at` on, 0 of them where it has nothing to do.
+// The elements that a thread reads at one step: `count` from `at` on, 0 if it has nothing to do.
 struct Site {
   Index sample, at;
   int count;
@@ -33,7 +33,7 @@ struct Sweep {
   int pack;
   bool innermost;        // whether channels are
   int threads, lanes;    // of a block, and how many of them work
-  Index columns, parts;  // blocks beside each other and behind each other: block = part * columns + column
+  Index columns, parts;  // the two dimensions of the grid of blocks: block = part * columns + column
   Index period;          // positions in memory that belong to different sums of a part
   Index group;           // samples at one step
   Index steps_per_group, steps_per_part, steps;
@@ -45,7 +45,7 @@ struct Sweep {
 
 // Blocks of a sweep whose parts leave sums: enough for every device, few enough to be added up by a second launch.
 constexpr Index kBlocksOfSums = 4096;
-constexpr Index kAnyBlocks = 0x7fffffff;  // where nothing is left to add up: as many as a launch can have
+constexpr Index kAnyBlocks = 0x7fffffff;  // if nothing is left to add up: as many as a launch can have
 
 // Parts have at least `least_steps` steps each, and the launch about `most_blocks` blocks. Nothing here depends on the
 // device, so that the order of every sum is the same on all of them.
@@ -90,7 +90,7 @@ inline Sweep make_sweep(MapShape shape, int pack, Index least_steps, Index most_
   return s;
 }
 
-// Where one thread of a sweep stands.
+// The position of one thread of a sweep.
 class Walker {
  public:
   FASTBOUND_HD Walker(const Sweep& sweep, Index block, int thread) : sweep_(sweep) {
@@ -117,7 +117,7 @@ class Walker {
 
   FASTBOUND_HD bool done() const { return step_ >= stop_; }
 
-  // The site of this step, and on to the next. Empty behind the last step.
+  // Returns the site of this step and moves on to the next. Empty after the last step.
   FASTBOUND_HD Site next() {
     const Index sample = group_ * sweep_.group + slot_, position = within_ * sweep_.stride + first_;
     const Index left = sweep_.limit - position;

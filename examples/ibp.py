@@ -19,7 +19,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--data-dir")
 parser.add_argument("--eps", type=float, default=0.1)
 parser.add_argument("--epochs", type=int, default=40)
-parser.add_argument("--steps", type=int, help="a run of so many steps instead")
+parser.add_argument("--steps", type=int, help="train for this many steps instead")
 options = parser.parse_args()
 
 torch.manual_seed(0)

@@ -23,7 +23,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--data-dir")
 parser.add_argument("--eps", type=float, default=0.1)
 parser.add_argument("--epochs", type=int, default=40)
-parser.add_argument("--steps", type=int, help="a run of so many steps instead")
+parser.add_argument("--steps", type=int, help="train for this many steps instead")
 options = parser.parse_args()
 
 torch.manual_seed(0)
@@ -31,7 +31,7 @@ fb.keep_freed_memory()
 images = data.load("mnist", options.data_dir) if options.data_dir else data.load("digits")
 loader = data.Loader(images.train, 100, shuffle=True, drop_last=True)
 sizes = [math.prod(images.input_shape), 128, 128]
-# BatchNorm behind every layer but the last is a part of the method.
+# BatchNorm after every layer but the last is part of the method.
 hidden = [[nn.Linear(i, o), nn.BatchNorm1d(o), nn.ReLU()] for i, o in itertools.pairwise(sizes)]
 model = nn.Sequential(nn.Flatten(), *itertools.chain(*hidden), nn.Linear(sizes[-1], images.num_classes))
 initialise(model, "ibp", torch.zeros(1, *images.input_shape))
@@ -44,7 +44,7 @@ for step, (x, labels) in zip(range(total), batches):
     progress = min(max((step - warmup) / ramp, 0.0), 1.0)
     weight = 0.5 * (1 - progress)
 
-    # Before the ramp the clean loss stands in, and the regularisers see bounds of a tiny radius.
+    # Before the ramp the clean loss replaces the robust one, and the regularisers see bounds of a tiny radius.
     out = model(with_moments(fb.linf_box(x, max(options.eps * progress, 1e-6), lower=0.0, upper=1.0)))
     margins = fb.bound(out, method="ibp", spec=fb.margin_spec(labels, images.num_classes))
     loss = fb.losses.robust_cross_entropy(margins) if progress else F.cross_entropy(out.nominal, labels)

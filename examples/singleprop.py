@@ -1,4 +1,4 @@
-"""SingleProp, a training surrogate and not a bound, in a plain PyTorch loop; certified by interval bounds.
+"""Training by SingleProp, a surrogate that is not a bound, in a plain PyTorch loop; certified by interval bounds.
 
     python examples/singleprop.py                            # digits, which ship with fastbound
     python examples/singleprop.py --data-dir DIR --eps 0.3   # MNIST, IDX files in DIR
@@ -19,7 +19,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--data-dir")
 parser.add_argument("--eps", type=float, default=0.1)
 parser.add_argument("--epochs", type=int, default=40)
-parser.add_argument("--steps", type=int, help="a run of so many steps instead")
+parser.add_argument("--steps", type=int, help="train for this many steps instead")
 options = parser.parse_args()
 
 torch.manual_seed(0)

@@ -1,8 +1,8 @@
-"""Whole training steps, measured beside the natural step of the same network and batch in the same run.
+"""Whole training steps, timed against the natural step of the same network and batch in the same run.
 
-A step is forward, bounds, loss and backward, with gradients set to None before it; no optimiser. The natural step is
-the user's ordinary one: eager, cross-entropy, default layout. Variants take turns, so that a slow moment hits all of
-them; the figure is the median.
+A step is forward, bounds, loss and backward, with gradients set to None before it and without an optimiser. The natural
+step is the user's ordinary one: eager, cross-entropy, default layout. Variants take turns, so that a slow moment hits
+all of them; the reported time is the median.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def measure(
     warmup: int = 3,
     device: torch.device | str = "cpu",
 ) -> tuple[list[Timing], dict[str, str]]:
-    """Times the steps. Returns the timings and, by variant, why one could not run.
+    """Times the steps. Returns the timings and, for each variant that could not run, the reason.
 
     Raises ValueError for an unknown network or variant, or fewer than one round.
     """
@@ -161,15 +161,15 @@ def measure(
     timings: list[Timing] = []
     missing: dict[str, str] = {}
     for name in names:
-        able = {}
+        runnable = {}
         sample = NETWORKS[name].sample(device)
         for variant in dict.fromkeys(["natural", *steps]):
             try:
                 STEPS[variant](*sample)
-                able[variant] = STEPS[variant]
+                runnable[variant] = STEPS[variant]
             except (NotImplementedError, AttributeError) as problem:
                 missing[variant] = str(problem)
-        timings += _interleaved(name, able, sample, rounds, warmup, torch.device(device))
+        timings += _interleaved(name, runnable, sample, rounds, warmup, torch.device(device))
     return timings, missing
 
 
@@ -219,7 +219,7 @@ def _synchronise(device: torch.device) -> None:
 
 
 def machine(device: torch.device | str = "cpu") -> dict[str, object]:
-    """What a figure needs beside it: processor, threads, versions, precision."""
+    """The conditions of a measurement: processor, threads, versions, precision."""
     content: dict[str, object] = {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -243,5 +243,5 @@ def _processor() -> str:
 
 
 def as_data(timings: Sequence[Timing], missing: dict[str, str], device: torch.device | str) -> dict[str, object]:
-    """The measurement as JSON takes it."""
+    """The measurement as JSON-compatible data."""
     return {"machine": machine(device), "steps": [asdict(timing) for timing in timings], "not_available": missing}

@@ -41,7 +41,7 @@ def bound(
             relaxation: a zonotope's, such as ``"deepz"``, or a pair of lines, such as ``"crown-0-c"``. See
             `fastbound.methods` and docs/methods/relaxations.md.
         spec: [B, S, K], merged into a last linear layer; None for the outputs themselves.
-        options: of the backward methods, see `fastbound.crown`, or of `zonotope`.
+        options: passed to the backward methods (see `fastbound.crown`) or to `zonotope`.
 
     Returns:
         `Interval` [B, S] (the shape of the output where spec is None). ``lower`` and ``upper`` are each computed on
@@ -49,7 +49,7 @@ def bound(
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind or shape. MissingRuleError: an operator without a rule.
-        TapeError: a tape that was freed or whose weights changed.
+        TapeError: the tape was freed, or its weights have changed.
 
     Soundness: rounded to nearest.
     """
@@ -107,12 +107,12 @@ def _output(model: Any, box: Streams | None, keeps_tape: bool) -> Streams:
 
 
 def _source(box: Interval, keeps_tape: bool) -> Interval:
-    """The same bounds as a box that begins a tape of its own: a copied one has none, and not every call keeps one."""
+    """The same box at the start of a new tape: a copied box has none, and some calls keep none."""
     return box.handle(Node(Source(), (), box.node.streams, Tape(keeps=keeps_tape)))
 
 
 def _specified(out: Streams, spec: Tensor) -> Bounds:
-    """Interval bounds on ``spec @ out``, with spec [B, S, K] merged into a last linear layer where there is one."""
+    """Interval bounds on ``spec @ out``, with spec [B, S, K] merged into a last linear layer if there is one."""
     labels = margin_labels(spec)
     if labels is not None:
         return margins(out, labels)
@@ -167,8 +167,8 @@ def _bounds(
         node.check()
         if "streams" not in cache:
             center, radius = elided(node)
-            beside = out.spread(of_clean)
-            cache["streams"] = center, radius if beside is None else radius + beside
+            of_error_terms = out.spread(of_clean)
+            cache["streams"] = center, radius if of_error_terms is None else radius + of_error_terms
         return cache["streams"]
 
     def lower() -> Tensor:
@@ -187,6 +187,6 @@ def _bounds(
 
 
 def _last_linear(node: Node) -> Linear | None:
-    """The layer that made a node, where a specification can be merged into it."""
+    """The linear layer that produced a node, if a specification can be merged into it."""
     record = node.record
     return record if isinstance(record, Linear) and node.inputs and node.inputs[0].radius.dim() == 2 else None

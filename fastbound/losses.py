@@ -43,7 +43,7 @@ def robust_cross_entropy(margins: Interval) -> Tensor:
 def margin_cross_entropy(margins: Tensor) -> Tensor:  # [B, K - 1]
     """Cross-entropy of logits whose margins z_y - z_j, j != y, are given: ``mean_b log(1 + sum_j exp(-margin_bj))``.
 
-    Soundness: of margins that are lower bounds an upper bound on the mean worst-case cross-entropy, rounded to nearest.
+    Soundness: if the margins are lower bounds, an upper bound on the mean worst-case cross-entropy, rounded to nearest.
     """
     return torch.logsumexp(torch.nn.functional.pad(-margins, (1, 0)), 1).mean()
 
@@ -112,27 +112,26 @@ def fused_cross_entropy(out: Interval, labels: Tensor, beta: float | Tensor) -> 
     elif not 0 <= beta <= 1:
         raise ValueError(f"beta: wanted a number in [0, 1], got {beta}.")
     labels = check_labels(labels, out.shape[1]).to(out.device)
-    # The label's own difference is 0, so that the largest of all is at least 0.
     found = margins(out, labels)
     low, high = -found.upper, -found.lower
-    # The label's own difference is 0, so that the largest of all is at least 0. The shift cancels in value, and so has
-    # no gradient.
+    # The label's own difference is 0, so the largest of all is at least 0. The shift cancels in the value, so it has no
+    # gradient.
     shift = high.detach().amax(1, keepdim=True).clamp(min=0)
     own = (-shift).exp().clamp(min=torch.finfo(shift.dtype).tiny)
     if not isinstance(beta, Tensor) and beta == 0:
         total = (high - shift).exp().sum(1, keepdim=True)
     else:
         slope, offset, total = _Chords.apply(low, high, shift)
-        # The coefficient of z_k is its slope, that of z_y minus their sum; bounded from above as its negative from
-        # below. A sum of exp is at least 0, also where rounding has eaten its bound.
-        row = torch.cat((slope.sum(1, keepdim=True), -slope), 1).gather(1, _places(labels, out.shape[1]))
+        # The coefficient of z_k is its slope, that of z_y minus the sum of all slopes. The upper bound is minus the
+        # lower bound of the negated function. A sum of exp is at least 0, even if rounding has pushed its bound below.
+        row = torch.cat((slope.sum(1, keepdim=True), -slope), 1).gather(1, _positions(labels, out.shape[1]))
         crown = offset - bound(out, method="crown-ibp", spec=row.unsqueeze(1)).lower
         total = torch.lerp(total, crown.clamp(min=0), beta)
     return ((total + own).log() + shift).mean()
 
 
-def _places(labels: Tensor, classes: int) -> Tensor:  # [B] -> [B, K]
-    """Where each class stands in a row that begins with the label and goes on with the others in increasing order."""
+def _positions(labels: Tensor, classes: int) -> Tensor:  # [B] -> [B, K]
+    """The position of each class in a row that lists the label first, then the other classes in increasing order."""
     order = torch.arange(classes, device=labels.device)
     return (order + (order < labels.unsqueeze(1))).masked_fill(order == labels.unsqueeze(1), 0)
 
@@ -141,7 +140,8 @@ class _Chords(torch.autograd.Function):
     """Chords of ``exp(z - shift)`` on [low, high], each [B, K - 1]: their slopes, and the sums [B, 1] of their offsets
     and of ``exp(high - shift)``.
 
-    Written with its gradient: autograd's takes as long as a small layer, and cancels where chords are narrow.
+    The gradient is written by hand: autograd's takes as long as a small layer, and loses its digits to cancellation if
+    chords are narrow.
     """
 
     @staticmethod
@@ -157,7 +157,7 @@ class _Chords(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_slope: Tensor, d_offset: Tensor, d_total: Tensor) -> tuple[Tensor, Tensor, None]:
         low, width, at_low, at_high, slope = ctx.saved_tensors
-        # Where the differences cancel, their series in the width.
+        # If the differences cancel, use their series in the width.
         narrow = width < torch.finfo(width.dtype).eps ** (1 / 3)
         by_high = torch.where(narrow, at_high * (0.5 - width / 6), (at_high - slope) / width)
         by_low = torch.where(narrow, at_high * (0.5 - width / 3), (slope - at_low) / width)
@@ -167,8 +167,8 @@ class _Chords(torch.autograd.Function):
 
 
 def gloro_cross_entropy(out: Lipschitz, labels: Tensor, eps: float | Tensor) -> Tensor:  # labels [B]
-    """Cross-entropy of the K + 1 logits of a globally-robust network: the K classes, and the bottom logit, which wins
-    where the prediction is not robust at eps. Bottom is never a label.
+    """Cross-entropy of the K + 1 logits of a globally-robust network: the K classes, and the bottom logit, which is the
+    largest if the prediction is not robust at eps. Bottom is never a label.
 
     Args:
         out: logits [B, K] as a `Lipschitz`.
@@ -192,8 +192,8 @@ def gloro_cross_entropy(out: Lipschitz, labels: Tensor, eps: float | Tensor) -> 
 def gloro_trades(
     out: Lipschitz, labels: Tensor, eps: float | Tensor, weight: float | Tensor, divergence: str = "kl"
 ) -> Tensor:  # labels [B]
-    """Clean cross-entropy plus ``weight`` times the divergence from the clean probabilities, with none for bottom, to
-    those with the bottom logit. Gradients flow into both.
+    """Clean cross-entropy plus ``weight`` times the divergence from the clean probabilities (0 for bottom) to the
+    probabilities with the bottom logit. Gradients flow into both.
 
     Args:
         out: logits [B, K] as a `Lipschitz`.
@@ -217,7 +217,7 @@ def gloro_trades(
     logits, bottom = out.nominal, out.bottom_logit(eps).unsqueeze(1)
     clean = logits.log_softmax(1)
     with_bottom = logits - torch.logsumexp(torch.cat((logits, bottom), 1), 1, keepdim=True)
-    # Bottom has probability 0 in the clean distribution, and so no term.
+    # Bottom has probability 0 in the clean distribution, so it has no term.
     terms = -with_bottom if divergence == "ce" else clean - with_bottom
     return torch.nn.functional.nll_loss(clean, labels) + weight * (clean.exp() * terms).sum(1).mean()
 

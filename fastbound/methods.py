@@ -1,4 +1,4 @@
-"""The methods of bounding by name: three of their own right, and the relaxations of the study that compares them."""
+"""Bounding methods by name: the three general ones, and the relaxations that `fastbound.study` compares."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from fastbound.domains.zonotope.relaxations import RELAXATIONS as ZONOTOPES
 
 
 class Method(NamedTuple):
-    """What a name stands for: the kind of bounds, and the relaxation where the name says one."""
+    """A bounding method: its kind, and its relaxation if the name says one."""
 
     kind: str  # "ibp", "zonotope", "crown-ibp" or "crown"
     relaxation: str | None = None
 
 
-# Lines by the names of Jovanovic et al., 2022, arXiv 2102.06700; "" is the adaptive choice of DeepPoly and CROWN.
+# Pairs of lines around a ReLU by their names in Jovanovic et al., 2022, arXiv 2102.06700; "" is the adaptive choice of
+# DeepPoly and CROWN.
 _LINES = {
     "": "adaptive",
     "-0": "zero",
@@ -32,7 +33,7 @@ _LINES = {
 GENERAL: dict[str, Method] = {name: Method(name) for name in ("ibp", "crown-ibp", "crown")}
 STUDIED: dict[str, Method] = {
     **{name: Method("zonotope", name) for name in ZONOTOPES},
-    "box": Method("ibp"),  # as a zonotope it is the same, at a higher price
+    "box": Method("ibp"),  # as a zonotope it gives the same bounds at a higher cost
     **{f"crown{suffix}": Method("crown", lines) for suffix, lines in _LINES.items() if suffix},
     **{f"crown-ibp-r{suffix}": Method("crown-ibp", lines) for suffix, lines in _LINES.items()},
     "crown-ibp-r-soft": Method("crown-ibp", "soft-10"),
@@ -41,7 +42,7 @@ METHODS: dict[str, Method] = {**GENERAL, **STUDIED}
 
 
 def check_method(argument: str, name: str, *others: str) -> None:
-    """Raise ValueError unless ``argument`` names a method of bounding, or one of ``others``."""
+    """Raise ValueError unless ``argument`` names a bounding method, or one of ``others``."""
     if name == "singleprop":
         raise ValueError(f"{argument}: {NOT_A_BOUND}.")
     if name not in METHODS and name not in others:

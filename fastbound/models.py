@@ -1,12 +1,12 @@
 """The networks of the certified-training literature, as the plain modules that a user would write.
 
 Sources: DM-small, DM-medium, DM-large: Gowal et al., 2018, arXiv 1810.12715. CNN-7 with BatchNorm, Wide-ResNet and
-ResNeXt: Shi et al., 2021, arXiv 2103.17268. Every convolution keeps its bias, also in front of a BatchNorm. ``mlp`` is
-from no paper. ``norm=True`` gives the DM networks the BatchNorm of CNN-7, behind every layer but the classifier.
+ResNeXt: Shi et al., 2021, arXiv 2103.17268. Every convolution keeps its bias, even before a BatchNorm. ``mlp`` is from
+no paper. ``norm=True`` gives the DM networks the BatchNorm of CNN-7, after every layer but the classifier.
 ``paradox-fc``, ``paradox-conv``: FC and CONV of Jovanovic et al., 2022, arXiv 2102.06700, whose CONVPLUS is DM-small.
 SingleProp (Boopathy et al., 2021, arXiv 2102.01208) trains DM-small and DM-medium with ``same_padding=True`` and a wide
 network of its own, ``wide-cnn``.
-The GloRo networks: Leino et al., 2021, arXiv 2102.08452; ``activation="minmax"`` gives them MinMax for ReLU.
+The GloRo networks: Leino et al., 2021, arXiv 2102.08452; ``activation="minmax"`` gives them MinMax instead of ReLU.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def build(
         name: one of `names()`.
         input_shape: shape of one input without the batch, (C, H, W); ``mlp`` takes any shape.
         num_classes: number of logits, at least 2.
-        mean, std: per channel; both given: the first layer is ``fastbound.nn.Normalize(mean, std)``, so that boxes stay
-            in pixels.
+        mean, std: per channel; if both are given, the first layer is ``fastbound.nn.Normalize(mean, std)``, so that
+            boxes stay in pixels.
         options: of the network, for example ``width`` of ``cnn7``.
 
     Raises:
-        ValueError: unknown network or option, an option of which no network can be made, or an input that is too small
-            for the network (names those that fit).
+        ValueError: unknown network or option, an option value that the network cannot be built with, or an input too
+            small for the network (the message lists networks that fit).
     """
     shape = tuple(int(size) for size in input_shape)
     _check_request(name, shape, num_classes, options)
@@ -72,12 +72,12 @@ def fitting(input_shape: Sequence[int]) -> list[str]:
 
 
 def default_network(input_shape: Sequence[int]) -> str:
-    """The network that a run uses when none is named: DM-small where it fits, else the MLP."""
+    """The network that a run uses when none is named: DM-small if it fits, else the MLP."""
     return "dm-small" if _fits("dm-small", tuple(input_shape)) else "mlp"
 
 
 class _TooSmall(ValueError):
-    """A layer would have an output without a pixel."""
+    """The output of a layer would have no pixels."""
 
 
 def _network(name: str) -> Callable:
@@ -122,7 +122,7 @@ def _normalisation(mean: Sequence[float] | None, std: Sequence[float] | None) ->
 
 
 def _output_shape(layers: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape (C, H, W) behind the convolutions and residual blocks of `layers`."""
+    """The shape (C, H, W) after the convolutions and residual blocks of `layers`."""
     if len(shape) != 3:
         raise _TooSmall(f"it needs images (C, H, W), got {len(shape)} dimensions")
     for layer in layers:
@@ -183,7 +183,7 @@ def _same_convs(
 
 
 def _same_convolution(shape: tuple[int, ...], out: int, kernel: int, stride: int) -> list[nn.Module]:
-    """A convolution with TensorFlow's "SAME" padding: an odd pixel goes behind, by a layer of its own."""
+    """A convolution with TensorFlow's "SAME" padding: an odd pixel goes right and below, by a layer of its own."""
     totals = [max((math.ceil(size / stride) - 1) * stride + kernel - size, 0) for size in shape[1:]]
     if all(total % 2 == 0 for total in totals):
         return [nn.Conv2d(shape[0], out, kernel, stride, (totals[0] // 2, totals[1] // 2))]
@@ -199,7 +199,7 @@ def _plain(
     norm: bool,
     same_padding: bool = False,
 ) -> list[nn.Module]:
-    """Convolutions, then fully connected layers; `norm`: BatchNorm behind every one of them but the classifier."""
+    """Convolutions, then fully connected layers; `norm`: BatchNorm after each of them but the classifier."""
     convs = _same_convs(shape, plan, norm) if same_padding else _convs(shape[0], plan, norm)
     return _head(convs, shape, hidden, num_classes, norm)
 
@@ -307,7 +307,7 @@ def _gloro_6c2f(shape: tuple[int, ...], num_classes: int, activation: str = "rel
 
 @_network("gloro-tin")
 def _gloro_tin(shape: tuple[int, ...], num_classes: int, activation: str = "relu") -> list[nn.Module]:
-    """For Tiny-ImageNet; the classifier reads the last map."""
+    """For Tiny-ImageNet, without hidden fully connected layers."""
     plan = [(64, 3, 1), (64, 3, 1), (64, 4, 2), (128, 3, 1), (128, 4, 2), (256, 3, 1), (256, 4, 2)]
     return _globally_robust(shape, num_classes, plan, [], activation)
 

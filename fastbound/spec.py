@@ -24,10 +24,10 @@ def margin_spec(labels: Tensor, num_classes: int) -> Tensor:
 
     Returns:
         [B, K - 1, K] in torch's default dtype. The tensor remembers its labels, so that a bound through a last linear
-        layer need not multiply by it; an in-place change makes it an ordinary specification.
+        layer need not multiply by it. After an in-place change it is treated like any other specification.
 
     Raises:
-        TypeError: labels are no integers. ValueError: a shape other than [B], labels out of range, K < 2.
+        TypeError: labels are not integers. ValueError: a shape other than [B], labels out of range, K < 2.
     """
     labels = check_labels(labels, num_classes)
     classes = torch.eye(num_classes, device=labels.device)
@@ -37,7 +37,7 @@ def margin_spec(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def check_labels(labels: Tensor, num_classes: int) -> Tensor:
-    """The labels [B] as int64; raises as `margin_spec` says."""
+    """The labels [B] as int64; raises like `margin_spec`."""
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
         got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"labels: wanted an integer tensor [B], got {got}.")

@@ -1,11 +1,11 @@
-"""Compiles the kernels for a card that is not there, and reads what the compiler made of them.
+"""Compiles the kernels without the card, and reads from the binaries what the compiler made of them.
 
 The tools that read the binary (`cuobjdump`, `nvdisasm`) come with Triton. Arguments are specialised as the launcher
 does it for aligned tensors: addresses, strides and channel counts are multiples of 16, the innermost stride is 1.
 
-Where ptxas serialises the products of a warp group (its warning C7515), the group waits for each one before it issues
-the next, and its tensor cores idle in between. Rows of a table that are shipped so are marked in it, by launch and
-series of Triton: ``"serialised": {"forward": ["3.6", "3.9"]}``.
+If ptxas serialises the products of a warp group (its warning C7515), the group waits for each one before it issues
+the next, and its tensor cores idle in between. Such rows of a shipped table are marked, by launch and series
+of Triton: ``"serialised": {"forward": ["3.6", "3.9"]}``.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ ABSENT = {
 
 @dataclass(frozen=True)
 class Report:
-    """What one compiled kernel uses. ``spills``: instructions that store to or load from local memory;
+    """The resources of one compiled kernel. ``spills``: instructions that store to or load from local memory;
     ``tensor_cores``: products of a warp group; ``waits``: how many of them it waits for to the end before it goes on;
     ``matrix``: products of older tensor cores too.
     """
@@ -105,11 +105,11 @@ class Report:
 
     @property
     def serialised(self) -> bool:
-        """One wait that is spared is enough: ptxas serialises all products of a kernel, or none."""
+        """Whether a full wait follows every product: ptxas serialises all products of a kernel, or none."""
         return 0 < self.tensor_cores == self.waits
 
     def problem(self, card: str) -> str | None:
-        """Why such a kernel is of no use, or None. One that is serialised is right, and slow."""
+        """Why such a kernel is unusable, or None. A serialised one is correct, but slow."""
         if self.spills:
             return "registers spill"
         if self.shared > SHARED_MEMORY[card]:
@@ -126,7 +126,7 @@ class Report:
         if problem is not None:
             return problem
         marked = SERIES in table(card)[self.key].get("serialised", {}).get(self.launch, ())
-        counts = f"{self.waits} full waits behind {self.tensor_cores} wgmma"
+        counts = f"{self.waits} full waits after {self.tensor_cores} wgmma"
         if self.serialised and not marked:
             return f"tensor cores are serialised, {counts}, and {card}.json has no mark of it for Triton {SERIES}"
         if marked and not self.serialised:
@@ -207,9 +207,9 @@ def _read(key: str, launch: str, binary: Any) -> Report:
 
 
 def _waits(code: str) -> int:
-    """Products behind which comes a wait until none is in flight, and neither another product nor a lesser wait.
+    """The number of products that are directly followed by a wait until none is in flight.
 
-    The wait behind a whole loop is none of them: it follows the lesser one at the end of the loop.
+    The wait after a whole loop does not count: it follows the lesser wait at the end of the loop.
     """
     order = re.findall(r"\b(HGMMA)\b|\bWARPGROUP\.DEPBAR\.LE gsb0, 0x([0-9a-f]+)", code)
     if order and all(product for product, _ in order):

@@ -1,8 +1,8 @@
 """Launch configurations, keyed by card, kernel, precision and shape class. Nothing is tuned on import or in a call.
 
-``sm_90.json`` holds the table of a card, with the times that `bench/gpu/tune.py` measured beside each row, or null
-where nobody has measured yet. A row may also say which of its launches are ``serialised`` (`_ahead_of_time`), and how
-many candidates were ``left_out`` when it was measured.
+``sm_90.json`` holds the table of a card; each row has the times that `bench/gpu/tune.py` measured, or null if they are
+not measured yet. A row may also say which of its launches are ``serialised`` (`_ahead_of_time`), and how many
+candidates were ``left_out`` when it was measured.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Configuration:
         return {"BLOCK_M": self.block_m, "BLOCK_P": self.block_p, "BLOCK_K": self.block_k}
 
     def options(self) -> dict[str, Any]:
-        """What the launcher takes; multiplications and additions of index arithmetic and epilogue may fuse."""
+        """The launch options; multiplications and additions of index arithmetic and epilogue may fuse."""
         return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
 
 
@@ -61,17 +61,17 @@ _INTERPRETED = Configuration(block_m=32, block_p=64, block_k=32, num_warps=4, nu
 
 
 def shape_class(features: int) -> str:
-    """Class of a product by its output channels a group: a tile of 128 of them would be half empty below 65."""
+    """Class of a product by its output channels per group: a tile of 128 would be half empty below 65."""
     return "wide" if features > 64 else "narrow"
 
 
 def row_keys() -> list[str]:
-    """Of all rows that a table has, in their order."""
+    """The keys of all rows that a table can have, in order."""
     return [f"{kernel}/{p}/{shape}" for kernel, known in KERNELS.items() for p in known for shape in SHAPE_CLASSES]
 
 
 def configuration(card: str, kernel: str, precision: str, features: int) -> Configuration:
-    """The row of the table. Raises BackendError where the card, or the shape class on it, has none."""
+    """The row of the table. Raises BackendError if the card, or the shape class on it, has none."""
     if card == INTERPRETER:
         return _INTERPRETED
     key = f"{kernel}/{precision}/{shape_class(features)}"

@@ -20,7 +20,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Of a convolution; the default is that of a linear layer."""
+    """The geometry of a convolution; the default is that of a linear layer."""
 
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)

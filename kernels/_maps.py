@@ -10,7 +10,7 @@ ALIGNMENT = 16  # bytes; a tile is loaded in words of this size
 
 
 def innermost(x: Tensor) -> Tensor:  # [*, C, H, W] -> [*, H, W, C]
-    """The map with its channels last, copied where they are not innermost in memory."""
+    """The map with its channels last, copied if they are not innermost in memory."""
     return dense(x.movedim(-3, -1))
 
 
@@ -24,7 +24,7 @@ def weight_rows(weight: Tensor) -> Tensor:  # [O, C, KH, KW] -> [O, KH, KW, C]
 
 
 def dense(x: Tensor) -> Tensor:
-    """``x`` row-major, from an address that a whole word can be loaded from; a copy where it is not.
+    """``x`` row-major and aligned, so that whole words can be loaded; a copy if it is not.
 
     A new order of memory is part of the layout that the kernels state. An unaligned start costs a copy that the
     caller can avoid, so it is announced.
@@ -52,7 +52,7 @@ def stacked_pixels(stack: Tensor) -> Tensor:  # [N, *, F] -> [N, R, 1, 1, F]
 
 
 def require_groups(stem: str, weight: Tensor, groups: int) -> None:
-    """ValueError where the outputs of a weight [O, *] do not divide into groups."""
+    """Raises ValueError if the outputs of a weight [O, *] do not divide into groups."""
     if groups < 1 or weight.shape[0] % groups:
         raise ValueError(
             f"{stem}: wanted groups that divide the {weight.shape[0]} outputs of weight {tuple(weight.shape)}, got "
@@ -61,7 +61,7 @@ def require_groups(stem: str, weight: Tensor, groups: int) -> None:
 
 
 def require_streams(stem: str, stack: Tensor) -> None:
-    """ValueError for stacks [N, *] that the kernels do not know."""
+    """Raises ValueError for stacks [N, *] that the kernels do not support."""
     if stack.shape[0] not in (1, 2):
         raise ValueError(
             f"{stem}: wanted a stack of 1 stream (center) or 2 (nominal, center), got shape {tuple(stack.shape)}."

@@ -1,4 +1,4 @@
-"""Which products Triton serves without being asked: those that have measured faster than the library on the card.
+"""Which products Triton serves by default: those that were measured to be faster than the library on the card.
 
 The library is cuDNN and cuBLAS on stacked streams. A row of a card's table has ``measured: null`` until somebody has
 run `bench/gpu/tune.py` on such a card; afterwards, for each primitive, the median times of both in milliseconds:
@@ -21,7 +21,7 @@ from fastbound.kernels._precision import HALF, product_precision
 
 INTERVAL = ("interval_product", "interval_weight_gradient")
 ROWS = ("rows_product", "rows_weight_gradient")
-# The kernels behind each primitive by the dimensions of its weight, and where `backends.find` has that weight.
+# The kernels of each primitive by the dimensions of its weight, and the position of that weight in `backends.find`.
 STEMS = {
     "interval_linear": {2: INTERVAL},
     "interval_conv2d": {4: INTERVAL},
@@ -39,7 +39,7 @@ WEIGHT_POSITION = {
 
 
 def triton_is_faster(stem: str, *tensors: Tensor | None) -> bool:
-    """The rule for the tensors that `backends.find` is asked for. False without a measurement."""
+    """Whether Triton is faster for the tensors given to `backends.find`; False without a measurement."""
     first, weight = tensors[0], tensors[WEIGHT_POSITION[stem]]
     if first is None or weight is None or (first.dtype != torch.float32 and first.dtype not in HALF):
         return False
@@ -48,7 +48,7 @@ def triton_is_faster(stem: str, *tensors: Tensor | None) -> bool:
 
 
 def measured_faster(stem: str, card: str, precision: str, weight: Sequence[int]) -> bool:
-    """The same for a weight of the shape ``weight``, outputs first."""
+    """Whether Triton is faster for a weight of the shape ``weight``, outputs first."""
     kernels = STEMS[stem].get(len(weight), ())
     rows = [table(card).get(f"{kernel}/{precision}/{shape_class(weight[0])}") for kernel in kernels]
     times = [((row or {}).get("measured") or {}).get(stem) for row in rows]

@@ -16,7 +16,7 @@ def _factor(
     squares,  # [parts], float64
     parts,
 ):
-    """What makes a unit vector of one whose squares these are; 1 for zeros, which stay zeros."""
+    """The factor that makes a unit vector of one with these squares; 1 for zeros, which stay zeros."""
     total = tl.zeros((256,), tl.float64)
     for start in range(0, parts, 256):
         place = start + tl.arange(0, 256)

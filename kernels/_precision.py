@@ -1,4 +1,4 @@
-"""The one place where the precision of a product is chosen: torch's flags and the dtype say it, nothing else does."""
+"""The one place that chooses the precision of a product, by torch's flags and the dtype alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _three_passes: contextvars.ContextVar[bool] = contextvars.ContextVar("fastbound_
 
 @contextlib.contextmanager
 def three_pass_tf32() -> Iterator[None]:
-    """Products that torch's flags allow to be TF32 take three TF32 passes inside: nearly the digits of float32.
+    """Inside the context, products that torch's flags allow in TF32 take three passes: nearly the digits of float32.
 
     It never lowers a precision. Where the flags ask for IEEE float32, as certification does, nothing changes.
     """
@@ -45,5 +45,5 @@ def product_precision(dtype: torch.dtype, convolution: bool) -> str:
 
 
 def dot_precision(precision: str) -> str:
-    """`tl.dot`'s word for it; half precision takes no choice, its products are exact in float32."""
+    """The precision as `tl.dot` names it; for half precision there is no choice: its products are exact in float32."""
     return "ieee" if precision in HALF.values() else precision

@@ -1,4 +1,4 @@
-"""The product behind a layer forwards, its input gradient and a backward bound, as one implicit matrix product.
+"""One implicit matrix product for a layer's forward pass, its input gradient and a backward bound.
 
 Maps lie with their channels innermost. Output pixel (i, j) of a sample reads, for tap (a, b) of the weight, the input
 pixel (i * step + start + a * tap, likewise for columns), which is zero outside the map:
@@ -108,7 +108,7 @@ def product_kernel(
     group = tl.program_id(1)
     if BIAS_SUM:
         pixel_blocks = tl.cdiv(batch * height * width, BLOCK_P)
-        if pixel_block >= pixel_blocks:  # programs behind the tiles of the product: one for each sample
+        if pixel_block >= pixel_blocks:  # programs after the tiles of the product: one for each sample
             sample = tl.program_id(0) - pixel_blocks * feature_blocks
             if group == 0:
                 width_in_memory = channels * tl.num_programs(1)

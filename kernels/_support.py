@@ -1,4 +1,4 @@
-"""What the kernels need to run: a tested Triton, a dtype that they know, a GPU or the interpreter."""
+"""The requirements of the kernels: a tested Triton, a supported dtype, a GPU or the interpreter."""
 
 from __future__ import annotations
 

@@ -54,6 +54,6 @@ def crown_linear_bwd(
 
 
 def _lines(rows: Tensor) -> Tensor:  # [B, S, *, F] -> [1, B S, 1, L, F]
-    """Each row as a map of one line: the sizes that a linear layer leaves alone are its pixels."""
+    """Each row as a map of one line: the dimensions that a linear layer does not change are its pixels."""
     batch, length = rows.shape[:2].numel(), rows.shape[2:-1].numel()
     return dense(rows.reshape(1, batch, 1, length, rows.shape[-1]))

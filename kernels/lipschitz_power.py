@@ -1,7 +1,7 @@
 """`lipschitz_power` in Triton: two launches an iteration and one at the end; torch takes five or more an iteration.
 
-Products are IEEE float32 whatever torch's flags say. What goes from launch to launch is not normalised: the kernel that
-reads it does that, of W v as of W^T W v, so that neither overflows nor vanishes where the norm of W does not.
+Products are IEEE float32 whatever torch's flags say. Vectors go from launch to launch without normalisation: the kernel
+that reads one normalises it, W v as well as W^T W v, so that neither overflows nor vanishes if the norm of W does not.
 """
 
 from __future__ import annotations

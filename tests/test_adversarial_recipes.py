@@ -18,12 +18,12 @@ from fastbound.errors import MissingRuleError
 from fastbound.train import recipes
 from fastbound.train.adversary import adversarial_points
 from fastbound.train.configs import find_config
-from fastbound.train.recipes import CCIBP, MTLIBP, PGD, SABR, ExpIBP, Step
+from fastbound.train.recipes import CCIBPRecipe, ExpIBPRecipe, MTLIBPRecipe, PGDRecipe, SABRRecipe, Step
 from fastbound.train.recipes.sabr import small_box
 from fastbound.train.regularisers import warmup_regularisers, with_moments
 
 EPS = 0.1
-EXPRESSIVE = [MTLIBP, CCIBP, ExpIBP]
+EXPRESSIVE = [MTLIBPRecipe, CCIBPRecipe, ExpIBPRecipe]
 
 
 def step_of(*layers: nn.Module) -> Step:
@@ -140,7 +140,7 @@ def test_the_attack_leaves_modes_and_statistics_alone() -> None:
 
 @pytest.mark.parametrize("made", [plain, normalised])
 def test_pgd_is_the_loss_at_the_adversarial_point(made) -> None:
-    step, recipe = made(), PGD(eps_train=EPS)
+    step, recipe = made(), PGDRecipe(eps_train=EPS)
     points = points_of(recipe, step)
     found = recipe.loss(step)["loss"]
     close(found, F.cross_entropy(step.model.double()(points.double()), step.labels))
@@ -170,8 +170,8 @@ def test_expressive_losses_equal_their_formulas(made, alpha: float) -> None:
 def test_expressive_losses_at_their_limits(method) -> None:
     """alpha 0: adversarial training; alpha 1: IBP without a clean part."""
     for alpha, limit in (
-        (0.0, PGD(eps_train=EPS, attack_steps=1, attack_step=10.0)),
-        (1.0, recipes.IBP(eps_train=EPS, kappa_start=0.0, kappa_end=0.0)),
+        (0.0, PGDRecipe(eps_train=EPS, attack_steps=1, attack_step=10.0)),
+        (1.0, recipes.IBPRecipe(eps_train=EPS, kappa_start=0.0, kappa_end=0.0)),
     ):
         step = plain()
         with torch.random.fork_rng():
@@ -186,13 +186,13 @@ def test_a_loss_that_rounds_to_zero_has_a_finite_gradient() -> None:
         step.model[-1].weight.zero_()
         step.model[-1].bias.copy_(torch.tensor([1e4] + [0.0] * 9))
     step = dataclasses.replace(step, labels=torch.zeros(6, dtype=torch.int64))
-    loss = ExpIBP(eps_train=EPS).loss(step)["loss"]
+    loss = ExpIBPRecipe(eps_train=EPS).loss(step)["loss"]
     loss.backward()
     assert loss < 1e-30 and all(p.grad.isfinite().all() for p in step.model.parameters())
 
 
 def test_running_statistics_see_the_clean_batch_and_then_the_adversarial_one() -> None:
-    step, recipe = normalised(), MTLIBP(eps_train=EPS)
+    step, recipe = normalised(), MTLIBPRecipe(eps_train=EPS)
     expected, points = copy.deepcopy(step.model), points_of(recipe, step)
     with torch.no_grad():
         expected(step.x)
@@ -223,7 +223,7 @@ def test_the_small_box_lies_in_the_box_and_holds_the_point_where_it_can(ratio: f
 
 @pytest.mark.parametrize("made", [plain, normalised])
 def test_sabr_is_ibp_of_the_small_box_with_clean_statistics(made) -> None:
-    step, recipe = made(), SABR(eps_train=EPS, box_ratio=0.4)
+    step, recipe = made(), SABRRecipe(eps_train=EPS, box_ratio=0.4)
     points = points_of(recipe, step)
     lower, upper = (step.x - EPS).clamp(min=0), (step.x + EPS).clamp(max=1)
     low, high = small_box(points, lower, upper, 0.4 * EPS)
@@ -235,19 +235,21 @@ def test_sabr_at_its_limits() -> None:
     """A box of the whole radius is IBP; a box without a radius is adversarial training."""
     step = plain()
     weighted = dataclasses.replace(step, weights={"kappa": 0.0})
-    whole = SABR(eps_train=EPS, box_ratio=1.0).loss(step)["loss"]
-    torch.testing.assert_close(whole, recipes.IBP(eps_train=EPS, kappa_start=0.0, kappa_end=0.0).loss(weighted)["loss"])
+    whole = SABRRecipe(eps_train=EPS, box_ratio=1.0).loss(step)["loss"]
+    torch.testing.assert_close(
+        whole, recipes.IBPRecipe(eps_train=EPS, kappa_start=0.0, kappa_end=0.0).loss(weighted)["loss"]
+    )
     attack = {"attack_step": 0.5, "attack_decays": (0.5, 0.8, 0.9)}
     with torch.random.fork_rng():
-        point = SABR(eps_train=EPS, box_ratio=0.0).loss(step)["loss"]
-    torch.testing.assert_close(point, PGD(eps_train=EPS, **attack).loss(step)["loss"])
+        point = SABRRecipe(eps_train=EPS, box_ratio=0.0).loss(step)["loss"]
+    torch.testing.assert_close(point, PGDRecipe(eps_train=EPS, **attack).loss(step)["loss"])
 
 
 def test_shrinking_makes_the_loss_smaller() -> None:
     step = normalised()
     with torch.random.fork_rng():
-        whole = SABR(eps_train=EPS).loss(step)["loss"]
-    assert SABR(eps_train=EPS, relu_shrink=0.4).loss(step)["loss"] < whole
+        whole = SABRRecipe(eps_train=EPS).loss(step)["loss"]
+    assert SABRRecipe(eps_train=EPS, relu_shrink=0.4).loss(step)["loss"] < whole
 
 
 class Spelled(nn.Module):
@@ -315,7 +317,7 @@ def test_each_code_base_has_its_own_l1() -> None:
     )
     everything = sum(parameter.double().abs().sum() for parameter in step.model.parameters())
     assert everything > weights
-    for method, expected in ((SABR, everything), (MTLIBP, weights), (PGD, weights)):
+    for method, expected in ((SABRRecipe, everything), (MTLIBPRecipe, weights), (PGDRecipe, weights)):
         for eps in (0.0, EPS):  # also while the radius is 0
             without, losses = (
                 method(eps_train=EPS, l1=l1).loss(dataclasses.replace(normalised(), eps=eps)) for l1 in (0.0, 1e-3)
@@ -324,7 +326,7 @@ def test_each_code_base_has_its_own_l1() -> None:
             close(losses["l1_loss"], 1e-3 * expected)
 
 
-@pytest.mark.parametrize("method", [SABR, *EXPRESSIVE])
+@pytest.mark.parametrize("method", [SABRRecipe, *EXPRESSIVE])
 def test_regularisers_are_those_of_the_propagated_box(method) -> None:
     without, found = (
         method(eps_train=EPS, regularisation=weight).loss(
@@ -334,7 +336,7 @@ def test_regularisers_are_those_of_the_propagated_box(method) -> None:
     )
     step, recipe = normalised(), method(eps_train=EPS)
     points, ends = points_of(recipe, step), recipe.ends(step, EPS)
-    if method is SABR:
+    if method is SABRRecipe:
         box = fb.box(*small_box(points, *ends, recipe.box_ratio * EPS), nominal=step.x)
     else:
         box = fb.box(*ends, nominal=points)
@@ -370,7 +372,7 @@ def test_published_coefficients() -> None:
     for name, expected in PUBLISHED.items():
         config = find_config(name)
         recipe = config.recipe
-        coefficient = recipe.box_ratio if isinstance(recipe, SABR) else recipe.alpha
+        coefficient = recipe.box_ratio if isinstance(recipe, SABRRecipe) else recipe.alpha
         found = (recipe.eps_train, coefficient, recipe.l1, recipe.epochs, recipe.attack_steps)
         assert found == pytest.approx(expected), name
         weight = 0.2 if config.dataset == "tiny-imagenet" else 0.5
@@ -385,18 +387,22 @@ def test_published_coefficients() -> None:
 @pytest.mark.parametrize(
     ("recipe", "overrides", "message"),
     [
-        (PGD, {"regularisation": 0.5}, "pgd computes no bounds that it could regularise"),
-        (SABR, {"box_ratio": 1.5}, r"box_ratio: wanted a number in \[0, 1\], got 1.5"),
-        (SABR, {"relu_shrink": -0.1}, r"relu_shrink: wanted a number in \[0, 1\], got -0.1"),
-        (MTLIBP, {"alpha": -0.5}, r"alpha: wanted a number in \[0, 1\], got -0.5"),
-        (CCIBP, {"alpha": 2}, r"alpha: wanted a number in \[0, 1\], got 2"),
-        (ExpIBP, {"alpha": float("nan")}, "alpha: wanted a finite number, got nan"),
-        (PGD, {"attack_steps": 0}, "attack_steps: wanted a number greater than 0, got 0"),
-        (PGD, {"attack_step": -1.0}, "attack_step: wanted a number greater than 0"),
-        (PGD, {"attack_factor": 0.0}, "attack_factor: wanted a number greater than 0"),
-        (PGD, {"attack_decays": [0.5, 2]}, r"attack_decays: wanted shares of the steps in \(0, 1\], got \[0.5, 2\]"),
-        (PGD, {"l1": -1e-5}, "l1: wanted 0 or more, got -1e-05"),
-        (PGD, {"alpha": 0.5}, "pgd has no option alpha; its options: attack_decays"),
+        (PGDRecipe, {"regularisation": 0.5}, "pgd computes no bounds that it could regularise"),
+        (SABRRecipe, {"box_ratio": 1.5}, r"box_ratio: wanted a number in \[0, 1\], got 1.5"),
+        (SABRRecipe, {"relu_shrink": -0.1}, r"relu_shrink: wanted a number in \[0, 1\], got -0.1"),
+        (MTLIBPRecipe, {"alpha": -0.5}, r"alpha: wanted a number in \[0, 1\], got -0.5"),
+        (CCIBPRecipe, {"alpha": 2}, r"alpha: wanted a number in \[0, 1\], got 2"),
+        (ExpIBPRecipe, {"alpha": float("nan")}, "alpha: wanted a finite number, got nan"),
+        (PGDRecipe, {"attack_steps": 0}, "attack_steps: wanted a number greater than 0, got 0"),
+        (PGDRecipe, {"attack_step": -1.0}, "attack_step: wanted a number greater than 0"),
+        (PGDRecipe, {"attack_factor": 0.0}, "attack_factor: wanted a number greater than 0"),
+        (
+            PGDRecipe,
+            {"attack_decays": [0.5, 2]},
+            r"attack_decays: wanted shares of the steps in \(0, 1\], got \[0.5, 2\]",
+        ),
+        (PGDRecipe, {"l1": -1e-5}, "l1: wanted 0 or more, got -1e-05"),
+        (PGDRecipe, {"alpha": 0.5}, "pgd has no option alpha; its options: attack_decays"),
     ],
 )
 def test_bad_coefficients(recipe, overrides, message: str) -> None:

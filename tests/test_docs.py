@@ -44,7 +44,7 @@ def test_triton_comparison_of_the_page_runs(tmp_path: Path) -> None:
     command, environment = [sys.executable, "compare.py"], {**os.environ, "TRITON_INTERPRET": "1"}
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    pairs = re.findall(r"difference (\S+) beside values up to (\S+)", run.stdout)
+    pairs = re.findall(r"difference (\S+) for values up to (\S+)", run.stdout)
     assert len(pairs) == 3
     for difference, largest in pairs:
         assert float(difference) <= 1e-5 * float(largest), run.stdout

@@ -201,17 +201,17 @@ def test_the_network_of_a_run_takes_other_norms_with_their_radius(run):
 
 def test_recipes_refuse_certificates_of_another_norm_and_bad_numbers():
     with pytest.raises(ValueError, match="certify_with: ibp certifies linf balls, and the norm is l2; use lipschitz"):
-        recipes.GloRo(certify_with="ibp")
+        recipes.GloRoRecipe(certify_with="ibp")
     with pytest.raises(ValueError, match="certify_with: lipschitz certifies l2 balls, and the norm is linf; use ibp"):
-        recipes.IBP(certify_with="lipschitz")
+        recipes.IBPRecipe(certify_with="lipschitz")
     with pytest.raises(ValueError, match="divergence: wanted kl, ce or none, got 'js'"):
-        recipes.GloRo(divergence="js")
+        recipes.GloRoRecipe(divergence="js")
     with pytest.raises(ValueError, match="power_iterations: wanted a number greater than 0"):
-        recipes.GloRo(power_iterations=0)
+        recipes.GloRoRecipe(power_iterations=0)
     with pytest.raises(ValueError, match="eps_factor: wanted a number greater than 0, got -1"):
-        recipes.GloRo(eps_factor=-1)
+        recipes.GloRoRecipe(eps_factor=-1)
     with pytest.raises(ValueError, match="the learning rate is held for 200 epochs"):
-        recipes.GloRo(lr_hold=200)
+        recipes.GloRoRecipe(lr_hold=200)
 
 
 def test_batchnorm_is_refused_in_certification():
@@ -221,7 +221,7 @@ def test_batchnorm_is_refused_in_certification():
 
 
 def test_schedules_of_the_recipe():
-    recipe = recipes.GloRo(epochs=100, eps_train=0.4, lr_hold=50, lr_end=1e-6, trades_start=0.5, trades_end=2.5)
+    recipe = recipes.GloRoRecipe(epochs=100, eps_train=0.4, lr_hold=50, lr_end=1e-6, trades_start=0.5, trades_end=2.5)
     assert recipe.eps(0, 10) == pytest.approx(0.004) and recipe.eps(500, 10) == pytest.approx(0.4)
     assert [recipe.lr_at(step, 10) for step in (0, 500, 750, 1000)] == pytest.approx([1e-3, 1e-3, 10**-4.5, 1e-6])
     assert [recipe.weights(step, 10)["trades"] for step in (0, 500, 1000)] == [0.5, 1.5, 2.5]

@@ -13,7 +13,7 @@ from test_docs import blocks
 from test_train import numbers
 
 from fastbound.train import load_run, recipes
-from fastbound.train.recipes import IBP, METHODS, RecipeFileError
+from fastbound.train.recipes import METHODS, IBPRecipe, RecipeFileError
 
 OWN = """
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from torch.nn import functional as F
 
 from fastbound import bound, losses
-from fastbound.train.recipes import IBP, CertifiedRecipe, Losses, Recipe, Step
+from fastbound.train.recipes import CertifiedRecipe, IBPRecipe, Losses, Recipe, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,18 +113,21 @@ DECORATED = "@dataclass(frozen=True, kw_only=True)\n"
         ("x = 1", ":Own", "recipes in it: none"),
         ("Own = 3", ":Own", r"Own of .* is no recipe; derive it from fastbound\.train\.recipes\.Recipe"),
         ("class Own: pass", ":Own", "is no recipe; derive it from"),
-        (OWN, ":IBP", "IBP of .* is only imported there; recipes in it: Sharp, Plain"),
-        (OWN + "class Own(IBP):\n    lr: float = 5.0", ":Own", "Own of .* declares lr; put @dataclass"),
-        (OWN + "class Own(IBP):\n    lr = 5.0", ":Own", "gives lr a value without a type.*; write lr: float = "),
-        (OWN + DECORATED + "class Own(IBP):\n    lr = 5.0", ":Own", "gives lr a value without a type"),
+        (OWN, ":IBPRecipe", "IBPRecipe of .* is only imported there; recipes in it: Sharp, Plain"),
+        (OWN + "class Own(IBPRecipe):\n    lr: float = 5.0", ":Own", "Own of .* declares lr; put @dataclass"),
+        (OWN + "class Own(IBPRecipe):\n    lr = 5.0", ":Own", "gives lr a value without a type.*; write lr: float = "),
+        (OWN + DECORATED + "class Own(IBPRecipe):\n    lr = 5.0", ":Own", "gives lr a value without a type"),
         (OWN + "class Own(Sharp):\n    lr = 5.0", ":Own", "gives lr a value without a type"),
         (OWN + "class Own(Recipe):\n    pass", ":Own", "Own of .* cannot be made with its defaults.*abstract.*loss"),
         (OWN + "class Own(CertifiedRecipe):\n    pass", ":Own", "cannot be made with its defaults.*certified_loss"),
-        (OWN + DECORATED + "class Own(IBP):\n    lr: float = -1.0", ":Own", "lr: wanted a number greater than 0"),
-        (OWN + DECORATED + "class Own(IBP):\n    new: float", ":Own", "cannot be made with its defaults.*new"),
-        (OWN + DECORATED + "class Own(IBP):\n    new: bytes = b''", ":Own", "new is declared as bytes, wanted int, fl"),
-        (OWN + DECORATED + "class Own(IBP):\n    new: 'Gone' = 1", ":Own", "cannot be made .*name 'Gone' is not def"),
-        (OWN + "@dataclass\nclass Own(IBP):\n    new: int = 1", ":Own", r"does not load \(line .*TypeError: .*frozen"),
+        (OWN + DECORATED + "class Own(IBPRecipe):\n    lr: float = -1.0", ":Own", "lr: wanted a number greater than 0"),
+        (OWN + DECORATED + "class Own(IBPRecipe):\n    new: float", ":Own", "cannot be made with its defaults.*new"),
+        (OWN + DECORATED + "class Own(IBPRecipe):\n    new: bytes = b''", ":Own",
+         "new is declared as bytes, wanted int, fl"),
+        (OWN + DECORATED + "class Own(IBPRecipe):\n    new: 'Gone' = 1", ":Own",
+         "cannot be made .*name 'Gone' is not def"),
+        (OWN + "@dataclass\nclass Own(IBPRecipe):\n    new: int = 1", ":Own",
+         r"does not load \(line .*TypeError: .*frozen"),
     ],
 )  # fmt: skip
 def test_recipe_files_that_cannot_be_used(tmp_path, text: str, name: str, message: str):
@@ -187,5 +190,5 @@ def test_every_default_can_be_set(method: str, tmp_path, capsys):
 
 def test_fastbounds_own_classes_stay_what_they_are(tmp_path):
     with pytest.raises(RecipeFileError):
-        recipes.find_method(f"{written(tmp_path)}:IBP")
-    assert IBP.method == "ibp" and IBP.digest is None
+        recipes.find_method(f"{written(tmp_path)}:IBPRecipe")
+    assert IBPRecipe.method == "ibp" and IBPRecipe.digest is None

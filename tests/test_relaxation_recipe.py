@@ -16,12 +16,12 @@ from fastbound.cli import main
 from fastbound.domains.interval.loosened import LoosenedInterval
 from fastbound.train import train
 from fastbound.train.recipes import Step, resolve
-from fastbound.train.recipes.relaxation import RELAXATIONS, Relaxation
+from fastbound.train.recipes.relaxation import RELAXATIONS, RelaxationRecipe
 
 KAPPA, BETA, L1 = 0.7, 0.4, 1e-3
 
 
-def step_of(model: nn.Module, recipe: Relaxation, eps: float = 0.05) -> Step:
+def step_of(model: nn.Module, recipe: RelaxationRecipe, eps: float = 0.05) -> Step:
     torch.manual_seed(1)
     x, labels = torch.rand(6, 1, 8, 8), torch.randint(4, (6,))
     return Step(model, x, labels, 4, eps, 0.1, {"kappa": KAPPA, "beta": BETA})
@@ -45,7 +45,7 @@ def margins_by(name: str, model: nn.Module, box: fb.Interval, spec: Tensor) -> T
 @pytest.mark.parametrize("name", RELAXATIONS)
 def test_the_loss_is_that_of_the_paper(name: str) -> None:
     model = small_model()
-    recipe = Relaxation(relaxation=name, eps_train=0.1, l1=L1)
+    recipe = RelaxationRecipe(relaxation=name, eps_train=0.1, l1=L1)
     step = step_of(model, recipe)
     found = recipe.loss(step)
     found["loss"].backward()
@@ -65,22 +65,22 @@ def test_the_loss_is_that_of_the_paper(name: str) -> None:
 @pytest.mark.parametrize("jumps", [0.0, 10.0])
 def test_loosened_intervals_train_the_box(jumps: float) -> None:
     model = small_model()
-    recipe = Relaxation(eps_train=0.1, looseness=0.5, jumps=jumps)
+    recipe = RelaxationRecipe(eps_train=0.1, looseness=0.5, jumps=jumps)
     step = step_of(model, recipe)
     box = LoosenedInterval(fb.linf_box(step.x, 0.05, 0, 1), 0.5, jumps)
     wanted = fb.losses.robust_cross_entropy(fb.bound(model, box, spec=step.spec()))
     torch.testing.assert_close(recipe.loss(step)["robust_loss"], wanted)
-    assert wanted > Relaxation(eps_train=0.1).loss(step)["robust_loss"]
+    assert wanted > RelaxationRecipe(eps_train=0.1).loss(step)["robust_loss"]
 
 
 def test_eps_kappa_and_beta_are_linear_in_the_step() -> None:
-    recipe = resolve(Relaxation(), 0.1, {"relaxation": "crown-ibp", "kappa_end": 0.5})
-    assert isinstance(recipe, Relaxation)
+    recipe = resolve(RelaxationRecipe(), 0.1, {"relaxation": "crown-ibp", "kappa_end": 0.5})
+    assert isinstance(recipe, RelaxationRecipe)
     for share in (0.0, 0.25, 0.5, 1.0):
         step = round((10 + 50 * share) * 600)
         assert recipe.eps(step, 600) == pytest.approx(0.1 * share)
         assert recipe.weights(step, 600) == pytest.approx({"kappa": 1 - 0.5 * share, "beta": 1 - share})
-    assert "beta" not in Relaxation(relaxation="crown-ibp-r", eps_train=0.1).weights(20_000, 600)
+    assert "beta" not in RelaxationRecipe(relaxation="crown-ibp-r", eps_train=0.1).weights(20_000, 600)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_eps_kappa_and_beta_are_linear_in_the_step() -> None:
     }.items(),
 )
 def test_a_run_is_certified_by_its_own_relaxation_and_by_crown(name: str, methods: tuple[str, ...]) -> None:
-    assert Relaxation(relaxation=name, eps_train=0.1).certificates() == methods
-    assert Relaxation(relaxation=name, eps_train=0.1, certify_with="lp").certificates() == (methods[0], "lp")
+    assert RelaxationRecipe(relaxation=name, eps_train=0.1).certificates() == methods
+    assert RelaxationRecipe(relaxation=name, eps_train=0.1, certify_with="lp").certificates() == (methods[0], "lp")
 
 
 def test_a_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,7 +148,7 @@ def test_few_samples_share_the_budget_in_certification(monkeypatch: pytest.Monke
 )
 def test_bad_input(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Relaxation(eps_train=0.1, **change)
+        RelaxationRecipe(eps_train=0.1, **change)
 
 
 def test_another_method_has_no_relaxation(tmp_path: Path) -> None:

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from fastbound import models
 from fastbound.train import recipes
-from fastbound.train.recipes import METHODS, CrownIBP, Losses, Recipe, Step
+from fastbound.train.recipes import METHODS, CrownIBPRecipe, Losses, Recipe, Step
 
 BATCHES = 5  # an epoch
 
 # The training method as its defaults have it, and what a default run never meets.
 RECIPES = {
     **{name: method() for name, method in METHODS.items()},
-    "crown-ibp, fused": CrownIBP(fuse_loss=True, beta_end=0.5),
-    "crown-ibp, no clean part": CrownIBP(kappa_start=0.0, kappa_end=0.0, beta_end=1.0),
+    "crown-ibp, fused": CrownIBPRecipe(fuse_loss=True, beta_end=0.5),
+    "crown-ibp, no clean part": CrownIBPRecipe(kappa_start=0.0, kappa_end=0.0, beta_end=1.0),
 }
 
 

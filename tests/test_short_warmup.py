@@ -12,7 +12,7 @@ import fastbound as fb
 from fastbound import data, models
 from fastbound.train import recipes, settings, train
 from fastbound.train.configs import find_config
-from fastbound.train.recipes import IBP, MTLIBP, SABR, CrownIBP, ShortWarmup, Step
+from fastbound.train.recipes import CrownIBPRecipe, IBPRecipe, MTLIBPRecipe, SABRRecipe, ShortWarmupRecipe, Step
 from fastbound.train.regularisers import warmup_regularisers, with_moments
 
 EPS = 0.1
@@ -44,7 +44,7 @@ def robust(out, step):
 
 
 def test_the_weight_falls_with_the_radius():
-    recipe = recipes.resolve(ShortWarmup(eps_schedule="linear"), EPS, {})
+    recipe = recipes.resolve(ShortWarmupRecipe(eps_schedule="linear"), EPS, {})
     assert [recipe.weights(step, STEPS)["regularisation"] for step in (0, 10, 110, 160, 210, 699)] == pytest.approx(
         [0.5, 0.5, 0.25, 0.125, 0, 0]
     )
@@ -53,7 +53,7 @@ def test_the_weight_falls_with_the_radius():
 
 
 def test_during_the_ramp_the_regularisers_join_the_robust_loss():
-    losses, step = at(ShortWarmup(), 150)
+    losses, step = at(ShortWarmupRecipe(), 150)
     assert 0 < step.eps < EPS
     out = bounded(step, step.eps)
     tightness, balance = warmup_regularisers(out)
@@ -64,7 +64,7 @@ def test_during_the_ramp_the_regularisers_join_the_robust_loss():
 
 
 def test_at_radius_0_the_clean_loss_meets_bounds_at_a_tiny_radius():
-    losses, step = at(ShortWarmup(), 3)
+    losses, step = at(ShortWarmupRecipe(), 3)
     batches = [module.num_batches_tracked for module in step.model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert step.eps == 0 and all(count == 1 for count in batches)  # one forward pass serves both
     out = bounded(step, 1e-6)
@@ -74,28 +74,28 @@ def test_at_radius_0_the_clean_loss_meets_bounds_at_a_tiny_radius():
 
 
 def test_radii_that_float32_cannot_resolve_are_raised():
-    losses, step = at(ShortWarmup(), 11)
+    losses, step = at(ShortWarmupRecipe(), 11)
     assert 0 < step.eps < 1e-6
     out = bounded(step, 1e-6)
     torch.testing.assert_close(losses["loss"], robust(out, step) + 0.5 * sum(warmup_regularisers(out)))
 
 
 def test_after_the_ramp_it_is_ibp():
-    losses, step = at(ShortWarmup(), 300)
-    plain, _ = at(IBP(epochs=70, milestones=(), warmup=1, ramp=20, kappa_start=0.0, kappa_end=0.0), 300)
+    losses, step = at(ShortWarmupRecipe(), 300)
+    plain, _ = at(IBPRecipe(epochs=70, milestones=(), warmup=1, ramp=20, kappa_start=0.0, kappa_end=0.0), 300)
     assert step.eps == EPS and losses.keys() == plain.keys()
     assert torch.equal(losses["loss"], plain["loss"])
 
 
 def test_tensors_of_a_captured_step_give_the_same_loss():
     for step in (11, 150):
-        losses, numbers = at(ShortWarmup(), step)
+        losses, numbers = at(ShortWarmupRecipe(), step)
         weights = {"regularisation": torch.tensor(numbers.weights["regularisation"]), "kappa": 0.0}
         tensors = Step(network(), numbers.x, numbers.labels, 10, torch.tensor(numbers.eps), EPS, weights)
-        torch.testing.assert_close(recipes.resolve(ShortWarmup(), EPS, {}).loss(tensors)["loss"], losses["loss"])
+        torch.testing.assert_close(recipes.resolve(ShortWarmupRecipe(), EPS, {}).loss(tensors)["loss"], losses["loss"])
 
 
-@pytest.mark.parametrize("method", [IBP, CrownIBP, SABR, MTLIBP])
+@pytest.mark.parametrize("method", [IBPRecipe, CrownIBPRecipe, SABRRecipe, MTLIBPRecipe])
 @pytest.mark.parametrize("step", [3, 200])
 def test_other_recipes_can_switch_them_on(method, step):
     losses, made = at(method(regularisation=0.5), step)
@@ -109,18 +109,18 @@ def test_other_recipes_can_switch_them_on(method, step):
 
 def test_a_network_without_batch_norm_is_warned_of():
     with pytest.warns(UserWarning, match=r"no BatchNorm.*2\.4 points.*norm=true"):
-        ShortWarmup().check_network(models.build("dm-small", (1, 28, 28), 10))
+        ShortWarmupRecipe().check_network(models.build("dm-small", (1, 28, 28), 10))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ShortWarmup().check_network(models.build("dm-small", (1, 28, 28), 10, norm=True))
-        IBP().check_network(models.build("dm-small", (1, 28, 28), 10))
+        ShortWarmupRecipe().check_network(models.build("dm-small", (1, 28, 28), 10, norm=True))
+        IBPRecipe().check_network(models.build("dm-small", (1, 28, 28), 10))
 
 
 def test_bad_numbers():
     with pytest.raises(ValueError, match="regularisation: wanted a weight of 0 or more, got -1"):
-        IBP(regularisation=-1)
+        IBPRecipe(regularisation=-1)
     with pytest.raises(ValueError, match="tolerance: wanted a number greater than 0, got 0"):
-        ShortWarmup(tolerance=0)
+        ShortWarmupRecipe(tolerance=0)
 
 
 def test_a_run(tmp_path):

@@ -12,7 +12,7 @@ import fastbound as fb
 from fastbound import data
 from fastbound.train import loop, recipes, train
 from fastbound.train.initialisation import initialise
-from fastbound.train.recipes import AdaptiveSingleProp, SingleProp, Step
+from fastbound.train.recipes import AdaptiveSinglePropRecipe, SinglePropRecipe, Step
 from fastbound.train.steps import scheduled_at
 
 
@@ -45,7 +45,7 @@ def lines(folder):
 @pytest.mark.parametrize("kappa", [0.0, 0.3, 1.0])
 def test_loss_mixes_the_clean_and_the_moved_logits(variant, kappa):
     step = mlp_step(0.1, kappa=kappa)
-    loss = SingleProp(eps_train=0.2, variant=variant).loss(step)["loss"]
+    loss = SinglePropRecipe(eps_train=0.2, variant=variant).loss(step)["loss"]
     out = step.model(fb.singleprop(step.x, 0.1, variant))
     own = F.one_hot(step.labels, 10)
     worst = own * (out.nominal - out.radius) + (1 - own) * (out.nominal + out.radius)
@@ -58,19 +58,19 @@ def test_loss_mixes_the_clean_and_the_moved_logits(variant, kappa):
 def test_loss_at_radius_0_is_the_clean_one():
     step = mlp_step(0.0, kappa=0.3)
     wanted = F.cross_entropy(step.model(step.x), step.labels)
-    torch.testing.assert_close(SingleProp(eps_train=0.2).loss(step)["loss"], wanted)
+    torch.testing.assert_close(SinglePropRecipe(eps_train=0.2).loss(step)["loss"], wanted)
 
 
 def test_published_linear_schedule():
     """MNIST: 2,000 steps at eps 0 and kappa 1, then 10,000 in which both change linearly; 550 steps an epoch."""
-    recipe = SingleProp(epochs=100, warmup=2000 / 550, ramp=10000 / 550, eps_train=0.3)
+    recipe = SinglePropRecipe(epochs=100, warmup=2000 / 550, ramp=10000 / 550, eps_train=0.3)
     wanted = {0: (0, 1), 2000: (0, 1), 7000: (0.15, 0.75), 12000: (0.3, 0.5), 50000: (0.3, 0.5)}
     for step, (eps, kappa) in wanted.items():
         assert scheduled_at(recipe, step, 550) == pytest.approx({"eps": eps, "kappa": kappa})
 
 
 def test_adaptive_kappa():
-    recipe = AdaptiveSingleProp(eps_train=0.3)
+    recipe = AdaptiveSinglePropRecipe(eps_train=0.3)
     assert recipe.weights(0, 550) == {"kappa": 1.0} and recipe.held_out() == 5000
     assert recipe.adapted({"robust_loss": 2.0, "natural_loss": 0.1}) == {"kappa": 2.0 / (2.0 + 10 * 0.1)}
     assert recipe.adapted({"robust_loss": 0.0, "natural_loss": 0.0}) == {"kappa": 1.0}
@@ -124,21 +124,21 @@ def test_lecun_normal_initialisation():
     initialise(model, "lecun-normal", torch.zeros(1, 8, 5, 5))
     for layer, fan_in in ((model[0], 8 * 25), (model[2], 1000)):
         assert layer.weight.std().item() == pytest.approx(fan_in**-0.5, rel=0.05) and not layer.bias.any()
-    assert SingleProp().init == "lecun-normal"
+    assert SinglePropRecipe().init == "lecun-normal"
 
 
 @pytest.mark.parametrize(
     ("recipe", "overrides", "message"),
     [
-        (SingleProp, {"variant": "crown"}, "variant: wanted one of zero, fast-lin, got 'crown'"),
-        (SingleProp, {"clip_box": True}, "clip_box: SingleProp's radius reaches as far to either side"),
-        (SingleProp, {"regularisation": 0.5}, "regularisation: .* train by short-warmup"),
-        (SingleProp, {"validation": -1}, "validation: wanted a number of images of 0 or more, got -1"),
-        (SingleProp, {"kappa_end": 2.0}, r"kappa_end: wanted a number in \[0, 1\]"),
-        (SingleProp, {"certify_with": "singleprop"}, "certify_with: .* certify with IBP"),
-        (AdaptiveSingleProp, {"validation": 0}, "validation: wanted a number greater than 0"),
-        (AdaptiveSingleProp, {"gamma": 0.0}, "gamma: wanted a number greater than 0"),
-        (AdaptiveSingleProp, {"kappa_end": 0.5}, "singleprop-adaptive has no option kappa_end"),
+        (SinglePropRecipe, {"variant": "crown"}, "variant: wanted one of zero, fast-lin, got 'crown'"),
+        (SinglePropRecipe, {"clip_box": True}, "clip_box: SingleProp's radius reaches as far to either side"),
+        (SinglePropRecipe, {"regularisation": 0.5}, "regularisation: .* train by short-warmup"),
+        (SinglePropRecipe, {"validation": -1}, "validation: wanted a number of images of 0 or more, got -1"),
+        (SinglePropRecipe, {"kappa_end": 2.0}, r"kappa_end: wanted a number in \[0, 1\]"),
+        (SinglePropRecipe, {"certify_with": "singleprop"}, "certify_with: .* certify with IBP"),
+        (AdaptiveSinglePropRecipe, {"validation": 0}, "validation: wanted a number greater than 0"),
+        (AdaptiveSinglePropRecipe, {"gamma": 0.0}, "gamma: wanted a number greater than 0"),
+        (AdaptiveSinglePropRecipe, {"kappa_end": 0.5}, "singleprop-adaptive has no option kappa_end"),
     ],
 )
 def test_bad_recipes(recipe, overrides, message):

@@ -17,9 +17,9 @@ import fastbound as fb
 from fastbound import cli, data
 from fastbound.study import Curve, Scan, Study, certified_curve, read_runs
 from fastbound.study.picture import controlled_series
-from fastbound.study.results import Measured, Relaxed
+from fastbound.study.results import NetworkResult, RelaxationResult
 from fastbound.train import train
-from fastbound.train.recipes.relaxation import Relaxation
+from fastbound.train.recipes.relaxation import RelaxationRecipe
 from fastbound.train.runs import RunError
 
 OPTIONS = {"model": "mlp", "model_options": {"hidden": [16, 16]}, "eps": 0.05}
@@ -107,7 +107,7 @@ def test_the_line_of_every_number_of_jumps_begins_at_the_box() -> None:
     entries = [("box", 0.0, 0.0, 0.8), ("box", 0.5, 0.0, 0.7), ("box", 0.1, 0.0, 0.75), ("box", 0.5, 10.0, 0.4)]
     entries += [("hbox", 0.0, 0.0, 0.9)]
     runs: Any = [
-        SimpleNamespace(recipe=Relaxation(relaxation=name, looseness=w, jumps=f), certified_accuracy=accuracy)
+        SimpleNamespace(recipe=RelaxationRecipe(relaxation=name, looseness=w, jumps=f), certified_accuracy=accuracy)
         for name, w, f, accuracy in entries
     ]
     runs.append(SimpleNamespace(recipe=None, certified_accuracy=0.0))
@@ -115,13 +115,13 @@ def test_the_line_of_every_number_of_jumps_begins_at_the_box() -> None:
 
 
 def test_a_relaxation_is_the_mean_over_its_networks() -> None:
-    first = Measured(Curve([0.0, 0.1], [1.0, 0.0]), Scan([0.2, 0.1, 0.1]), 0.3)
-    second = Measured(Curve([0.0, 0.1, 0.3], [0.8, 0.4, 0.0]), Scan([0.4, 0.01, 0.0]), None)
-    both = Relaxed([first, second], [])
+    first = NetworkResult(Curve([0.0, 0.1], [1.0, 0.0]), Scan([0.2, 0.1, 0.1]), 0.3)
+    second = NetworkResult(Curve([0.0, 0.1, 0.3], [0.8, 0.4, 0.0]), Scan([0.4, 0.01, 0.0]), None)
+    both = RelaxationResult([first, second], [])
     assert both.area == pytest.approx((0.05 + 0.1) / 2)
     assert both.changes == pytest.approx([0.3, 0.055, 0.05]) and both.jump_share == pytest.approx(0.05)
-    assert both.sensitivity == 0.3 and Relaxed([second], []).sensitivity is None
-    assert not both.continuous and Relaxed([second], []).continuous
+    assert both.sensitivity == 0.3 and RelaxationResult([second], []).sensitivity is None
+    assert not both.continuous and RelaxationResult([second], []).continuous
     assert both.mean_accuracy(0.1) == pytest.approx(0.2)
 
 

@@ -16,7 +16,7 @@ from fastbound.train import checkpoint, load_run, loop, recipes, settings, train
 from fastbound.train.configs import CONFIGS, find_config
 from fastbound.train.initialisation import initialise
 from fastbound.train.interrupts import Interrupted, Interrupts
-from fastbound.train.recipes import IBP, METHODS, CrownIBP, Natural, Step
+from fastbound.train.recipes import METHODS, CrownIBPRecipe, IBPRecipe, NaturalRecipe, Step
 from fastbound.train.runs import RunError, RunFolder
 
 SMALL = {
@@ -71,7 +71,7 @@ def worst_case_loss(step: Step) -> torch.Tensor:
 
 def test_ibp_loss_mixes_clean_and_worst_case():
     step = mlp_step(kappa=0.75)
-    losses = IBP(eps_train=0.2).loss(step)
+    losses = IBPRecipe(eps_train=0.2).loss(step)
     clean, robust = F.cross_entropy(step.model(step.x), step.labels), worst_case_loss(step)
     torch.testing.assert_close(losses["loss"].double(), 0.75 * clean.double() + 0.25 * robust, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(losses["robust_loss"].double(), robust, rtol=1e-5, atol=1e-6)
@@ -81,32 +81,32 @@ def test_ibp_loss_mixes_clean_and_worst_case():
 
 def test_ibp_loss_at_its_ends():
     for kappa, expected in ((1.0, "natural_loss"), (0.0, "robust_loss")):
-        losses = IBP(eps_train=0.2).loss(mlp_step(kappa=kappa))
+        losses = IBPRecipe(eps_train=0.2).loss(mlp_step(kappa=kappa))
         torch.testing.assert_close(losses["loss"], losses[expected])
     step = mlp_step(eps=0.0)
-    for recipe in (IBP(eps_train=0.2), CrownIBP(eps_train=0.2), Natural()):
+    for recipe in (IBPRecipe(eps_train=0.2), CrownIBPRecipe(eps_train=0.2), NaturalRecipe()):
         torch.testing.assert_close(recipe.loss(step)["loss"], F.cross_entropy(step.model(step.x), step.labels))
 
 
 def test_weights_follow_the_ramp():
     ramp = {"warmup": 1.0, "ramp": 2.0, "eps_schedule": "linear", "eps_train": 0.2}
-    ibp = [IBP(**ramp).weights(step, 10)["kappa"] for step in (0, 10, 20, 30, 99)]
+    ibp = [IBPRecipe(**ramp).weights(step, 10)["kappa"] for step in (0, 10, 20, 30, 99)]
     assert ibp == pytest.approx([1.0, 1.0, 0.75, 0.5, 0.5])
-    crown = [CrownIBP(**ramp, kappa_end=0.0).weights(step, 10) for step in (0, 20, 30, 99)]
+    crown = [CrownIBPRecipe(**ramp, kappa_end=0.0).weights(step, 10) for step in (0, 20, 30, 99)]
     assert [w["kappa"] for w in crown] == [w["beta"] for w in crown] == [1.0, 0.5, 0.0, 0.0]
-    assert Natural().weights(5, 10) == {}
+    assert NaturalRecipe().weights(5, 10) == {}
 
 
 def test_crown_ibp_at_beta_0():
     step = mlp_step(eps=0.2, kappa=0.5, beta=0.0)
-    losses = CrownIBP(eps_train=0.2).loss(step)
+    losses = CrownIBPRecipe(eps_train=0.2).loss(step)
     torch.testing.assert_close(losses["robust_loss"].double(), worst_case_loss(step), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(losses["loss"], 0.5 * losses["natural_loss"] + 0.5 * losses["robust_loss"])
 
 
 def test_crown_ibp_mixes_margins():
     step = mlp_step(eps=0.1, kappa=0.0, beta=0.5)
-    robust = CrownIBP(eps_train=0.2).loss(step)["loss"]
+    robust = CrownIBPRecipe(eps_train=0.2).loss(step)["loss"]
     out = step.model(fb.linf_box(step.x, 0.1, 0.0, 1.0))
     ibp, crown = (fb.bound(out, method=method, spec=step.spec()).lower for method in ("ibp", "crown-ibp"))
     margins = 0.5 * ibp + 0.5 * crown
@@ -115,7 +115,7 @@ def test_crown_ibp_mixes_margins():
 
 def test_fused_loss_is_used_when_asked():
     step = mlp_step(eps=0.1, kappa=0.5, beta=0.5)
-    losses = CrownIBP(eps_train=0.2, fuse_loss=True).loss(step)
+    losses = CrownIBPRecipe(eps_train=0.2, fuse_loss=True).loss(step)
     out = step.model(fb.linf_box(step.x, 0.1, 0.0, 1.0))
     torch.testing.assert_close(losses["robust_loss"], fb.losses.fused_cross_entropy(out, step.labels, 0.5))
 
@@ -123,14 +123,16 @@ def test_fused_loss_is_used_when_asked():
 def test_a_model_with_batch_norm_keeps_its_clean_stream_at_kappa_0():
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
     step = Step(model, torch.rand(8, 1, 8, 8), torch.arange(8), 10, 0.05, 0.1, {"kappa": 0.0})
-    IBP(eps_train=0.1).loss(step)["loss"].backward()
+    IBPRecipe(eps_train=0.1).loss(step)["loss"].backward()
     torch.testing.assert_close(model[2].running_mean, 0.1 * model[1](step.x.flatten(1)).mean(0))
 
 
 def test_times_scale_with_the_epochs_and_explicit_ones_do_not():
-    recipe = recipes.resolve(IBP(epochs=100, warmup=10, ramp=50, milestones=(80,)), 0.1, {"epochs": 20})
+    recipe = recipes.resolve(IBPRecipe(epochs=100, warmup=10, ramp=50, milestones=(80,)), 0.1, {"epochs": 20})
     assert (recipe.warmup, recipe.ramp, recipe.milestones, recipe.eps_train) == (2, 10, (16,), 0.1)
-    recipe = recipes.resolve(IBP(epochs=100, warmup=10, ramp=50), 0.1, {"epochs": 20, "ramp": 15.0, "eps_factor": 1.1})
+    recipe = recipes.resolve(
+        IBPRecipe(epochs=100, warmup=10, ramp=50), 0.1, {"epochs": 20, "ramp": 15.0, "eps_factor": 1.1}
+    )
     assert (recipe.warmup, recipe.ramp) == (2, 15) and recipe.eps_train == pytest.approx(0.11)
     for epochs in (1, 2, 3, 7, 1000):
         for config in CONFIGS.values():
@@ -165,7 +167,7 @@ def test_times_scale_with_the_epochs_and_explicit_ones_do_not():
 )
 def test_bad_recipes(overrides, message):
     with pytest.raises(ValueError, match=message):
-        recipes.resolve(IBP(), 0.1, overrides)
+        recipes.resolve(IBPRecipe(), 0.1, overrides)
 
 
 @pytest.mark.parametrize("recipe", [*(method() for method in METHODS.values()), *(c.recipe for c in CONFIGS.values())])
@@ -316,7 +318,7 @@ def test_resume_gives_the_numbers_of_an_uninterrupted_run(finished, tmp_path, mo
     assert left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-class Dropping(Natural):
+class Dropping(NaturalRecipe):
     """Uses the global random generator in every step."""
 
     def loss(self, step):

@@ -151,7 +151,7 @@ def test_a_serialised_row_without_a_mark_is_caught(
     report = reports[SERIALISED]
     assert_usable(report)
     marked(monkeypatch, SERIALISED, ["3.5"])  # the mark of another compiler is none
-    wanted = rf"{report.tensor_cores} full waits behind {report.tensor_cores} wgmma, and sm_90.json has no mark"
+    wanted = rf"{report.tensor_cores} full waits after {report.tensor_cores} wgmma, and sm_90.json has no mark"
     with pytest.raises(AssertionError, match=wanted):
         assert_usable(report)
 
@@ -162,7 +162,7 @@ def test_a_mark_that_no_longer_holds_is_caught(
     report = reports[FREE]
     assert_usable(report)
     marked(monkeypatch, FREE, [_ahead_of_time.SERIES])
-    with pytest.raises(AssertionError, match=rf"no longer serialised, {report.waits} full waits behind"):
+    with pytest.raises(AssertionError, match=rf"no longer serialised, {report.waits} full waits after"):
         assert_usable(report)
 
 
@@ -386,7 +386,7 @@ def test_serialised_candidates_are_timed_where_they_are_shipped_or_all(
     assert shipped in timed and card.best not in timed and len(timed) == card.count - 1
     printed = capsys.readouterr().out
     assert f"{card.best}: tensor cores are serialised in forward; forward, center only; input" in printed
-    assert "but shipped: timed beside the others" in printed
+    assert "but shipped: timed with the others" in printed
     card.calls.clear()
     card.serialised = set(tune.candidates(PRODUCT))
     rows = written(0, "--only", PRODUCT)

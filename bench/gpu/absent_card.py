@@ -1,4 +1,4 @@
-"""A card that is not there: a launch of a Triton kernel compiles for it, the launcher included, and runs nothing."""
+"""Compiling for an absent card: a launch of a Triton kernel compiles it and its launcher, and runs nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fastbound.kernels import _configurations
 
 
 class Used(FileCacheManager):
-    """Triton's cache, remembering the folders that were asked for: all others are of sources that have changed."""
+    """Triton's cache; it remembers which folders were used: all others belong to sources that have changed."""
 
     folders: ClassVar[set[str]] = set()
 
@@ -34,7 +34,7 @@ class Used(FileCacheManager):
 
 
 class AbsentCard:
-    """What Triton asks of its driver to compile, answered for a card by its name."""
+    """A driver that answers Triton's questions before a compilation, for a card given by its name."""
 
     def __init__(self, card: str) -> None:
         self._target = GPUTarget("cuda", int(card.removeprefix("sm_")), 32)
@@ -51,7 +51,7 @@ class AbsentCard:
 
 @contextlib.contextmanager
 def compiling_for(card: str) -> Iterator[set[str]]:
-    """Inside, `use_backend("triton")` serves CPU tensors by compiling for `card` alone; gives the kernels' hashes."""
+    """Inside, `use_backend("triton")` takes CPU tensors and only compiles for `card`; yields the hashes of kernels."""
     launch, driver = JITFunction.run, triton.runtime.driver
     active = driver._active
     compiled: set[str] = set()
@@ -93,7 +93,7 @@ _launchers_work = True
 
 
 def _build_launcher(kernel: Any) -> None:
-    """The C function behind a launch, which Triton compiles too. Linked to a stub of the driver's library."""
+    """Builds the C function that launches a kernel, linked to a stub of the driver's library."""
     global _launchers_work
     if not _launchers_work:
         return
@@ -102,14 +102,14 @@ def _build_launcher(kernel: Any) -> None:
     try:
         CudaUtils()
         CudaLauncher(kernel.src, kernel.metadata)
-    except Exception as problem:  # they are small: the card's machine builds them in a fraction of a second each
+    except Exception as problem:  # not needed: the machine with the card builds one in a fraction of a second
         _launchers_work = False
         print(f"launchers are left to the machine of the card ({problem})", flush=True)
 
 
 @contextlib.contextmanager
 def stub_of_the_driver() -> Iterator[None]:
-    """An empty library of the driver's name, so that launchers link and load where there is no driver."""
+    """An empty library with the driver's name, so that launchers link and load without a driver."""
     flags, compiler = sys.getdlopenflags(), os.environ.get("CC")
     with tempfile.TemporaryDirectory() as folder:
         library, wrapper = Path(folder) / "libcuda.so.1", Path(folder) / "cc"
@@ -118,13 +118,13 @@ def stub_of_the_driver() -> Iterator[None]:
         if found is None or subprocess.run([found, *empty]).returncode:
             yield
             return
-        # A launcher must ask for the library though the stub gives it nothing: on the card's machine it will.
+        # A launcher must link the library although the stub is empty: on the machine with the card it is the real one.
         wrapper.write_text(f'#!/bin/sh\nexec "{found}" -Wl,--no-as-needed "$@"\n', encoding="utf-8")
         wrapper.chmod(0o755)
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
         triton.knobs.nvidia.libcuda_path = folder
         os.environ["CC"] = str(wrapper)
-        sys.setdlopenflags(os.RTLD_LAZY)  # what is missing is missed by a launch, and there is none
+        sys.setdlopenflags(os.RTLD_LAZY)  # missing symbols only matter to a launch, and there is none
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""What travels: the results of a lease as one archive within limits, and what `make lease` prepared for it."""
+"""Archives: the results of a lease, limited in size, and the files that `make lease` prepares for it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 
 from bench.gpu.summary import ends
 
-# Small enough to be fetched from anywhere. Figures come first: logs are what is left out.
+# Small enough to be fetched from anywhere. Figures come first, so that only logs are left out.
 LARGEST_ARCHIVE = 14 * 2**20  # bytes before compression
 LARGEST_LOG = 400_000  # bytes, a fifth from its beginning
 TEXTS = (".json", ".md", ".log")  # in the order of their importance
-GROUP = "__grp__"  # how files of Triton's cache begin that list others by their absolute paths
+GROUP = "__grp__"  # prefix of the files in Triton's cache that list others by their absolute paths
 
 
 def pack(folder: Path, target: Path, hidden: Mapping[str, str]) -> None:
     """The files of `folder` as a tar.gz, long logs shortened in the middle, moved into place when it is whole.
 
-    `hidden`: paths of the machine, and what stands for each: results are read, and kept, elsewhere.
+    `hidden`: paths of this machine and the words that replace them, because results are read and kept elsewhere.
     """
     left = LARGEST_ARCHIVE
     fresh = target.with_name(target.name + ".new")
@@ -76,7 +76,7 @@ def unpack(source: Path, folder: Path) -> None:
 
 
 def unpack_triton_cache(source: Path, cache: Path) -> None:
-    """A cache of Triton that was filled elsewhere; it lists what came along, under the paths that it has here."""
+    """Unpacks a Triton cache that was filled elsewhere, and updates the paths in its lists."""
     cache.mkdir(parents=True, exist_ok=True)
     unpack(source, cache)
     for group in cache.glob(f"*/{GROUP}*"):

@@ -1,4 +1,4 @@
-"""The calls that the kernel suite measures, each with the least that it must read, write and multiply."""
+"""The calls that the kernel suite measures, each with the minimum that it must read, write and multiply."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Maker:
         return torch.rand(shape, device=self.device).add_(0.01).to(self.dtype)
 
     def sums(self, count: int) -> Tensor:
-        """What is added up over a map: float32 beside half precision."""
+        """Numbers that are summed over a map: float32 for maps of half precision."""
         return torch.rand(count, device=self.device, dtype=torch.promote_types(self.dtype, torch.float32))
 
     def maps(self, *shape: int, channels_last: bool, positive: bool = False) -> Tensor:
@@ -60,10 +60,10 @@ class Maker:
 
 @dataclass(frozen=True)
 class Case:
-    """A call of one primitive: `make` gives its buffers, `run` calls a backend's module on them.
+    """A call of one primitive: `make` creates its buffers, `run` calls a backend's module on them.
 
-    `passes`: how often the buffers must be read (2 where a sum over all of them comes before its use). `products`: of
-    `multiplications` each, 0 for element-wise work, whose floor is bytes.
+    `passes`: how often the buffers must be read (2 if a sum over all of them is needed before they are used again).
+    `products`: number of products of `multiplications` each; 0 for element-wise work, whose limit is bytes.
     """
 
     stem: str
@@ -92,7 +92,7 @@ def _tensors(outputs: Any) -> list[Tensor]:
 
 
 def cases(sizes: Sizes) -> list[Case]:
-    """Every primitive, forward and backward: first those whose floor is bytes, then the products."""
+    """Every primitive, forward and backward: first those limited by bytes, then the products."""
     found = []
     for channels_last in (True, False):
         found += _norm_relu(sizes, channels_last)
@@ -255,7 +255,7 @@ def _crown_relu(sizes: Sizes) -> list[Case]:
             stem,
             "backward, 9 rows",
             backward,
-            # With a scale it reads the rows that came, and not those that went.
+            # With a scale it reads the incoming rows instead of the outgoing ones.
             lambda code, t: code.crown_relu_bwd(*t[:3], None, *t[3:], *settings, (True,) * 6),
         ),
     ]
@@ -303,7 +303,7 @@ def _linear(sizes: Sizes, batch: int) -> list[Case]:
 
 
 def _layers(sizes: Sizes) -> list[tuple[int, int, int, int]]:
-    """(channels, outputs, side of the input, stride) of the convolutions of CNN-7 behind its first."""
+    """(channels, outputs, side of the input, stride) of the convolutions of CNN-7 after its first."""
     width, side = sizes.width, sizes.side
     return [(width, width, side, 1), (width, 2 * width, side, 2), (2 * width, 2 * width, side // 2, 1)]
 
@@ -340,7 +340,7 @@ def _conv2d(sizes: Sizes, batch: int) -> list[Case]:
 
 
 def _power(sizes: Sizes) -> list[Case]:
-    """Five iterations of one sample: the floor is W, read twice in each."""
+    """Five iterations of one sample, which read W at least twice each."""
     stem, iterations = "lipschitz_power", 5
     found = []
     for inputs, outputs in ((2 * sizes.width * (sizes.side // 2) ** 2, sizes.features), (sizes.features, 10)):

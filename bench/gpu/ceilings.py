@@ -1,4 +1,4 @@
-"""What the card can do at best, measured in the same run: a large copy, and a large matrix product per precision."""
+"""The limits of the card, measured in the same run: a large copy, and a large matrix product per precision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PRECISIONS = ("ieee", "tf32", "bf16")
 
 @contextmanager
 def products_in(precision: str) -> Iterator[torch.dtype]:
-    """Products of float32 run in "ieee" or "tf32" inside; gives the dtype of the tensors to multiply."""
+    """Inside the context float32 products run in "ieee" or "tf32"; yields the dtype of the tensors to multiply."""
     with float32_products("tf32" if precision == "tf32" else "ieee"):
         yield torch.bfloat16 if precision == "bf16" else torch.float32
 
@@ -42,7 +42,7 @@ def matrix_rate(device: torch.device, precision: str, size: int = 8192, rounds: 
 
 
 def measure(device: torch.device, small: bool) -> dict[str, Any]:
-    """All ceilings, as JSON takes them."""
+    """All ceilings, as JSON-compatible data."""
     size = 64 if small else 8192
     return {
         "l2_bytes": l2_bytes(device),

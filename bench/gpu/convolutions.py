@@ -1,4 +1,4 @@
-"""The convolutions of CNN-7: the library with and without cuDNN's search for an algorithm, beside Triton, all checked.
+"""The convolutions of CNN-7: cuDNN with and without its search for an algorithm, against Triton; all values checked.
 
 A row is one call of `interval_conv2d`, forward or backward, on channels_last maps. `error` is the distance to float64
 over the norm of the result, `share of ceiling` that of a large matrix product measured in the same run.
@@ -27,7 +27,7 @@ from fastbound.reference import interval_conv2d as exact
 
 COLUMNS = ("shape", "direction", "precision", "code", "ms", "TFLOP/s", "share of ceiling", "error", "allowed")
 # Rounding a result to bfloat16 is off by 2^-9 of it, and a weight's gradient is the sum of two such; cutting both
-# operands to the 10 bits of TF32 is off by 2^-9 at most. What is summed in float32 is exact beside that.
+# operands to the 10 bits of TF32 is off by 2^-9 at most. Sums in float32 are exact in comparison.
 ALLOWED = {"bf16": 2.0**-7, "tf32": 2.0**-9, "ieee": 2.0**-16}
 CODES = ("library", "library, search", "triton")
 BACKENDS = {"library": "native", "library, search": "native", "triton": "triton"}
@@ -141,7 +141,7 @@ def _row(
             works = [lambda t=tensors: call(module, shape, t) for tensors in sets]
             return error, 1e-3 * time_kernel(works, record.device, rounds).median_ms
 
-    # torch keeps cuDNN's plans by shape and thread, whoever chose them: a new thread has none.
+    # torch caches cuDNN's plans by shape and thread, however they were chosen: a new thread has none.
     with ThreadPoolExecutor(1) as fresh:
         error, seconds = fresh.submit(measured).result()
     rate = 2 * PRODUCTS[direction] * shape.multiplications / seconds
@@ -186,7 +186,7 @@ def _searching(on: bool) -> Iterator[None]:
 
 
 def _headline(record: Record) -> str:
-    """In how many calls which code was fastest, and whether all were right."""
+    """How often each code was fastest, and whether all values were right."""
     best: dict[tuple[object, ...], dict[str, object]] = {}
     for row in record.rows:
         key = (row["shape"], row["direction"], row["precision"])

@@ -1,4 +1,4 @@
-"""What is on the machine, and that each kind of code runs there once: a native pass in every dtype, Triton, a graph.
+"""Describes the machine, and runs each kind of code once: a native pass in every dtype, Triton, a CUDA graph.
 
 Every value is compared with float64 within its rounding bound, so that a wrong driver, build or flag shows in seconds.
 """
@@ -64,7 +64,7 @@ def _run(record: Record, name: str, check: Check) -> None:
     try:
         found, wanted, allowed = (t.detach().double().cpu() for t in check())
     except (BackendError, NotImplementedError) as reason:
-        # On a GPU everything is to be there; a processor has some of it.
+        # On a GPU everything must be available; on a processor only some of it is.
         (record.failed if record.device.type == "cuda" else record.not_available)[name] = str(reason)
         return
     except Exception as problem:  # the other checks are still worth knowing
@@ -88,7 +88,7 @@ def _gamma(terms: int, dtype: torch.dtype) -> float:
 
 
 def native_check(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """ReLU of intervals by the native pass: centers and radii, what they are, and how far off they may be."""
+    """ReLU of intervals by the native pass: centers and radii found and wanted, and the allowed error."""
     if device.type == "cuda":
         problem = _C.cuda_problem(device.index or 0) if _C.built_with_cuda else "the module was built without CUDA"
         if problem:

@@ -1,4 +1,4 @@
-"""An archive of image files as the binary files of CIFAR-10, decoded by several processes.
+"""Converts an archive of image files to the binary files of CIFAR-10, in several processes.
 
     python -m bench.gpu.images ARCHIVE OUT        the archive has train/<class>/<image> and test/<class>/<image>
     python -m bench.gpu.images --check OUT        counts what is there
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def unpack(archive: Path, out: Path, processes: int = 1) -> None:
-    """Writes OUT/cifar-10-batches-bin. Raises ValueError where the archive holds something else than images of 32x32
+    """Writes OUT/cifar-10-batches-bin. Raises ValueError if the archive holds anything but images of 32x32
     pixels in train/<class>/ and test/<class>/.
     """
     files = sorted(_members(archive))

@@ -1,7 +1,7 @@
 """Every kernel against its floor: bytes at the speed of a large copy, operations at the rate of a large product.
 
 Both ceilings are measured at the beginning of the same run. Times are medians of events around single calls, on random
-data larger than the cache; what the host does for a call is not in them.
+data larger than the cache; they exclude the work of the host.
 """
 
 from __future__ import annotations

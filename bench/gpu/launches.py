@@ -1,7 +1,7 @@
-"""Every primitive once, forward and backward, on the small samples of the contract suite: what the sanitizer watches.
+"""Runs every primitive once, forward and backward, on the small samples of the contract suite, for the sanitizer.
 
-Run it with PYTORCH_NO_CUDA_MEMORY_CACHING=1, so that each tensor is an allocation of its own and an access behind its
-end is seen. Values are compared by the tests, not here.
+Run it with PYTORCH_NO_CUDA_MEMORY_CACHING=1, so that each tensor is an allocation of its own and an access past its
+end is seen. The tests compare values; this does not.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _launch(stem: str, backend: str, dtype: torch.dtype, device: torch.device, limit: int | None) -> int:
-    """How many samples ran forward and backward; 0 where the backend does not serve the primitive in this dtype."""
+    """How many samples ran forward and backward; 0 if the backend does not serve the primitive in this dtype."""
     reference = importlib.import_module(f"fastbound.reference.{stem}")
     samples = reference.samples(dtype, device, torch.Generator().manual_seed(1))[:limit]
     with fb.use_backend(backend):

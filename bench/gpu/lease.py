@@ -1,7 +1,7 @@
 """Runs the parts of `order.py` one after the other, each in a process of its own with its own time, and sums them up.
 
-A part that fails, hangs, floods its log or leaves processes behind does not keep the others from running. After each
-one the summary and the archive in OUT are as complete as they can be: a lease that is cut off has said what it knew.
+A part that fails, hangs, floods its log or leaves processes running does not keep the others from running. Summary and
+archive in OUT are updated after each part, so that a lease that is cut off leaves all results so far.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from bench.gpu import archive, package, summary
 from bench.gpu.order import LEASE_SECONDS, PARTS, RERUN_SECONDS, Part, Setting
 from bench.gpu.summary import FAILED, LATE, NOT_RUN, OK, SILENT, Outcome
 
-PRINTED = 11_000  # characters: few enough to be shown whole where only the end of an output is
-LEAST_SECONDS = 5.0  # a part that would have less is not started
+PRINTED = 11_000  # characters: shown whole even by tools that only show the end of an output
+LEAST_SECONDS = 5.0  # a part with less time is not started
 RESERVE_SECONDS = 6.0  # at the end, for the last archive and the summary
 GRACE_SECONDS = 5.0  # between the interrupt of a part and its end, inside its box
-LARGEST_FILE = 2**30  # bytes that one file of a part may have: a checkpoint fits, a log that runs away does not
+LARGEST_FILE = 2**30  # bytes of one file of a part: enough for a checkpoint, not for a runaway log
 
-# What a lease makes in its work folder, and the file that says whose folder it is.
+# What a lease creates in its work folder, and the file that marks the folder as its own.
 MADE = ("results", "runs", "images", "module", "site", "triton-cache", "pytest")
 MARK = "work-of-a-lease"
-# What would give prepared kernels other keys than they were stored under.
+# Variables under which Triton would not find the prepared kernels in its cache.
 UNSET = ("TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH", "TRITON_CACHE_MANAGER", "TRITON_ALWAYS_COMPILE")
 
 
@@ -63,8 +63,8 @@ def _options(parts: Sequence[Part]) -> argparse.ArgumentParser:
     options.add_argument("out", type=Path, nargs="?", default=Path("build/lease/out"), help="folder for the results")
     names = [part.name for part in parts]
     options.add_argument("--only", action="append", choices=names, metavar="PART", help="some parts; repeat it")
-    options.add_argument("--rerun", action="store_true", help="what failed before, then the parts that are no routine")
-    options.add_argument("--list", action="store_true", help="name the parts and their boxes")
+    options.add_argument("--rerun", action="store_true", help="the parts that failed before, then the parts on request")
+    options.add_argument("--list", action="store_true", help="list the parts and their time boxes")
     options.add_argument("--seconds", type=float, help=f"for all parts: {LEASE_SECONDS}, or {RERUN_SECONDS} in a rerun")
     options.add_argument("--prepared", type=Path, default=package.ROOT / ".lease", help="what `make lease` made")
     work = package.ROOT / "build/lease/work"
@@ -93,7 +93,7 @@ def _setting(chosen: argparse.Namespace, work: Path) -> Setting:
 
 
 def _asked(parts: Sequence[Part], chosen: argparse.Namespace, lease: Lease) -> list[Part]:
-    """The parts of this call; in a rerun those that failed, then those that are no routine; what they need first."""
+    """The parts of this call, after the parts that they need; in a rerun those that failed, then those on request."""
     routine, on_request = ([part for part in parts if part.routine is wanted] for wanted in (True, False))
     if chosen.only:
         asked = [part for part in parts if part.name in chosen.only]
@@ -112,9 +112,9 @@ def _asked(parts: Sequence[Part], chosen: argparse.Namespace, lease: Lease) -> l
 
 
 class Lease:
-    """The parts of one call, the time that is left to them, and what has come of those that have run.
+    """The parts of one call, the time that is left, and the outcomes so far.
 
-    `earlier`: the outcomes of calls before, whose results stay among this one's.
+    `earlier`: the outcomes of earlier calls, whose results are kept along with those of this one.
     """
 
     def __init__(self, setting: Setting, out: Path, started: float, seconds: float) -> None:
@@ -128,7 +128,7 @@ class Lease:
         self._running, self._stopped, self._prepared_kernels = False, False, 0
 
     def prepare(self, prepared: Path, fresh: bool) -> None:
-        """The folders, the package, Triton's cache. What is missing becomes a note: the parts will say the rest."""
+        """Prepares folders, package and Triton's cache. Missing files become notes; the parts say what follows."""
         work, results = self.setting.work, self.setting.results
         for name in MADE if fresh else ():
             shutil.rmtree(work / name, ignore_errors=True)
@@ -166,11 +166,11 @@ class Lease:
     def _try(self, what: str, action: object, *arguments: object) -> None:
         try:
             action(*arguments)  # type: ignore[operator]
-        except Exception as problem:  # a damaged archive has many ways to say so
+        except Exception as problem:  # a damaged archive raises many kinds of errors
             self.notes.append(f"{what} could not be prepared ({type(problem).__name__}: {problem})")
 
     def _link(self, prepared: Path, about: dict) -> None:
-        """The package with the prepared module, or the tree's; without either an installation has to serve."""
+        """Links the package with the prepared module, else with the tree's; without either it must be installed."""
         site, tree = self.setting.work / "site", self.setting.tree
         shutil.rmtree(site, ignore_errors=True)
         packed, where = prepared / "module.tar.xz", self.setting.work / "module"
@@ -186,7 +186,7 @@ class Lease:
             package.link(tree, module, site)
 
     def _commit(self, about: dict) -> str:
-        """The commit: said by the environment, by the prepared folder (with a mark where the tree differs), by git."""
+        """The commit, from the environment, the prepared folder (with a note if the tree differs) or git."""
         if "FASTBOUND_COMMIT" in os.environ:
             return os.environ["FASTBOUND_COMMIT"]
         if "commit" in about:
@@ -195,7 +195,7 @@ class Lease:
         return package.commit(self.setting.tree)
 
     def run(self, parts: Sequence[Part]) -> None:
-        """Every part, in a box that ends with the lease at the latest."""
+        """Runs every part in its time box, which ends with the lease at the latest."""
         handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             for index, part in enumerate(parts):
@@ -239,7 +239,7 @@ class Lease:
         return result, f"({why}) {line}" if why else line
 
     def _watch(self, command: list[str], log: Path, box: float) -> tuple[str, str]:
-        """Starts a part and ends it inside its box: by SIGINT, so that it can still write, then by SIGKILL."""
+        """Runs a part and ends it within its time box: by SIGINT, so that it can still write, then by SIGKILL."""
         with log.open("wb") as lines:
             process = subprocess.Popen(
                 command,
@@ -268,7 +268,7 @@ class Lease:
             _kill_group(process)
 
     def _write(self, to_come: Sequence[Part]) -> None:
-        """The summary and the archive of this moment; a full disk is no reason to stop."""
+        """Writes summary and archive as they are now; a full disk is no reason to stop."""
         mine = {outcome.part for outcome in self.outcomes}
         known = [outcome for outcome in self.earlier if outcome.part not in mine] + self.outcomes
         content = {
@@ -301,7 +301,7 @@ class Lease:
         return [*self.notes, f"{compiled} Triton kernels were compiled in the lease; {prepared} had been prepared"]
 
     def text(self, characters: int) -> str:
-        """What is printed: the table first."""
+        """The summary that is printed, with the table first."""
         results = self.setting.results
         about = summary.read_json(results / "environment.json").get("machine", {})
         where = about.get("gpu") or about.get("processor") or self.setting.device
@@ -323,7 +323,7 @@ def _limit_files() -> None:
 
 
 def _kill_group(process: subprocess.Popen) -> None:
-    """Nothing that a part started may run beside the next one, on the card least of all."""
+    """Ends all processes of a part: none may run, or use the card, during the next one."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

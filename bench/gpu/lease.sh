@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# All that a GPU has to say about fastbound, in one short lease of one: about ten minutes, then a rerun of two and a half.
+# Measures and tests fastbound on a GPU in one short lease of about ten minutes, and a rerun of two and a half.
 #
-#   bench/gpu/lease.sh OUT                     every routine part, in its order, each inside its box
-#   bench/gpu/lease.sh OUT --rerun             what failed before, then what is no routine
+#   bench/gpu/lease.sh OUT                     every routine part, in order, each within its time box
+#   bench/gpu/lease.sh OUT --rerun             the parts that failed before, then the parts on request
 #   bench/gpu/lease.sh OUT --only PART ...     some parts; --list names them; --help lists the other options
 #
 # Needs the working tree, the folder that `make lease` prepared (.lease) and, of the machine, Python 3.11 or newer with

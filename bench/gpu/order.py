@@ -1,7 +1,7 @@
-"""The order of a short lease: its parts, how long each may take, and the command that it runs.
+"""The order of a short lease: its parts, the time box of each, and the command that it runs.
 
-Boxes add up to less than `LEASE_SECONDS`; what one leaves over goes to the last. Parts that are no `routine` run on
-request (`--only`), and in a rerun behind those that failed.
+Boxes add up to less than `LEASE_SECONDS`; time that is left over goes to the last part. Parts that are not `routine`
+run on request (`--only`), and in a rerun after those that failed.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-# Of fifteen minutes on a card, its start taken off, a lease leaves enough to start another machine for a rerun.
+# Out of fifteen minutes on a card, start included, these leave enough to start a second machine for a rerun.
 LEASE_SECONDS, RERUN_SECONDS = 560, 150
-# From what a driver may take its own start and the writing of its files go off; a run also writes a checkpoint.
+# Taken off a driver's time for its start and for writing its files; a training run also writes a checkpoint.
 START_AND_END, START_AND_CHECKPOINT = 16, 20
 PROCESSES = min(14, os.cpu_count() or 1)
 
 STEPS = ("natural", "ibp", "short-warmup")
 PASSES = ("*_norm_relu*, native", "crown_relu*, native", "crown_concretize*, native", "interval_margin*, native")
 TUNED = ("interval_product/bf16/wide", "interval_weight_gradient/bf16/wide")
-# Whole networks, graphs, memory and processes: few share the card. All other tests of a GPU are small.
+# Tests of whole networks, graphs, memory and processes: few can share the card. All other GPU tests are small.
 NETWORK_TESTS = ("test_capture.py", "test_gpu_networks.py")
-# On a processor, where the order is only rehearsed, a few tests of each.
+# A few tests of each, for a rehearsal on a processor.
 REHEARSED = {"tests-networks": "mlp or refused or captured", "tests-kernels": "interval_linear and plain"}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the parts share. `results` takes their files; `data`: a folder with the images, or None."""
+    """The settings that all parts share. `results`: folder for their files; `data`: folder with the images, or None."""
 
     tree: Path
     results: Path
@@ -49,9 +49,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class Part:
-    """`command(setting, seconds)`: what runs, or a sentence why it cannot; `seconds` is what it really has.
+    """`command(setting, seconds)` returns the command to run in `seconds`, or a sentence that says why it cannot.
 
-    `needs`: parts whose folder of that name it reads. `takes_rest`: as the last one it may use all that is left.
+    `needs`: parts whose folder of that name it reads. `takes_rest`: as the last part it may use all the time left.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Part:
 def driver(
     module: str, *options: str, name: str | None = None, off: float = START_AND_END
 ) -> Callable[[Setting, float], list[str]]:
-    """The command of a module of this suite, which may measure for `off` seconds less than its box."""
+    """The command of a module of this suite, which stops measuring `off` seconds before the end of its box."""
 
     def command(setting: Setting, seconds: float) -> list[str]:
         common = ["--device", setting.device, "--seconds", f"{max(5.0, seconds - off):.0f}"]
@@ -114,7 +114,7 @@ def _recipe(name: str, *options: str) -> Callable[[Setting, float], list[str] | 
 
 
 def _whole_recipe(setting: Setting, seconds: float) -> list[str] | str:
-    # The final attack has more to do on a trained network than on that of the short run.
+    # The final attack takes longer on a trained network than on that of the short run.
     fits = max(1.0, 0.95 * (seconds - START_AND_CHECKPOINT))
     predicted = ["--predicted-by", str(setting.results / "recipe-short.json"), "--fits", f"{fits:.0f}"]
     return _recipe("recipe", *predicted, "--else-epochs", "20")(setting, seconds)
@@ -128,7 +128,7 @@ def _tests(name: str, files: Callable[[Path], list[Path]], processes: int) -> Ca
         spread = ["-n", str(processes), "--dist", "worksteal"]
         again = ["--last-failed", "--last-failed-no-failures", "all"] if setting.rerun else []
         cache = ["-o", f"cache_dir={setting.work / 'pytest' / name}"]
-        # A test that hangs, also inside a call of the driver, ends its worker: it is named, and the others go on.
+        # A test that hangs, even inside a driver call, only ends its worker: it is named, and the others go on.
         limits = ["--timeout", f"{max(5.0, seconds / 2):.0f}", "--timeout-method", "thread"]
         told = ["--tb", "short", "-q", *cache, *map(str, files(setting.tree))]
         return [sys.executable, "-m", "pytest", *chosen, *spread, *again, *limits, *told]
@@ -137,7 +137,7 @@ def _tests(name: str, files: Callable[[Path], list[Path]], processes: int) -> Ca
 
 
 def gpu_tests(tree: Path) -> list[Path]:
-    """The files with tests of a GPU."""
+    """The files with GPU tests."""
     marked = ("mark.gpu", "marks=gpu")
     return [path for path in sorted((tree / "tests").glob("test_*.py")) if any(m in path.read_text() for m in marked)]
 
@@ -155,10 +155,10 @@ def _sanitizer(tool: str) -> Callable[[Setting, float], list[str]]:
         launches = [*_module("launches"), "--device", setting.device, "--backend", "native", "--dtype", "float32"]
         if not setting.on_gpu:
             return [*launches, "--limit", "1"]
-        # Each tensor is an allocation of its own, or an access behind the end of one hits the next.
-        alone = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1"]
+        # Each tensor gets its own allocation; otherwise an access past the end of one would hit the next.
+        uncached = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1"]
         watched = [_sanitizer_path(), "--tool", tool, "--target-processes", "all", "--error-exitcode", "9"]
-        return [*alone, *watched, *launches]
+        return [*uncached, *watched, *launches]
 
     return command
 

@@ -1,6 +1,6 @@
 """Makes `fastbound` importable from a working tree without installing it: links, a built module, a line of metadata.
 
-Used where nothing can be built or fetched: the module was built elsewhere, for the same version of Python.
+For machines without compilers and network: the module was built elsewhere, for the same version of Python.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULE = f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"  # as this interpreter looks for it
-# What the module is built from, and what runs or is measured: nothing else changes a figure.
+MODULE = f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"  # the name that this interpreter looks for
+# The sources of the module, and of all that runs or is measured: nothing else changes a figure.
 BUILT_FROM = ("csrc", "CMakeLists.txt", "setup.py")
 SOURCES = (*BUILT_FROM, "fastbound", "kernels", "bench", "tests")
 
 
 def link(tree: Path, module: Path, site: Path) -> None:
-    """Fills the folder `site`: put on PYTHONPATH, before `tree`, it has the package with `module` in it."""
+    """Fills the folder `site` with the package and `module`; it comes before `tree` on PYTHONPATH."""
     import tomllib  # Python 3.11, which a lease needs anyway; the drivers alone do not
 
     shutil.rmtree(site, ignore_errors=True)
@@ -39,7 +39,7 @@ def link(tree: Path, module: Path, site: Path) -> None:
 
 
 def fingerprint(tree: Path, parts: tuple[str, ...] = SOURCES) -> str:
-    """A digest of the source files under `parts` of `tree`: equal where the same code stands."""
+    """A digest of the source files under `parts` of `tree`: equal for equal code."""
     digest = hashlib.sha256()
     for part in parts:
         for path in _files(tree / part):
@@ -49,7 +49,7 @@ def fingerprint(tree: Path, parts: tuple[str, ...] = SOURCES) -> str:
 
 
 def commit(tree: Path) -> str:
-    """What git says of the tree, or "unknown" where there is neither git nor a history."""
+    """The commit of the tree by git, or "unknown" without git or a history."""
     try:
         command = ["git", "-C", str(tree), "describe", "--always", "--dirty"]
         return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
@@ -58,7 +58,7 @@ def commit(tree: Path) -> str:
 
 
 def version(name: str) -> str:
-    """Of an installed distribution, or "absent"."""
+    """The version of an installed distribution, or "absent"."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -66,7 +66,7 @@ def version(name: str) -> str:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Sources alone: neither what a build or a run leaves nor results that have been committed."""
+    """Source files only, without products of builds and runs and without committed results."""
     if path.is_file():
         yield path
     elif path.is_dir() and path.name not in ("__pycache__", "results"):

@@ -1,4 +1,4 @@
-"""The same steps by auto_LiRPA, where it can be imported. It is no dependency of fastbound."""
+"""The same steps by auto_LiRPA, if it is installed. It is not a dependency of fastbound."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METHODS = {"ibp": "IBP", "crown-ibp": "CROWN-IBP"}
 
 
 def steps(model: nn.Module, x: Tensor, not_available: dict[str, str]) -> dict[str, Callable[..., Any]]:
-    """Steps like those of `fastbound.benchmark.STEPS`, for `model` at x [B, ...]; why not goes into `not_available`."""
+    """Steps like those of `fastbound.benchmark.STEPS`, for `model` at x [B, ...], or a reason in `not_available`."""
     try:
         theirs = Theirs(model, x, EPS)
     except ImportError as problem:

@@ -1,9 +1,9 @@
-"""Fills Triton's cache for a card that is not there, by the very calls that suite and tests make of the kernels.
+"""Fills Triton's cache for an absent card, by the same calls of the kernels as in the suite and the tests.
 
     TRITON_CACHE_DIR=DIR TRITON_STORE_BINARY_ONLY=1 python -m bench.gpu.precompile [--card sm_90] [--few]
 
-A launch then compiles for the card, in the specialisation that its arguments ask for, and runs nothing: what the
-calls return is not computed, and no value is looked at.
+A launch then only compiles for the card, in the specialisation that its arguments ask for: the results of the calls are
+not computed, and no value is read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fastbound.kernels import _ahead_of_time, _configurations
 
 
 class AsIfOnTheCard:
-    """For pytest: tests of device "cuda" run their calls on the CPU; nothing that they assert means anything."""
+    """A pytest plugin: tests for device "cuda" make their calls on the CPU; their assertions mean nothing."""
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -79,7 +79,7 @@ def calls_of_suite() -> None:
 
 
 def calls_of_tuner(card: str) -> None:
-    """What the tuner compiles ahead of time to choose whom it times, for the rows that a lease tunes."""
+    """Compiles the candidates of the tuner, for the rows that a lease tunes."""
     for key in TUNED:
         for configuration in tune.candidates(key):
             for launch in _ahead_of_time.LAUNCHES[key.split("/")[0]]:

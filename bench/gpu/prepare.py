@@ -1,9 +1,9 @@
-"""Prepares what a GPU machine that can build and fetch nothing needs beside the working tree: `make lease` calls it.
+"""Prepares all that a GPU machine without compilers and network needs besides the working tree; see `make lease`.
 
     python -m bench.gpu.prepare .lease [--images ARCHIVE --images-name NAME] [--cache DIR]
 
 FOLDER receives the built module, a Triton cache of the kernels that the suite and the tests launch, the archive of
-images, and prepared.json, which says what they were made from. Run it with the version of Python, of torch and of
+images, and prepared.json, which names the sources of all these. Run it with the version of Python, of torch and of
 Triton that the other machine has.
 """
 
@@ -30,10 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("folder", type=Path)
     options.add_argument("--images", type=Path, help="archive with train/<class>/<image> and test/<class>/<image>")
-    options.add_argument("--images-name", default="images", help="what results call them")
+    options.add_argument("--images-name", default="images", help="their name in the results")
     options.add_argument("--cache", type=Path, default=Path("build/lease/triton-cache"), help="kept for the next call")
-    options.add_argument("--card", default="sm_90", help="that the kernels are compiled for")
-    options.add_argument("--without-cuda", action="store_true", help="take a module that was built without CUDA, too")
+    options.add_argument("--card", default="sm_90", help="to compile the kernels for")
+    options.add_argument("--without-cuda", action="store_true", help="accept a module that was built without CUDA")
     options.add_argument("--few-kernels", action="store_true", help="only those that the suite itself launches")
     chosen = options.parse_args(arguments)
     if chosen.images is not None and not chosen.images.is_file():
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _cuda_archs(module: Path) -> list[str]:
-    """What the built module has code for; empty where it was built without CUDA."""
+    """The architectures that the built module has code for; empty if it was built without CUDA."""
     with tempfile.TemporaryDirectory() as site:
         package.link(package.ROOT, module, Path(site))
         script = "import json; from fastbound import _C; print(json.dumps(list(_C.cuda_archs) * _C.built_with_cuda))"
@@ -77,7 +77,7 @@ def _cuda_archs(module: Path) -> list[str]:
 
 
 def _python(site: str, *arguments: str, **variables: str) -> str:
-    """What this interpreter prints with the package of `site` and more variables in its environment."""
+    """The output of this interpreter with the package of `site` and `variables` in its environment."""
     path = {"PYTHONPATH": os.pathsep.join([site, str(package.ROOT)]), "PYTHONSAFEPATH": "1"}
     environment = {**os.environ, **path, **variables}
     command = [sys.executable, *arguments]
@@ -85,7 +85,7 @@ def _python(site: str, *arguments: str, **variables: str) -> str:
 
 
 def _triton_cache(module: Path, chosen: argparse.Namespace) -> int:
-    """Compiles into the kept cache, packs it without what only compilers read, and counts the kernels."""
+    """Compiles into the kept cache, packs it without the files that only compilers read, and counts the kernels."""
     if importlib.util.find_spec("triton") is None:
         print("Triton is not installed: no kernel was compiled", flush=True)
         return 0

@@ -1,8 +1,8 @@
 """Trains CIFAR-10 CNN-7 by the 160-epoch short-warmup recipe, with data and augmentation on the device.
 
 Reports wall clock (training, the certification after every epoch and at the end, the attack), clean and verified error.
-A run that the time does not suffice for stops at a checkpoint; `--resume` continues it. After a run of four epochs,
-`--predicted-by` its JSON file says how long the whole recipe would take, and takes fewer epochs where that is too long.
+A run that runs out of time stops at a checkpoint; `--resume` continues it. After a run of four epochs, `--predicted-by`
+takes its JSON file, predicts the time of the whole recipe, and trains fewer epochs if that is too long.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COLUMNS = (
     *("clean error", "PGD error", "verified error", "cuda graph"),
 )
 SMALL_EPOCHS = 2
-EARLIER = "wall_seconds.json"  # beside the checkpoint: what the calls up to it took
+EARLIER = "wall_seconds.json"  # next to the checkpoint: the seconds of the calls up to it
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,11 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
             report = train(run, given, overrides, overwrite=True)
     except Interrupted as stop:
         record.left_out.append(str(stop))
-    except Exception as problem:  # the epochs before are worth knowing
+    except Exception as problem:  # the earlier epochs are still worth recording
         record.fail("training", problem)
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what there is must be written
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the results so far must be written
     record.content["wall_seconds"] = before + time.monotonic() - started
     record.content["metrics"] = _metrics(run)
     record.content["report"] = report
@@ -74,12 +74,12 @@ def main(arguments: list[str] | None = None) -> int:
         record.content["whole_run_seconds"] = _whole_run_seconds(record, chosen)
         record.headline = _headline(record)
     if chosen.device.type == "cuda" and report.get("cuda_graph", "on") != "on":
-        record.failed["CUDA graph"] = report["cuda_graph"]  # the figures of an eager run are worth having all the same
+        record.failed["CUDA graph"] = report["cuda_graph"]  # but the figures of the eager run are kept
     return record.finish(COLUMNS)
 
 
 def _choose_length(record: Record, chosen: argparse.Namespace) -> None:
-    """The whole recipe where the earlier call's prediction fits, fewer epochs where it does not or says nothing."""
+    """Chooses the whole recipe if its predicted time fits, fewer epochs if it does not or there is no prediction."""
     if chosen.predicted_by is None:
         return
     try:
@@ -95,7 +95,7 @@ def _choose_length(record: Record, chosen: argparse.Namespace) -> None:
 
 
 def _run_options(chosen: argparse.Namespace) -> tuple[dict[str, object], dict[str, object]]:
-    """What `train` is given, and what it overrides of the recipe."""
+    """The options of `train`, and the fields of the recipe to override."""
     common = {"device": str(chosen.device), "precision": chosen.precision}
     overrides = {} if chosen.epochs is None else {"epochs": chosen.epochs}
     if chosen.small:
@@ -115,7 +115,7 @@ def _interrupt_after(seconds: float) -> None:
 
 
 def _earlier_seconds(run: Path) -> float:
-    """What earlier calls spent on the run that this one continues."""
+    """The seconds that earlier calls spent on the run that this one continues."""
     path = run / EARLIER
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else 0.0
 
@@ -147,11 +147,11 @@ def _row(record: Record, chosen: argparse.Namespace, run: Path, report: dict[str
 
 
 def _whole_run_seconds(record: Record, chosen: argparse.Namespace) -> float | None:
-    """What the whole recipe would take by a finished run of at least four epochs; None by another.
+    """The predicted time of the whole recipe, from a finished run of at least four epochs; None for any other.
 
-    In the first half of the epochs the radius grows, under regularisers: the first of them, which warms up and records
-    graphs, counts once, the others as the second; those of the second half count as their median. To them comes what no
-    epoch counts: start, final certification and attack.
+    In the first half of the epochs the radius grows, with regularisers: the first epoch, which warms up and records
+    graphs, counts once, the others take the time of the second; epochs of the second half take its median. Start, final
+    certification and attack are added.
     """
     metrics = record.content["metrics"]
     if len(metrics) < 4 or not record.content["report"]:

@@ -1,4 +1,4 @@
-"""What every driver records: a JSON file with machine, commit and figures, the same as a table, what it left out."""
+"""The record of a driver: a JSON file with machine, commit, figures and all that was left out; the same as a table."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def parser(description: str | None, seconds: int) -> argparse.ArgumentParser:
     made.add_argument("out", type=Path, help="folder for the JSON file and the table")
     made.add_argument("--name", help="of these files; the driver's own by default")
     made.add_argument("--device", default="cuda", type=torch.device)
-    made.add_argument("--seconds", default=seconds, type=float, help="start nothing new after so many")
-    made.add_argument("--small", action="store_true", help="tiny shapes: shows that everything runs, measures nothing")
+    made.add_argument("--seconds", default=seconds, type=float, help="start nothing new after this time")
+    made.add_argument("--small", action="store_true", help="tiny shapes: everything runs, but the figures mean nothing")
     made.add_argument(
         "--only",
         action="append",
         default=[],
         metavar="TEXT",
-        help="measure what has TEXT in its name, or matches it where it has wildcards (* ?); repeat it for more",
+        help="measure only names that contain TEXT, or match it if it has wildcards (* ?); may be repeated",
     )
     return made
 
 
 class Record:
-    """One driver while it runs: its rows, what could not be measured and why, and the time that is left.
+    """The record of one running driver: its rows, failures and their reasons, and the time that is left.
 
     `headline` is the line about it in the summary of a lease.
     """
@@ -61,7 +61,7 @@ class Record:
         return bool(found) or not self._only
 
     def has_time(self, what: str) -> bool:
-        """Whether `what` may still start; it is listed as left out where not."""
+        """Whether `what` may still start; if not, it is listed as left out."""
         if time.monotonic() < self._end:
             return True
         self.left_out.append(what)
@@ -72,7 +72,7 @@ class Record:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Ctrl-C inside ends the measuring, not the record of what has been measured."""
+        """Inside the context Ctrl-C ends the measuring, but the record so far is still written."""
         try:
             yield
         except KeyboardInterrupt:
@@ -118,7 +118,7 @@ def _names(pattern: str, what: str) -> bool:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """The machine as `fastbound bench` describes it, with what a GPU figure needs beside it."""
+    """The machine as `fastbound bench` describes it, with the details of its GPU."""
     content = dict(benchmark.machine(device))
     if device.type == "cuda":
         about = torch.cuda.get_device_properties(device)
@@ -133,5 +133,5 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that is measured: from the environment where the checkout came without its history."""
+    """The commit that is measured; the environment names it if the checkout has no history."""
     return os.environ.get("FASTBOUND_COMMIT") or package.commit(package.ROOT)

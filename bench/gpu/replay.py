@@ -1,4 +1,4 @@
-"""The kernels of one call of a step, by torch's profiler: of a captured step those of one replay."""
+"""The kernels of one call of a step, by torch's profiler; for a captured step, those of one replay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONGEST_NAME = 100
 def kernels_of(call: Work, device: torch.device) -> list[dict[str, Any]]:
     """A row for each kernel (on a CPU: operator), the most expensive first: launches, microseconds, share of the sum.
 
-    `call` is warm. The profiler slows the host down, not the kernels.
+    `call` must be warm. The profiler slows down the host, not the kernels.
     """
     on_gpu = device.type == "cuda"
     call()

@@ -1,4 +1,4 @@
-"""Keeps what a lease brought back: a folder under bench/results, and the page docs/gpu.md, written from these folders.
+"""Stores the results of a lease in a folder under bench/results, and writes docs/gpu.md from all of these folders.
 
 python -m bench.gpu.report OUT      OUT as `lease.sh` left it, or the results.tar.gz in it
 python -m bench.gpu.report          writes the page anew
@@ -22,7 +22,7 @@ from bench.gpu.tables import table
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = (".json", ".md", ".log")
-# Words of a card's name that do not tell it from another.
+# Words in a card's name that do not distinguish it from another.
 COMMON = re.compile(r"nvidia|geforce|tesla|graphics|hbm\w*|pcie|sxm\w*|\d+gb", re.IGNORECASE)
 REPLAYED = 20  # kernels of a step that the page lists
 
@@ -53,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def keep(source: Path, results: Path) -> Path:
-    """Unpacks the results of a lease into a new folder `<date>-<card>` under `results`, and gives it.
+    """Unpacks the results of a lease into a new folder `<date>-<card>` under `results`, and returns it.
 
-    Raises ValueError where `source` holds no lease.
+    Raises ValueError if `source` holds no lease.
     """
     packed = source if source.is_file() else source / "results.tar.gz"
     if not packed.is_file():
@@ -75,7 +75,7 @@ def keep(source: Path, results: Path) -> Path:
 
 
 def _free(folder: Path) -> Path:
-    """`folder`, or the same with a number where a lease of that day is there already."""
+    """`folder`, or the same with a number if there is a lease of that day already."""
     number, free = 2, folder
     while free.exists():
         free = folder.with_name(f"{folder.name}-{number}")
@@ -91,7 +91,7 @@ def _card(folder: Path, lease: dict[str, Any]) -> str:
 
 
 def page(results: Path) -> str:
-    """docs/gpu.md: the newest lease of every card in full, the earlier ones by name."""
+    """The text of docs/gpu.md: the newest lease of every card in full, the earlier ones by name."""
     folders = [path.parent for path in sorted(results.glob("*/lease.json"), reverse=True)]
     newest: dict[str, Path] = {}
     for folder in folders:

@@ -1,4 +1,4 @@
-"""Whole training steps beside the natural step, eager and as CUDA graphs, fastbound beside plain ATen and auto_LiRPA.
+"""Whole training steps against the natural step, eager and as CUDA graphs; fastbound, plain ATen and auto_LiRPA.
 
 A step is forward, bounds, loss and backward, without an optimiser, as `fastbound bench` measures it; the networks are
 those of the performance page, and CNN-7 of width 64 at the batches that a GPU is trained with. "default": torch's own
@@ -50,13 +50,13 @@ Step = Callable[[nn.Module, Tensor, Tensor], Any]
 def main(arguments: list[str] | None = None) -> int:
     options = parser(__doc__, seconds=480)
     options.add_argument("--rounds", type=int, default=50)
-    options.add_argument("--ceilings", action="store_true", help="what the card can do at best is measured first")
+    options.add_argument("--ceilings", action="store_true", help="measure the limits of the card first")
     options.add_argument("--replay", metavar="TEXT", help="list the kernels of one call of the steps with such names")
     chosen = options.parse_args(arguments)
     record = Record("steps", chosen)
     if record.device.type != "cuda":
         record.not_available["captured"] = "a CUDA graph needs CUDA"
-    # What matters most comes first.
+    # The most important networks come first.
     networks = SMALL if chosen.small else {**WIDE, **benchmark.NETWORKS}
     with record.interruptible():
         if chosen.ceilings:
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _headline(rows: list[dict[str, Any]]) -> str:
-    """The fastest way of each step of the first network."""
+    """The fastest variant of each step of the first network."""
     best: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row["network"] == rows[0]["network"] and row["ms"] < best.get(row["step"], row)["ms"] + 1e-9:
@@ -126,7 +126,7 @@ class _Measurement:
         peaks: dict[str, float | None] = {}
 
         def step_as_asked(x: Tensor, labels: Tensor) -> None:
-            # Inside the step: what autocast has converted once, it keeps until it ends.
+            # Entered inside the step, because autocast keeps its converted weights until it ends.
             with ExitStack() as flags:
                 if precision == "bf16":
                     flags.enter_context(torch.autocast(self.record.device.type, torch.bfloat16))
@@ -145,7 +145,7 @@ class _Measurement:
         mode, call = list(works.items())[-1]  # the captured step, where there is one
         try:
             rows = kernels_of(call, self.record.device)
-        except Exception as problem:  # a machine whose profiler does not work still has times
+        except Exception as problem:  # the times are still valid if the profiler does not work
             self.record.fail(f"kernels of {what}, {mode}", problem)
             return
         self.record.content.setdefault("replays", {})[f"{what}, {mode}"] = rows
@@ -153,7 +153,7 @@ class _Measurement:
     def _prepare(
         self, what: str, mode: str, eager: Callable, works: dict[str, Work], peaks: dict[str, float | None]
     ) -> None:
-        """Warms the step up, takes its peak memory, and puts it among `works`; says why where it cannot run."""
+        """Warms up the step, measures its peak memory and adds it to `works`; records the reason if it cannot run."""
         device, batch = self.record.device, (self.x, self.labels)
         self.model.zero_grad(set_to_none=True)
         gc.collect()

@@ -1,4 +1,4 @@
-"""How the parts of a lease ended: a table that comes first, then the ends of logs and the tables of the parts."""
+"""The summary of a lease: first a table of its parts and how they ended, then ends of logs and the parts' tables."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bench.gpu.tables import table
 OK, FAILED, LATE, SILENT, NOT_RUN = "ok", "FAILED", "OUT OF TIME", "PRINTED NOTHING", "NOT RUN"
 COLUMNS = ("part", "result", "seconds", "box", "summary")
 LONGEST_CELL, LONGEST_SECTION = 220, 4000  # characters
-LARGEST_JSON = 8 * 2**20  # bytes: what is larger is no table of a part
+LARGEST_JSON = 8 * 2**20  # bytes: a larger file is not a part's table
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a part ended, after how many seconds of its box, and a line about what it found."""
+    """The result of a part, its seconds out of its time box, and a line about its findings."""
 
     part: str
     result: str
@@ -29,7 +29,7 @@ class Outcome:
 
 
 def text(title: str, outcomes: Sequence[Outcome], notes: Sequence[str], results: Path, characters: int) -> str:
-    """Title, table, notes; then, as far as `characters` reach, logs of what went wrong and tables of what did not."""
+    """Title, table, notes; then, within `characters`, logs of the parts that failed and tables of the others."""
     rows = [{**asdict(one), "seconds": f"{one.seconds:.1f}", "box": f"{one.box:.0f}"} for one in outcomes]
     rows = [{**row, "summary": _cut(row["summary"], LONGEST_CELL)} for row in rows]
     told = "\n".join([title, "", *table(COLUMNS, rows), "", *(f"- {note}" for note in notes)])
@@ -46,7 +46,7 @@ def text(title: str, outcomes: Sequence[Outcome], notes: Sequence[str], results:
 
 
 def line_about(part: str, results: Path) -> str:
-    """A part's own headline, or the last line that it printed; empty where it said nothing."""
+    """A part's own headline, or the last line that it printed; empty if it printed nothing."""
     headline = read_json(results / f"{part}.json").get("headline")
     if isinstance(headline, str) and headline:
         return headline
@@ -55,7 +55,7 @@ def line_about(part: str, results: Path) -> str:
 
 
 def ends(path: Path, head: int, tail: int, limit: int | None = None) -> str:
-    """About the first `head` and the last `tail` bytes of a file as text, however large it is; none where it is not."""
+    """About the first `head` and the last `tail` bytes of a file as text, however large it is; empty without a file."""
     head, tail = (max(0, n if limit is None else min(n, limit)) for n in (head, tail))
     if not path.is_file():
         return ""
@@ -71,7 +71,7 @@ def ends(path: Path, head: int, tail: int, limit: int | None = None) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object of a file; empty where there is none, or something else."""
+    """The JSON object in a file; empty if there is none."""
     try:
         if path.stat().st_size > LARGEST_JSON:
             return {}
@@ -82,7 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def known_outcomes(results: Path) -> list[Outcome]:
-    """Those of an earlier call that left its lease.json in `results`."""
+    """The outcomes of an earlier call, from its lease.json in `results`."""
     found = []
     entries = read_json(results / "lease.json").get("parts")
     for entry in entries if isinstance(entries, list) else []:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One line for each row under a head of `columns`; what a row has not is a dash."""
+    """A header of `columns` and one line for each row; missing values are dashes."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     return lines + ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
 

@@ -1,4 +1,4 @@
-"""Times of work on a device: medians over many rounds, by events on a GPU, on buffers that are not in its cache."""
+"""Timing of work on a device: medians over many rounds, by events on a GPU, on buffers outside its cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 Work = Callable[[], object]
 
-# About a millisecond of a busy GPU for each call, in which the host gets ahead with its launches.
+# Keeps the GPU busy for about a millisecond per call, so that the host gets ahead with its launches.
 HEAD_START_CYCLES = 2_000_000
 
 
@@ -47,14 +47,14 @@ class Clock:
 
     @staticmethod
     def between(start: torch.cuda.Event | float, end: torch.cuda.Event | float) -> float:
-        """Both have passed: synchronise first."""
+        """Milliseconds between two marks; synchronise first, so that both have passed."""
         return 1e3 * (end - start) if isinstance(start, float) else start.elapsed_time(end)
 
 
 def time_kernel(works: Sequence[Work], device: torch.device, rounds: int) -> Spread:
     """The time of one call alone, without the host's part of it.
 
-    `works` do the same on different buffers and take turns, so that none finds its own in the cache.
+    `works` do the same on different buffers and take turns, so that none finds its buffers in the cache.
     """
     for work in works:
         work()
@@ -75,7 +75,7 @@ def time_kernel(works: Sequence[Work], device: torch.device, rounds: int) -> Spr
 def time_in_turn(works: dict[str, Work], device: torch.device, rounds: int) -> dict[str, Spread]:
     """The time that a loop of each work takes from round to round, the host's launches included.
 
-    All are warm already. They take turns in bursts, so that a slow moment of the machine hits all of them.
+    All must be warm. They take turns in bursts, so that a slow moment of the machine hits all of them.
     """
     burst = 5
     clock = Clock(device)
@@ -83,7 +83,7 @@ def time_in_turn(works: dict[str, Work], device: torch.device, rounds: int) -> d
     for _ in range(max(1, rounds // burst)):
         for name, work in works.items():
             synchronize(device)
-            work()  # the first one of a burst meets an idle device
+            work()  # the first call of a burst finds an idle device
             marks = [clock.now()]
             for _ in range(burst):
                 work()

@@ -1,17 +1,17 @@
-"""Writes the table of a card, `kernels/sm_XX.json`: the fastest configuration of each row, beside the library's time.
+"""Writes the table of a card, `kernels/sm_XX.json`: the fastest configuration of each row, and the library's time.
 
     python -m bench.gpu.tune [--only interval_product/bf16 ...] [--seconds 100] [--out FILE]      on a GPU
     python -m bench.gpu.tune --dry-run [--card sm_90] [--only ...]            anywhere: compiles the candidates
 
-Candidates that spill, that ask for more shared memory than the card has or that miss the tensor cores are left out by
-ahead-of-time compilation, and those whose tensor cores are serialised where others' are not. All that remain are timed
-in a few rounds, the best of them in many, the library once. Rows of products are timed by forward calls, rows of weight
-gradients by whole backward calls, on the product shapes of `bench/gpu/cases.py`; the library is what serves these calls
-without a request.
+Ahead-of-time compilation excludes candidates that spill, need more shared memory than the card has or miss the tensor
+cores, and those with serialised tensor cores if others have none. The remaining ones are timed in a few rounds, the
+best of them in many; the library is timed once. Rows of products are timed by forward calls, rows of weight gradients
+by whole backward calls, on the product shapes of `bench/gpu/cases.py`; the library is the code that serves these calls
+by default.
 
-After --seconds no candidate is begun. The configuration that the row has comes first, so a row of which some
-candidates were left out is no worse than before: it is written, with their number. The table is written after each
-row; FILE, where it exists, is the table to go on from. The status is 1 where something was left out.
+No candidate is started after --seconds. The row's current configuration comes first, so a row without some candidates
+is no worse than before: it is written, with their number. The table is written after each row; if FILE exists, it is
+the table to continue. The exit status is 1 if something was left out.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from fastbound.kernels._measurements import STEMS
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SCREENING_ROUNDS, ROUNDS, FINALISTS = 5, 30, 3
 NO_TIME, NO_CALLS = "no time", "no call of the suite is of its class"
-# Outputs, pixels and terms of a program's tile.
+# (outputs, pixels, terms) of a program's tile.
 POWER_TILES = {
     "power_linear": [(m, 1, k) for m in (1, 2, 4, 8, 16) for k in (256, 512, 1024)],
     "power_conv2d": [(m, p, k) for m in (16, 32, 64) for p in (16, 32, 64) for k in (16, 32)],
@@ -56,13 +56,13 @@ clock = time.monotonic  # replaced in tests
 
 @dataclass
 class Search:
-    """One row while it is tuned: what its candidates compile to, what was timed, and why anything was not."""
+    """The search for one row: reports of its compiled candidates, the timed ones, and reasons for those left out."""
 
     key: str
-    reports: dict[Configuration, list[Report]] = field(default_factory=dict)  # of all that are usable
+    reports: dict[Configuration, list[Report]] = field(default_factory=dict)  # of all usable candidates
     chosen: list[Configuration] = field(default_factory=list)  # to be timed, in this order
     timed: int = 0
-    left_out: int = 0  # candidates that there was no time for
+    left_out: int = 0  # candidates without time
     failure: str | None = None  # why there is no row
     row: dict[str, Any] | None = None
 
@@ -144,13 +144,13 @@ def _summary(card: str, searches: list[Search], out: Path, seconds: float) -> in
 
 
 def candidates(key: str) -> Iterator[Configuration]:
-    """Tiles of 64 and 128 with reductions of 32 bytes a row or more; IEEE products spill with longer ones.
+    """Tiles of 64 and 128, with reductions of at least 32 bytes per row; IEEE products spill with longer ones.
 
-    Power iterations have one sample: small tiles, so that there are programs for all of the card.
+    Power iterations have one sample: their tiles are small, so that programs fill the whole card.
     """
     name, precision, shape = key.split("/")
     if name.startswith("power"):
-        stages = (1, 2) if name == "power_conv2d" else (1,)  # only what feeds a product of tiles is fetched ahead
+        stages = (1, 2) if name == "power_conv2d" else (1,)  # only operands of a product of tiles are fetched ahead
         yield from (Configuration(*t, warps, s) for t in POWER_TILES[name] for warps in (4, 8) for s in stages)
         return
     reduction = {"ieee": 16, "tf32": 32, "tf32x3": 32}.get(precision, 64)
@@ -165,7 +165,7 @@ def candidates(key: str) -> Iterator[Configuration]:
 
 
 def _tune(card: str, search: Search, table: dict[str, Any], over: Callable[[], bool], dry_run: bool) -> None:
-    """Fills `search` in; whatever goes wrong is said in its `failure`, and the other rows go on."""
+    """Fills in `search`; an error becomes its `failure`, and the other rows go on."""
     if over():
         search.failure = NO_TIME
         return
@@ -183,12 +183,12 @@ def _tune(card: str, search: Search, table: dict[str, Any], over: Callable[[], b
             search.failure = NO_TIME if search.left_out else f"no candidate is usable on {card}"
         elif stopwatch is not None:
             _time(search, stopwatch, table, over)
-    except Exception as problem:  # of the library, or of the memory that the shapes take
+    except Exception as problem:  # such as an error of the library, or too little memory
         search.failure = f"{type(problem).__name__}: {problem}"
 
 
 def _compile(card: str, search: Search, wanted: list[Configuration], over: Callable[[], bool]) -> None:
-    """Compiles all launches of the candidates side by side, which also fills the cache that the launches read."""
+    """Compiles all launches of the candidates in parallel, which also fills the cache that the launches read."""
     for configuration, reports in compiled(card, search.key, wanted, over):
         if reports is None:
             search.left_out += 1
@@ -207,14 +207,14 @@ def _compile(card: str, search: Search, wanted: list[Configuration], over: Calla
 def compiled(
     card: str, key: str, wanted: list[Configuration], over: Callable[[], bool]
 ) -> Iterator[tuple[Configuration, list[Report] | Exception | None]]:
-    """Each candidate with the reports of its launches, with what went wrong, or with None for want of time."""
+    """Each candidate with the reports of its launches, with the error, or with None if there was no time."""
     launches = _ahead_of_time.LAUNCHES[key.split("/")[0]]
     workers = min(len(os.sched_getaffinity(0)), len(wanted) * len(launches))
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         jobs = {c: [pool.submit(_ahead_of_time.compiled_as, card, key, name, c) for name in launches] for c in wanted}
         for configuration, reports in jobs.items():
             if over():
-                pool.shutdown(wait=False, cancel_futures=True)  # what has begun goes on
+                pool.shutdown(wait=False, cancel_futures=True)  # running jobs go on
             try:
                 yield configuration, [job.result() for job in reports]
             except CancelledError:
@@ -224,7 +224,7 @@ def compiled(
 
 
 def _prefer_free(search: Search, shipped: Configuration | None) -> None:
-    """Serialised candidates are to be timed only where all are; but what is shipped is what has to be beaten."""
+    """Chooses serialised candidates only if all are serialised; the shipped one stays, because it must be beaten."""
     serialised = {c: [r.launch for r in reports if r.serialised] for c, reports in search.reports.items()}
     if serialised and all(serialised.values()):
         print(f"    every candidate of {search.key} is serialised: they stay")
@@ -234,12 +234,12 @@ def _prefer_free(search: Search, shipped: Configuration | None) -> None:
         if not launches or configuration == shipped:
             search.chosen.append(configuration)
         if launches:
-            stays = ", but shipped: timed beside the others" if configuration == shipped else ""
+            stays = ", but shipped: timed with the others" if configuration == shipped else ""
             print(f"    {configuration}: tensor cores are serialised in {'; '.join(launches)}{stays}")
 
 
 def _time(search: Search, stopwatch: Stopwatch, table: dict[str, Any], over: Callable[[], bool]) -> None:
-    """A few rounds for all, many for the best, and the library once."""
+    """Times all candidates in a few rounds, the best in many, and the library once."""
     before = table.get(search.key)
 
     def milliseconds(configuration: Configuration, rounds: int) -> dict[str, float]:
@@ -255,7 +255,7 @@ def _time(search: Search, stopwatch: Stopwatch, table: dict[str, Any], over: Cal
                 break
             try:
                 screened[configuration] = sum(milliseconds(configuration, SCREENING_ROUNDS).values())
-            except Exception as problem:  # such as more resources than a program can have
+            except Exception as problem:  # such as too many resources for one program
                 print(f"    {configuration}: {type(problem).__name__}: {problem}", flush=True)
         search.timed = len(screened)
         if not screened:
@@ -278,9 +278,7 @@ def _time(search: Search, stopwatch: Stopwatch, table: dict[str, Any], over: Cal
 
 
 def _marks(reports: list[Report], before: dict[str, Any] | None, chosen: Configuration) -> dict[str, list[str]]:
-    """Launches that are serialised, by series of Triton: what others were read to make of it counts only for the same
-    configuration.
-    """
+    """Launches that are serialised, by series of Triton. Marks of other series stay only for the same configuration."""
     same = before is not None and Configuration(**before["configuration"]) == chosen
     old = before.get("serialised", {}) if before is not None and same else {}
     found = {}
@@ -293,7 +291,7 @@ def _marks(reports: list[Report], before: dict[str, Any] | None, chosen: Configu
 
 
 class Stopwatch:
-    """Times the calls behind a row: all shapes of its class in the suite, on buffers that are made once."""
+    """Times the calls that use a row: all shapes of its class in the suite, on buffers that are made once."""
 
     def __init__(self, key: str, device: str = "cuda", sizes: Sizes | None = None) -> None:
         name, self._precision, shape = key.split("/")
@@ -311,7 +309,7 @@ class Stopwatch:
                 self.calls.append((case, buffers))
 
     def times(self, triton: bool, rounds: int) -> dict[str, float]:
-        """Milliseconds by primitive, of the kernels as the table has them, or of the library."""
+        """Milliseconds per primitive, of the kernels as configured in the table, or of the library."""
         total: dict[str, float] = {}
         with float32_products("tf32" if self._precision.startswith("tf32") else "ieee"):
             for case, buffers in self.calls:
@@ -331,13 +329,13 @@ class Stopwatch:
 
 
 def _weight(case: Case, buffers: Tensors, part: str) -> Tensor:
-    """It stands last, or before the bias."""
+    """The weight among the buffers: the last one, or the one before the bias."""
     last = case.stem == "lipschitz_power" or (part == "backward" and case.stem.startswith("interval"))
     return buffers[-1] if last else buffers[-2]
 
 
 def _features(case: Case, weight: Tensor, part: str) -> int:
-    """Output channels of the kernel's tile: forward CROWN makes the inputs of its layer."""
+    """Output channels of the kernel: forward CROWN computes the inputs of its layer."""
     return weight.shape[1] if part == "forward" and case.stem.startswith("crown") else weight.shape[0]
 
 

@@ -9,8 +9,8 @@ namespace {
 
 constexpr Index kBlock = 256;  // what a block keeps, some 16 arrays of it, fits the innermost cache
 
-// Where channels are innermost and a block can hold whole pixels, it does: what belongs to channels is then the same in
-// every block.
+// If channels are innermost and a block can hold whole pixels, it does: per-channel numbers are then the same in every
+// block.
 inline bool whole_pixels(CrownShape shape) { return shape.inner == 1 && shape.channels <= kBlock; }
 
 inline Index block_length(CrownShape shape) {
@@ -117,7 +117,7 @@ void forward(const T* rows, CrownBounds<T> bounds, T* out, T* bias, double* scra
   }
 }
 
-// What the rows of one sample add up to in each element of a block.
+// The sums over the rows of one sample, in each element of a block.
 template <typename T>
 struct Totals {
   T slope[kBlock], intercept[kBlock], scale[kBlock], offset[kBlock];

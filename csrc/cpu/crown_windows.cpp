@@ -8,7 +8,7 @@ namespace FASTBOUND_CPU_ISA {
 namespace {
 
 // run(i, offset in the window, offset in the maps, length) for the parts of the rows of one share that lie on the map;
-// outside(i, offset in the window, length) for the rest; done(i) behind each row.
+// outside(i, offset in the window, length) for the rest; done(i) after each row.
 template <typename Run, typename Outside, typename Done>
 void window_runs(const Windows& w, int share, int shares, Run run, Outside outside, Done done) {
   const Index line = w.width * w.channels, map_line = w.map_width * w.channels;

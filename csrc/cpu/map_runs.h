@@ -1,4 +1,4 @@
-// Runs of memory with the per-channel numbers beside them, and sums per channel, for maps [outer][channels][inner].
+// Runs of memory with their per-channel numbers, and sums per channel, for maps [outer][channels][inner].
 // Included into the files that are compiled once per instruction set; no standard library, see parallel.h.
 #pragma once
 

@@ -1,4 +1,4 @@
-// Sweeps over maps in the memory order [outer][channels][inner], with the numbers of their channels beside them.
+// Sweeps over maps in the memory order [outer][channels][inner], with the numbers of their channels.
 #pragma once
 
 #include "cuda/storage.h"
@@ -24,7 +24,7 @@ inline Sweep sums_sweep(Index outer, Index channels, Index inner, int pack) {
   return make_sweep(map_shape(outer, channels, inner), pack, 4, kBlocksOfSums);
 }
 
-// Numbers in double that a pass which leaves two sums a channel needs to be lent: [parts, 2, period].
+// Size, in doubles, of the workspace for a pass that leaves two sums per channel: [parts, 2, period].
 inline Index channel_sums_workspace(int dtype, Index outer, Index channels, Index inner) {
   return dispatch(dtype, [&](auto zero) {
     const Sweep sweep = sums_sweep(outer, channels, inner, kPack<decltype(zero)>);

@@ -1,5 +1,5 @@
 // Memory order of a map: [outer][channels][inner] with inner = 1 (channels innermost) or outer = 1. Rows are
-// [B][S][map], bounds [B][map]; scale, shift and offset are [C] in the type that is computed in, each may be null (1,
+// [B][S][map], bounds [B][map]; scale, shift and offset are [C] in the type of the computation, each may be null (1,
 // 0, 0). Launchers work on the given stream and device, do not synchronise and allocate nothing.
 #pragma once
 
@@ -17,7 +17,7 @@ struct CrownBounds {
   const Compute<S>*scale, *shift, *offset;  // [C] or null
 };
 
-// Whether the backward reads the rows as they left, and not as they came; half precision has rounded those.
+// Whether the backward reads the outgoing rows instead of the incoming ones; half precision has rounded those.
 template <typename S>
 FASTBOUND_HD bool reads_output(CrownBounds<S> bounds) {
   return bounds.scale == nullptr && sizeof(S) == sizeof(Compute<S>);

@@ -13,7 +13,7 @@ __device__ A not_a_number() {
 
 __device__ bool valid(Index label, Index classes) { return label >= 0 && label < classes; }
 
-// A warp an output.
+// One warp per output.
 template <typename S>
 __global__ void __launch_bounds__(RowTiles::kThreads)
     interval_margin_fwd_kernel(const S* __restrict__ radius,      // [B, D]
@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(Sweep::kThreads)
   for_sites<1>(Walker(sweep, blockIdx.x, threadIdx.x), body);
 }
 
-// A thread an element of one part's sum over kMarginSamples samples.
+// One thread per element of one part's sum over kMarginSamples samples.
 template <typename S>
 __global__ void __launch_bounds__(RowTiles::kThreads)
     interval_margin_bwd_weight_kernel(const S* __restrict__ grad,        // [B, K-1]

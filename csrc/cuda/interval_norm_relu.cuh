@@ -1,5 +1,5 @@
-// Memory order of a map: [outer][channels][inner]; a stack is `streams` maps, the nominal one (if any) first. What
-// belongs to channels is in the type that is computed in. Launchers work on the given stream and device, do not
+// Memory order of a map: [outer][channels][inner]; a stack is `streams` maps, the nominal one (if any) first.
+// Per-channel numbers are in the type of the computation. Launchers work on the given stream and device, do not
 // synchronise and allocate nothing.
 #pragma once
 

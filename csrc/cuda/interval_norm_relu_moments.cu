@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kEndThreads)
   moments_of(sums, size, moments);
 }
 
-// What the moments add behind the ReLU.
+// The terms that the moments add to the gradients after the ReLU.
 template <typename A>
 struct MomentsTerms {
   const A *grad, *moments;  // [8]

@@ -1,5 +1,5 @@
 // interval_norm_relu with the moments [8] of the bounds that enter the ReLU, as interval_norm_relu.cuh has it. The
-// moments are in the type that is computed in: half precision would overflow, and count no further than 2048.
+// moments are in the type of the computation: half precision would overflow, and count no further than 2048.
 #pragma once
 
 #include "cuda/channel_maps.cuh"
@@ -9,7 +9,7 @@
 namespace fastbound {
 namespace cuda {
 
-// Numbers in double that the forward pass needs to be lent: [8, blocks].
+// Size, in doubles, of the workspace that the forward pass needs: [8, blocks].
 inline Index moments_workspace(int dtype, Index outer, Index channels, Index inner) {
   return dispatch(
       dtype, [&](auto zero) { return kMoments * sums_sweep(outer, channels, inner, kPack<decltype(zero)>).blocks(); });

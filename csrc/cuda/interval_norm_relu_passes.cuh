@@ -53,12 +53,12 @@ struct Forward {
   }
 };
 
-// `terms()` is what a backward pass adds behind the ReLU, made once a thread: here nothing.
+// `terms()` is what a backward pass adds to the gradients after the ReLU, made once per thread: here nothing.
 struct NoTerms {
   __device__ NoMore operator()() const { return {}; }
 };
 
-// What both passes of the backward read.
+// The inputs of both backward passes.
 template <typename S>
 struct Gradients {
   struct Loaded {

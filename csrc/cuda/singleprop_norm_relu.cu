@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(Sweep::kThreads, 6)
   for_sites<2>(walker, body);
 }
 
-// What both passes of the backward read.
+// The inputs of both backward passes.
 template <typename S>
 struct Gradients {
   struct Loaded {

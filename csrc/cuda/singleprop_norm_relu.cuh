@@ -1,4 +1,4 @@
-// Memory order of a map: [outer][channels][inner]; what belongs to channels is in the type that is computed in.
+// Memory order of a map: [outer][channels][inner]; per-channel numbers are in the type of the computation.
 // `activation`: 0 none, 1 zero, 2 fast-lin. Launchers work on the given stream and device, do not synchronise and
 // allocate nothing.
 #pragma once

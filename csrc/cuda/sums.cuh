@@ -17,7 +17,7 @@ __device__ T warp_sum(T value) {  // in lane 0
   return value;
 }
 
-// What a thread has added up, for each element of its packs.
+// The sums of a thread, for each element of its packs.
 template <int kSums, int kCount>
 struct Sums {
   double values[kSums][kCount] = {};
@@ -128,7 +128,7 @@ __device__ void row_sums(const RowTiles& tiles, const S* rows, Body& body, doubl
   }
 }
 
-// The second stage of row_sums, a warp a row.
+// The second stage of row_sums, one warp per row.
 template <typename S>
 __device__ void row_totals(const double* partial /* [rows, tiles] */, S* out /* [rows] */, Index rows, Index tiles) {
   const Index row = static_cast<Index>(blockIdx.x) * kWarps + threadIdx.x / 32;

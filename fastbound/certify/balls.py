@@ -1,4 +1,4 @@
-"""The balls that inputs may move in: for each norm, the bounds that certify it and the attack that checks them."""
+"""The balls in which inputs may move: for each norm, the bounds that certify and the attack that checks them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from fastbound.domains.lipschitz import Lipschitz, LipschitzState, lipschitz
 from fastbound.methods import METHODS, check_method
 from fastbound.spec import margin_spec
 
-# Methods that certify, and bound nothing else.
+# Methods for certification only, unknown to `fastbound.bound`.
 LP, LIPSCHITZ = "lp", "lipschitz"
 ZONOTOPE_BATCH = 32
 
 
 class Verdict(NamedTuple):
-    """What a certificate says of a batch."""
+    """The certified margins of a batch."""
 
     logits: Tensor  # [B, K]
     margins: Tensor  # [B, K - 1], lower bounds of label logit minus every other
-    rejected: Tensor | None = None  # [B] bool: no certificate for the predicted class; None where nobody asks
+    rejected: Tensor | None = None  # [B] bool: no certificate for the predicted class; None if not computed
 
 
 class Ball(Protocol):
-    """A norm, with the range of valid inputs."""
+    """A ball in some norm, with the range of valid inputs."""
 
     norm: ClassVar[str]
     default: ClassVar[str]  # the method when none is named
@@ -58,7 +58,7 @@ class Ball(Protocol):
         """Which samples the attack breaks within eps [B] bool."""
 
     def precision(self, method: str, dtype: torch.dtype) -> str:
-        """What the numbers were computed in, in words."""
+        """The precision of the margins, in words."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class LinfBall:
 
     def judge(self, model: nn.Module, x: Tensor, labels: Tensor, eps: float, method: str) -> Verdict:
         logits = model(x)
-        check_labels(labels, logits)
+        _check_loader_labels(labels, logits)
         if method == LP:
             return Verdict(logits, triangle_margins(model, x, labels, eps, lower=self.lower, upper=self.upper))
-        # A batch shares the budget of error terms; few samples at a time keep what training had.
+        # The samples of a batch share the budget of error terms; in small parts they keep as many as in training.
         size = ZONOTOPE_BATCH if METHODS[method].kind == "zonotope" else len(x)
         parts = []
         for part, own in zip(x.split(size), labels.split(size), strict=True):
@@ -118,7 +118,7 @@ class L2Ball:
         if not isinstance(out, Lipschitz):
             raise TypeError(f"model: wanted one Lipschitz value as its output, got {type(out).__name__}.")
         logits = out.nominal
-        check_labels(labels, logits)
+        _check_loader_labels(labels, logits)
         rejected = ~(out.certified_margins(logits.argmax(1), eps) > 0).all(1)
         return Verdict(logits, out.certified_margins(labels, eps), rejected)
 
@@ -142,7 +142,7 @@ def find_ball(norm: str) -> type[Ball]:
 
 
 def check_certificate(argument: str, norm: str, method: str) -> None:
-    """Raises ValueError where ``argument`` names a method that does not exist, or one of balls of another norm."""
+    """Raises ValueError, naming ``argument``, unless ``method`` exists and certifies balls of this norm."""
     if find_ball(norm).certified_by(method):
         return
     other = next((ball for ball in BALLS.values() if ball.certified_by(method)), None)
@@ -155,7 +155,7 @@ def check_certificate(argument: str, norm: str, method: str) -> None:
         )
 
 
-def check_labels(labels: Tensor, logits: Tensor) -> None:
+def _check_loader_labels(labels: Tensor, logits: Tensor) -> None:
     """Raises unless labels [B] are classes of logits [B, K]."""
     if logits.dim() != 2 or logits.shape[0] != len(labels) or labels.dim() != 1:
         raise ValueError(

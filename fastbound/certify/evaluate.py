@@ -31,14 +31,14 @@ def certify(
     seed: int = 0,
     on_batch: Callable[[Report], None] | None = None,
 ) -> Report:
-    """Certifies every sample of `loader` in the ball of radius `eps`, and attacks it from the other side.
+    """Certifies every sample of `loader` in the ball of radius `eps`, and checks the certificates by an attack.
 
     A sample is certified when it is classified correctly and every margin bound is greater than 0. The model runs in
     evaluation mode (restored afterwards), without gradients, in the precision of its parameters: IEEE float32 or
     float64, whatever the ambient flags say.
 
     Args:
-        model: any module that `fastbound.bound` takes, for norm "l2" one that `fastbound.lipschitz` values pass; its
+        model: any module that `fastbound.bound` takes, for norm "l2" one that takes `fastbound.lipschitz` values; its
             output is logits [B, K].
         loader: iterable of (x [B, ...], labels int64 [B]), for example ``fastbound.data.Loader``; moved to the model's
             device.
@@ -49,8 +49,8 @@ def certify(
         norm: of the ball, "linf" or "l2" (the Euclidean distance of whole inputs).
         attack: settings of the PGD attack (``from fastbound.certify import Attack``); None for no attack.
         limit: the first samples only.
-        lower, upper: the range of valid inputs, which clips the ball (for norm "l2" that of the attack); None for no
-            clipping on that side.
+        lower, upper: the range of valid inputs, to which the ball is clipped (for norm "l2" only in the attack); None
+            for no clipping on that side.
         seed: of the attack's random starts.
         on_batch: called with the report of every batch, for example to show progress.
 
@@ -101,7 +101,7 @@ def _certify_batch(
     survived = None
     if attack is not None:
         survived = correct.clone()
-        # A wrong sample needs no attack; a certified one does: that is the check of the certificate.
+        # A misclassified sample needs no attack; a certified one does, as the check of its certificate.
         if eps > 0 and correct.any():
             survived[correct] = ~ball.attack(model, x[correct], labels[correct], eps, attack, generator)
     return Report(

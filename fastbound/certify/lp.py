@@ -1,8 +1,8 @@
-"""Certification by linear programming over the triangle relaxation: the tightest bounds neuron by neuron, and slow.
+"""Certification by linear programming over the triangle relaxation, the tightest one of single neurons; slow.
 
 Every ReLU that may be on either side of 0 becomes a variable between three lines (Ehlers, 2017, arXiv 1705.01320;
-Salman et al., 2019, arXiv 1902.08722: the barrier that no relaxation of single neurons passes); the bounds in front of
-it are those of full CROWN. Everything else is a sparse linear function of the variables.
+Salman et al., 2019, arXiv 1902.08722, who call it the convex relaxation barrier). The bounds before it are those of
+full CROWN. Everything else is a sparse linear function of the variables.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def triangle_margins(
         ValueError: a program of more than 20,000 variables or 10 million coefficients, or one that HiGHS cannot solve.
         MissingRuleError: a non-linear function other than a (leaky) ReLU of a slope in [0, 1].
 
-    Soundness: float64, rounded to nearest; read off the dual solution, which holds whatever the tolerances of the
-    solver were (Neumaier & Shcherbina, 2004, Mathematical Programming 99).
+    Soundness: float64, rounded to nearest; read off the dual solution, which is valid whatever the tolerances of the
+    solver (Neumaier & Shcherbina, 2004, Mathematical Programming 99).
     """
     twin = copy.deepcopy(model).double().cpu()
     rows = []
@@ -89,7 +89,7 @@ class _Form(NamedTuple):
 
 @dataclass
 class _Program:
-    """Variables between their ends, and rows ``left . v <= right``."""
+    """A linear program: variables v between ``low`` and ``high``, and rows ``left . v <= right``."""
 
     low: list[np.ndarray] = field(default_factory=list)
     high: list[np.ndarray] = field(default_factory=list)
@@ -170,7 +170,7 @@ def _triangles(z: _Form, low: np.ndarray, high: np.ndarray, slope: float, progra
     chord = (high - slope * low) / (high - low)
     minus, ones, constant = sparse.eye(count, format="csr"), np.ones(count), z.constant[unstable]
     for sign, line, offset in ((1, ones, 0), (1, slope * ones, 0), (-1, chord, high - chord * high)):
-        # sign (line z + offset - f) <= 0; the lower line of slope 0 is the variable's own end.
+        # sign (line z + offset - f) <= 0; a lower line of slope 0 is the variable's own lower end.
         if line.any():
             left = sparse.hstack((sign * (sparse.diags(line) @ inner), -sign * minus), "csr")
             program.add_rows(left, -sign * (line * constant + offset))
@@ -178,7 +178,7 @@ def _triangles(z: _Form, low: np.ndarray, high: np.ndarray, slope: float, progra
 
 
 def _linear(node: Node, parents: list[_Form]) -> _Form:
-    """A linear record, as the matrices that it stands for."""
+    """The linear form of a node with a linear record."""
     width = max(form.matrix.shape[1] for form in parents)
     matrix, constant = sparse.csr_matrix((node.shape.numel(), width)), node.center.flatten().numpy().copy()
     for place, (parent, form) in enumerate(zip(node.inputs, parents)):
@@ -189,7 +189,7 @@ def _linear(node: Node, parents: list[_Form]) -> _Form:
 
 
 def _matrix(node: Node, place: int) -> sparse.csr_matrix:
-    """How a node depends on its input number ``place``, some columns at a time."""
+    """The matrix by which a node depends on its input number ``place``, built some columns at a time."""
     count = node.inputs[place].shape.numel()
     columns = []
     for start in range(0, count, _CHUNK):
@@ -205,6 +205,6 @@ def _ends(center: Tensor, radius: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _widened(matrix: sparse.csr_matrix, variables: int) -> sparse.csr_matrix:
-    """The same with zeros for the variables that came later."""
+    """The matrix with zero columns for the variables that were added later."""
     missing = variables - matrix.shape[1]
     return sparse.hstack((matrix, sparse.csr_matrix((matrix.shape[0], missing))), "csr") if missing else matrix

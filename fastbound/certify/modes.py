@@ -1,4 +1,4 @@
-"""The state that certification runs in: evaluation mode and IEEE float32 products, both put back afterwards."""
+"""The state that certification runs in: evaluation mode and IEEE float32 products, both restored afterwards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """`model.eval()` inside; every submodule gets its own mode back, also where they differed."""
+    """`model.eval()` inside the context; afterwards every submodule gets its own mode back."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -55,9 +55,9 @@ def precision_switches() -> list[Any]:
 
 
 def set_float32_products(precision: str) -> None:
-    """From now on products of float32 are computed in `precision`: the general switch says it, and the others inherit.
+    """Sets the precision of float32 products from now on: by the general switch, from which all others inherit.
 
-    The general switch alone says too little: torch 2.11 leaves cuDNN's convolutions in "tf32".
+    Setting the general switch alone is not enough: torch 2.11 leaves cuDNN's convolutions in "tf32".
     """
     general, *others = precision_switches()
     for switch in others:
@@ -67,7 +67,7 @@ def set_float32_products(precision: str) -> None:
 
 @contextmanager
 def float32_products(precision: str) -> Iterator[None]:
-    """Products of float32 are computed in `precision` inside: "ieee" or "tf32", whatever the flags outside."""
+    """Inside the context float32 products are computed in `precision`, "ieee" or "tf32", whatever torch's flags say."""
     switches = precision_switches()
     before = []
     for switch in switches:
@@ -85,13 +85,13 @@ def float32_products(precision: str) -> Iterator[None]:
 
 @contextmanager
 def ieee_float32() -> Iterator[None]:
-    """Products of float32 are IEEE float32 inside (no TF32, no bfloat16 passes), and autocast is off."""
+    """Inside the context float32 products are IEEE float32 (no TF32, no bfloat16 passes), and autocast is off."""
     with float32_products("ieee"), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
         yield
 
 
 def training_precision(device: torch.device | str) -> str:
-    """The precision of float32 products under the user's flags now, in words, for the report of a run."""
+    """The precision of float32 products under torch's current flags, in words, for the report of a run."""
     kind = torch.device(device).type
     backends: Any = torch.backends
     pair = (

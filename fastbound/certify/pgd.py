@@ -1,4 +1,4 @@
-"""Projected gradient descent in the l_inf ball: the attack that checks a certificate from the other side.
+"""Projected gradient descent in the l_inf ball: the attack that checks certificates.
 
 Source: Madry et al., 2018, arXiv 1706.06083 (signed gradient steps from random starts); the objective is the largest
 margin of a wrong class.
@@ -21,7 +21,7 @@ class Attack:
     """Settings of the attack: `steps` signed steps of `step_size` (fraction of eps) from each of `restarts` random
     starts.
 
-    `step_size` None: 2.5 / steps, which reaches every corner of the ball from every start; the last quarter of the
+    The default `step_size`, 2.5 / steps, reaches every corner of the ball from every start; the last quarter of the
     steps is ten times smaller.
     """
 
@@ -42,7 +42,7 @@ class Attack:
 
 
 def worst_margin(logits: Tensor, labels: Tensor) -> Tensor:  # [B, K], [B] -> [B]
-    """Largest logit of a wrong class minus the label's: positive where the sample is misclassified."""
+    """Largest logit of a wrong class minus the label's: positive if the sample is misclassified."""
     own = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
     others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
     return others.amax(1) - own
@@ -64,7 +64,7 @@ def signed_step(
     low: Tensor,  # [B, ...]
     high: Tensor,  # [B, ...]
 ) -> Tensor:  # [B, ...]
-    """A step uphill that ends inside the box: the start and the step round, so the projection comes after them."""
+    """A step uphill that ends inside the box: the projection comes last, because start and step are rounded."""
     return torch.minimum(torch.maximum(point + size * gradient.sign(), low), high)
 
 
@@ -85,7 +85,7 @@ def pgd_attack(
         points [B, ...]: the point of the largest worst margin seen, inside the box.
         broken [B] bool: that point is misclassified (argmax is not the label).
 
-    Soundness: none; a point that is not found proves nothing.
+    Soundness: none; finding no point proves nothing.
     """
     low, high = (x - eps).clamp(min=lower), (x + eps).clamp(max=upper)
     return strongest_point(
@@ -107,7 +107,7 @@ def strongest_point(
     step: Callable[[Tensor, Tensor, float], Tensor],
 ) -> tuple[Tensor, Tensor]:  # [B, ...], [B]
     """The search of `pgd_attack` with ``start()``, a random point, and ``step(point, gradient, size)``, a step uphill
-    by a fraction of eps; both end inside what is searched."""
+    by a fraction of eps; both return points of the searched set."""
     points, best = x.detach().clone(), x.new_full((len(x),), -torch.inf)
     broken = torch.zeros_like(labels, dtype=torch.bool)
     mode = evaluation_mode(model) if isinstance(model, nn.Module) else nullcontext()

@@ -38,11 +38,11 @@ def pgd_attack_l2(
         points [B, ...]: the point of the largest worst margin seen, inside the ball.
         broken [B] bool: that point is misclassified (argmax is not the label).
 
-    Soundness: none; a point that is not found proves nothing.
+    Soundness: none; finding no point proves nothing.
     """
 
     def projected(move: Tensor) -> Tensor:
-        # Clipping to a range that holds x moves no element away from x.
+        # x is inside the range, so clipping moves no element away from x.
         return (x + _shortened(move, eps * INSIDE)).clamp(min=lower).clamp(max=upper)
 
     def start() -> Tensor:
@@ -62,7 +62,7 @@ def _norms(x: Tensor) -> Tensor:  # [B, ...] -> [B, 1, ...]
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Each sample at norm 1; one of zeros stays."""
+    """Each sample scaled to norm 1; a sample of zeros stays zero."""
     return x / _norms(x).clamp(min=torch.finfo(x.dtype).tiny)
 
 

@@ -1,4 +1,4 @@
-"""What a certification found: errors, margins, settings; as an object, as JSON, as a table."""
+"""The report of a certification: errors, margins and settings, as an object or as JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Report:
     """The outcome of `certify` on `num_samples` samples at radius `eps`.
 
     margins [N, K-1]: lower bounds of label logit minus every other logit, in the order of `margin_spec`.
-    clean_correct [N] bool; attacked_correct [N] bool or None without an attack (false where clean is wrong).
+    clean_correct [N] bool; attacked_correct [N] bool, or None without an attack (false if clean is wrong).
     rejected [N] bool: the predicted class, right or wrong, has no certificate; None for methods that look at the
     label's margins alone.
     """
@@ -45,7 +45,7 @@ class Report:
 
     @property
     def certified(self) -> Tensor:
-        """[N] bool: classified correctly, and every margin is greater than 0 (so never where one is NaN)."""
+        """[N] bool: classified correctly, and every margin is greater than 0 (so never if one is NaN)."""
         return self.clean_correct & (self.margins > 0).all(1)
 
     @property
@@ -70,7 +70,7 @@ class Report:
         return None if self.rejected is None else _share(self.rejected)
 
     def check(self) -> Report:
-        """Raises SoundnessError for the first certified sample that the attack broke; else the report itself."""
+        """Returns the report itself; raises SoundnessError for the first certified sample that the attack broke."""
         if self.attacked_correct is not None:
             failures = (self.certified & ~self.attacked_correct).nonzero().flatten()
             if len(failures):
@@ -79,9 +79,10 @@ class Report:
         return self
 
     def as_dict(self) -> dict[str, object]:
-        """The report without the margins, as JSON takes it; errors are fractions in [0, 1].
+        """The report without the margins, as JSON-compatible data; errors are fractions in [0, 1].
 
-        Where rejections are known, with the accuracy under verification (VRA, 1 - verified_error) and their fraction.
+        If rejections are known, it has the accuracy under verification (VRA, 1 - verified_error) and the rejected
+        fraction.
         """
         rejection = {} if self.rejected is None else rejection_figures(self.verified_error, _share(self.rejected))
         return {
@@ -108,12 +109,12 @@ def _share(mask: Tensor) -> float:
 
 
 def rejection_figures(verified_error: float, rejected: float) -> dict[str, float]:
-    """What globally-robust networks are reported by."""
+    """The figures that are usual for globally-robust networks."""
     return {"vra": 1 - verified_error, "rejected_fraction": rejected}
 
 
 def write_json(path: str | Path, content: object) -> None:
-    """Writes JSON so that a reader never meets half a file."""
+    """Writes JSON in one step, so that the file is never half written."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

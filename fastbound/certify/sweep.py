@@ -18,14 +18,14 @@ def sweep(
     method: str = "ibp",
     **options: object,
 ) -> list[Report]:
-    """`certify` at every radius; the loader must be one that can be read several times. Options as of `certify`."""
+    """`certify` at every radius; the loader must be readable several times. `options` go to `certify`."""
     if not radii:
         raise ValueError("radii: wanted at least one radius.")
     return [certify(model, loader, eps, method, **options) for eps in radii]  # type: ignore[arg-type]
 
 
 def plot_sweep(reports: Sequence[Report], path: str | Path, title: str = "") -> None:
-    """Verified, attacked and clean error over eps, as the picture `path`."""
+    """Plots verified, attacked and clean error over eps into the file `path`."""
     from matplotlib.figure import Figure
 
     reports = sorted(reports, key=lambda report: report.eps)

@@ -44,7 +44,7 @@ def load(name: str, data_dir: str | Path | None = None) -> DataSet:
     as its binary version, ``tiny-imagenet`` as its folders of JPEG files.
 
     Raises:
-        ValueError: unknown name, or no `data_dir` where one is needed.
+        ValueError: unknown name, or no `data_dir` if one is needed.
         DataError: a missing or damaged file, named with what was wrong.
     """
     if name not in names():

@@ -1,4 +1,4 @@
-"""Bytes of data files, with errors that name the file."""
+"""Reading data files, with errors that name the file."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def _find_idx(folder: Path, stem: str, rank: int) -> Path:
 def read_idx(path: Path, dimensions: int) -> Tensor:
     """An IDX file of unsigned bytes with this many dimensions, gzipped or not, as a uint8 tensor.
 
-    Raises DataError for a wrong magic number, a truncated archive, or a size that is not the header's.
+    Raises DataError for a wrong magic number, a truncated archive, or a size that differs from the header's.
     """
     content = _unpacked(path)
     header = 4 + 4 * dimensions

@@ -1,4 +1,4 @@
-"""The loader: shards, shuffles and augments, the same batches whether or not a run was stopped."""
+"""The loader: it shards, shuffles and augments, and yields the same batches whether or not a run was interrupted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Loader:
         shuffle: a new order in every epoch, drawn from (seed, epoch).
         drop_last: leave out the last images of an epoch that do not fill a batch (never the only batch).
         augmentation: applied to every batch, drawn from (seed, epoch, batch, rank).
-        rank, world_size: this process and their number: every global batch is split among them.
+        rank, world_size: number of this process and of all processes, among which every global batch is split.
     """
 
     def __init__(

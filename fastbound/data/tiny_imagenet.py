@@ -98,7 +98,7 @@ def _cached(files: Sequence[Path], cache: Path) -> Tensor:  # [N, 3, SIZE, SIZE]
             if (saved.metadata() or {}).get("files") == digest:
                 return saved.get_tensor("pixels")
     except (OSError, SafetensorError):
-        pass  # none yet, or a damaged one: it is written anew
+        pass  # no cache yet, or a damaged one, which is rewritten
     pixels = _decoded(files)
     partial = cache.with_name(f"{cache.name}.{os.getpid()}")
     try:
@@ -111,7 +111,7 @@ def _cached(files: Sequence[Path], cache: Path) -> Tensor:  # [N, 3, SIZE, SIZE]
 
 
 def _digest(files: Sequence[Path], folder: Path) -> str:
-    """Changes when a file does: names, sizes and times."""
+    """A digest of the names, sizes and times of the files."""
     digest = hashlib.sha256()
     for path in files:
         state = path.stat()

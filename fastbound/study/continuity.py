@@ -1,4 +1,4 @@
-"""Continuity of a relaxation: how much of the certified loss's variation along lines of weights is jumps."""
+"""Continuity of a relaxation: the share of jumps in the variation of the certified loss along lines of weights."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ FALL = 5.0
 
 
 class Scan(NamedTuple):
-    """``changes[k]``: what the suspected steps still change when they are 2^k times shorter, as a share of the
-    variation of the line."""
+    """``changes[k]``: the change over the suspected steps when they are 2^k times shorter, as a share of the variation
+    of the line."""
 
     changes: list[float]
 
     @property
     def jump_share(self) -> float:
-        """The share in [0, 1] of the variation that is left at the shortest step: jumps, and less than a thousandth
-        of what is smooth."""
+        """The share in [0, 1] of the variation that is left at the shortest step: the jumps, and less than a
+        thousandth of the smooth change."""
         return self.changes[-1]
 
     @property
@@ -46,11 +46,11 @@ def scan(
     """Looks for jumps of a function on [0, 1].
 
     The function is read at ``steps`` + 1 equally spaced points; its variation is the sum of its absolute changes.
-    Suspected are the ``suspects`` steps whose change differs most from that of their neighbours. Each is halved
+    The ``suspects`` steps whose change differs most from that of their neighbours are suspected. Each is halved
     ``halvings`` times, and the half with the larger change is kept. The change of a step with a jump stays at least the
-    jump's size; where the function is continuous it vanishes with the step.
+    jump's size; if the function is continuous, it vanishes with the step.
 
-    The result is a lower estimate: a step that hides several jumps is followed to one of them.
+    The result is a lower estimate: of several jumps in one step only one is followed.
     """
     points = [index / steps for index in range(steps + 1)]
     values = [function(point) for point in points]
@@ -67,8 +67,8 @@ def scan(
 
 def _oddness(rises: list[float], index: int) -> float:
     """How much a rise differs from the mean of its neighbours'."""
-    beside = rises[max(index - 1, 0) : index] + rises[index + 1 : index + 2]
-    return abs(rises[index] - sum(beside) / max(len(beside), 1))
+    neighbours = rises[max(index - 1, 0) : index] + rises[index + 1 : index + 2]
+    return abs(rises[index] - sum(neighbours) / max(len(neighbours), 1))
 
 
 def _halved(function: Callable[[float], float], ends: list[float], values: list[float], halvings: int) -> list[float]:
@@ -92,17 +92,17 @@ def continuity(probe: Probe, method: str, lines: int = 2, seed: int = 0) -> Scan
     A line goes from the weights w to w + `REACH` d. Directions d are Gaussian, scaled to the norm of each
     weight tensor; the same seed gives the same lines for every method.
 
-    Soundness: a measurement, no bound: a loss without jumps on the lines may have some elsewhere.
+    Soundness: a measurement, not a bound: a loss without jumps on these lines may have some elsewhere.
     Source: the property is that of Jovanovic et al., 2022, arXiv 2102.06700, who show it on single neurons; the measure
     is ours.
     """
     generator = torch.Generator().manual_seed(seed)
-    found = [scan(_along(probe, method, generator)).changes for _ in range(lines)]
+    found = [scan(_loss_on_line(probe, method, generator)).changes for _ in range(lines)]
     return Scan([sum(changes) / lines for changes in zip(*found)])
 
 
-def _along(probe: Probe, method: str, generator: torch.Generator) -> Callable[[float], float]:
-    """The loss at a place in [0, 1] of a random line."""
+def _loss_on_line(probe: Probe, method: str, generator: torch.Generator) -> Callable[[float], float]:
+    """The certified loss as a function of the place in [0, 1] on a random line of weights."""
     directions = {name: REACH * _direction(weight, generator) for name, weight in probe.weights.items()}
 
     def loss(place: float) -> float:
@@ -112,5 +112,5 @@ def _along(probe: Probe, method: str, generator: torch.Generator) -> Callable[[f
 
 
 def _direction(weight: Tensor, generator: torch.Generator) -> Tensor:
-    drawn = torch.randn(weight.shape, generator=generator, dtype=weight.dtype).to(weight.device)
-    return drawn * (weight.norm() / drawn.norm())
+    direction = torch.randn(weight.shape, generator=generator, dtype=weight.dtype).to(weight.device)
+    return direction * (weight.norm() / direction.norm())

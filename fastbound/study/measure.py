@@ -1,4 +1,4 @@
-"""The whole study: every property of every relaxation on every network, beside what the networks certify."""
+"""The whole study: every property of every relaxation, measured on every network."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fastbound.data import Images, Loader
 from fastbound.domains.interval.loosened import LoosenedInterval
 from fastbound.methods import METHODS, check_method
 from fastbound.study.continuity import continuity
+from fastbound.study.networks import StudiedRun
 from fastbound.study.probe import Probe
-from fastbound.study.results import Measured, Relaxed, Study
-from fastbound.study.runs import StudiedRun
+from fastbound.study.results import NetworkResult, RelaxationResult, Study
 from fastbound.study.sensitivity import growing_networks, sensitivity
 from fastbound.study.tightness import certified_curve
 
@@ -32,14 +32,15 @@ def study(
 ) -> Study:
     """Measures tightness, continuity and sensitivity of relaxations on the networks of ``runs``.
 
-    The fixed networks are those of all runs without loosened intervals, whatever trained them: every relaxation is
-    measured on every network, so none is judged on its own network alone. A relaxation that trained one of them is
-    measured too. Where all runs have loosened intervals, their scans are all that there is to measure.
+    The fixed networks are those of all runs without loosened intervals, whatever trained them. Every relaxation is
+    measured on every network, so none is judged only by the network that it trained. Relaxations that trained one of
+    the networks are measured too. If all runs have loosened intervals, only their scans are measured.
 
     Args:
-        runs: from `read_runs`. images: test images, on the device of the models: all serve tightness, the first two
-            the other properties.
-        relaxations: names that `fastbound.bound` takes. seed: of directions, weights and growing networks.
+        runs: from `read_runs`.
+        images: test images, on the device of the models; tightness uses all, the other properties the first two.
+        relaxations: names that `fastbound.bound` takes.
+        seed: of directions, weights and growing networks.
         on_part: called before each measurement with its description.
 
     Raises:
@@ -63,9 +64,9 @@ def study(
                 on_part(f"{name} on {run.path}")
                 curve = certified_curve(run.model, Loader(images, BATCH), eps, name)
                 scan, share = continuity(probe, name, seed=seed), sensitivity(probe, name, seed=seed)
-                measured.append(Measured(curve, scan, share))
+                measured.append(NetworkResult(curve, scan, share))
             on_part(f"{name} on networks of growing depth")
-            relaxed[name] = Relaxed(measured, [sensitivity(probe, name, seed=seed) for probe in growing])
+            relaxed[name] = RelaxationResult(measured, [sensitivity(probe, name, seed=seed) for probe in growing])
     loosened = {}
     for run in runs:
         if run.controlled:

@@ -1,4 +1,4 @@
-"""The study as pictures."""
+"""Plots of the study."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastbound.study.networks import StudiedRun
 from fastbound.study.results import Study
-from fastbound.study.runs import StudiedRun
 from fastbound.study.sensitivity import DEPTHS
 
-# What the axes of the first row say, and the attribute of a relaxation that they show.
+# The labels of the first row of plots, and the attribute of `RelaxationResult` that each one shows.
 PROPERTIES = {
     "tightness: area under certified accuracy": "area",
     "discontinuity: share of the variation that is jumps": "jump_share",
     "sensitivity: share that linear extrapolation misses": "sensitivity",
 }
-# Sensitivities span decades; below this one they are rounding, and drawn as 0.
+# Sensitivities span decades; below this threshold they are rounding errors, drawn as 0.
 SENSITIVE = {"value": "symlog", "linthresh": 1e-6}
 
 
 def plot_study(found: Study, path: str | Path) -> None:
-    """Certified accuracy of the trained networks beside the three properties, and under each the curves that it is
-    read from, as the picture ``path``."""
+    """Plots certified accuracy of the trained networks over each of the three properties, and below each one the curves
+    from which it is computed, into the file ``path``."""
     from matplotlib.figure import Figure
 
     names = dict.fromkeys((*found.relaxations, *(run.trained_by for run in found.runs)))
@@ -78,7 +78,7 @@ def _plot_growth(axes: Any, found: Study, colors: dict[str, str]) -> None:
 
 
 def plot_controlled(runs: Sequence[StudiedRun], path: str | Path) -> None:
-    """Certified accuracy over the looseness of the training intervals, a line for each number of jumps in a unit."""
+    """Plots certified accuracy over the looseness of the training intervals, a line for each number of jumps."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -90,7 +90,7 @@ def plot_controlled(runs: Sequence[StudiedRun], path: str | Path) -> None:
 
 
 def controlled_series(runs: Sequence[StudiedRun]) -> dict[float, list[tuple[float, float]]]:
-    """For each number of jumps, looseness and certified accuracy; runs of the box as it is begin every line."""
+    """For each number of jumps, pairs of looseness and certified accuracy; runs of the plain box begin every line."""
     entries = [(run.recipe, run.certified_accuracy) for run in runs if run.recipe is not None]
     plain = [(0.0, accuracy) for recipe, accuracy in entries if recipe.relaxation == "box" and recipe.looseness == 0]
     loosened = [(recipe, accuracy) for recipe, accuracy in entries if recipe.looseness > 0]

@@ -21,13 +21,13 @@ Weights = Mapping[str, Tensor]
 class Probe:
     """Bounds on the margins of fixed images by any method, while the weights change.
 
-    A copy of the model in float64 and in evaluation mode: steps of a weight that float32 rounds away are visible.
+    It works on a copy of the model in float64 and evaluation mode, in which weight steps too small for float32 show.
 
     Args:
         model: any module that `fastbound.bound` takes; it is not changed.
         x: images [B, ...] in [0, 1], on the device of the model. labels: [B], int64.
         eps: radius of the boxes, which end at 0 and 1.
-        entered: what the model receives in place of the box, for example a `LoosenedInterval` made from it.
+        transform: applied to the box before the model, for example to make a `LoosenedInterval` of it.
 
     Soundness: rounded to nearest.
     """
@@ -38,17 +38,17 @@ class Probe:
         x: Tensor,
         labels: Tensor,
         eps: float,
-        entered: Callable[[Interval], Interval] = lambda box: box,
+        transform: Callable[[Interval], Interval] = lambda box: box,
     ) -> None:
         self.model = copy.deepcopy(model).double().eval()
         self.weights: dict[str, Tensor] = {name: w.detach() for name, w in self.model.named_parameters()}
         box = linf_box(x.double(), eps, 0.0, 1.0, nominal=False)
-        self.box = entered(box)
+        self.box = transform(box)
         with torch.no_grad():
             self.spec = margin_spec(labels, self.model(x.double()).shape[1])
 
     def bounds(self, method: str, weights: Weights) -> Interval:  # [B, K - 1]
-        """The margins by ``method`` where the model has ``weights``; those not named stay as they are."""
+        """The margins by ``method`` of the model with ``weights``; weights that are not named stay as they are."""
         with torch.no_grad():
             return bound(lambda box: functional_call(self.model, dict(weights), (box,)), self.box, method, self.spec)
 

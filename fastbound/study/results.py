@@ -1,4 +1,4 @@
-"""What a study found: the properties of every relaxation on every network, and its runs."""
+"""The results of a study: its runs, and the properties of every relaxation on every network."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from statistics import fmean
 from typing import NamedTuple
 
 from fastbound.study.continuity import REACH, Scan
-from fastbound.study.runs import StudiedRun
+from fastbound.study.networks import StudiedRun
 from fastbound.study.sensitivity import DEPTHS
 from fastbound.study.tightness import Curve, radius_at
 
 
-class Measured(NamedTuple):
+class NetworkResult(NamedTuple):
     """The properties of one relaxation on one network."""
 
     curve: Curve
@@ -21,10 +21,10 @@ class Measured(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Relaxed:
-    """The properties of one relaxation: on the networks of the study, and its sensitivity on networks that grow."""
+class RelaxationResult:
+    """The properties of one relaxation on the networks of the study; its sensitivity on networks of growing depth."""
 
-    networks: list[Measured]
+    networks: list[NetworkResult]
     growth: list[float | None]  # over `DEPTHS`
 
     @property
@@ -60,12 +60,12 @@ class Relaxed:
 
 @dataclass(frozen=True)
 class Study:
-    """What `study` found. ``fixed`` are the networks of ``relaxations``, in their order; ``loosened`` are the scans of
-    the runs with loosened intervals, each by the intervals that trained it."""
+    """The results of `study`. ``fixed`` are the runs whose networks ``relaxations`` were measured on, in their order;
+    ``loosened`` are the scans of the runs with loosened intervals, each with the intervals that trained it."""
 
     runs: list[StudiedRun]
     fixed: list[StudiedRun]
-    relaxations: dict[str, Relaxed]
+    relaxations: dict[str, RelaxationResult]
     loosened: dict[str, Scan]
     samples: int
     seed: int
@@ -74,13 +74,13 @@ class Study:
     def eps(self) -> float:
         return self.runs[0].settings.eps
 
-    def properties_of(self, run: StudiedRun) -> Relaxed | None:
-        """The relaxation whose certificate a run ends with: its own; for crown-ibp, whose mixture ends as IBP, box."""
+    def properties_of(self, run: StudiedRun) -> RelaxationResult | None:
+        """The properties of the relaxation that certifies a run: its own, or box for crown-ibp, which ends as IBP."""
         name = "box" if run.certified_by == "ibp" else run.certified_by
         return None if run.recipe is None or run.controlled else self.relaxations.get(name)
 
     def as_dict(self) -> dict[str, object]:
-        """As JSON takes it; accuracies and shares are in [0, 1], areas and radii in units of the input."""
+        """The results as JSON-compatible data: accuracies and shares in [0, 1], areas and radii in input units."""
         settings = self.runs[0].settings
         return {
             "dataset": settings.dataset,
@@ -99,7 +99,7 @@ class Study:
         scan = self.loosened.get(str(run.path))
         return {**run.as_dict(), **({} if scan is None else {"jump_share": scan.jump_share})}
 
-    def _relaxation(self, found: Relaxed) -> dict[str, object]:
+    def _relaxation(self, found: RelaxationResult) -> dict[str, object]:
         return {
             "area": found.area,
             "jump_share": found.jump_share,

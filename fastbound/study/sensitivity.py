@@ -21,17 +21,17 @@ def sensitivity(probe: Probe, method: str, units: int = UNITS, seed: int = 0) ->
 
     The incoming weights w of a random unit move to w (1 + `STEP` t g) with Gaussian shares g. With margin bounds m_j(t)
     of an image it is ``sum_j |m_j(1) - 2 m_j(0) + m_j(-1)|`` over ``sum_j |m_j(1) - m_j(-1)| / 2``; the result is the
-    median over images and ``units`` units, so the few steps that meet a jump or the edge of a piece do not enter. The
-    same seed gives the same steps for every method. None where no unit moves a bound, as in a network that died.
+    median over images and ``units`` units, so the few steps that meet a jump or the edge of a piece do not count. The
+    same seed gives the same steps for every method. None if no unit moves a bound, as in a network of dead ReLUs.
 
-    Why: within a piece, bounds of Box and hBox are linear along such a line. Box has few pieces, so this is 0 up to
-    rounding; the absolute sums of hBox have many, whose edges leave a little. The slopes u / (u - l) of the others are
-    rational. CROWN-IBP (R) takes them from interval bounds, so a layer multiplies by one
-    more; in DeepZ and CROWN l and u come through such slopes themselves, and the degree compounds layer by layer. A
-    degree cannot be read off values, but the distance from degree 1 can. A unit stands for a weight because one weight
-    of hundreds hardly moves its unit.
+    Why this measure: within a piece, bounds of Box and hBox are linear along such a line. Box has few pieces, so this
+    is 0 up to rounding; the absolute sums of hBox have many, whose edges add a little. The slopes u / (u - l) of the
+    others are rational. CROWN-IBP (R) takes them from interval bounds, so each layer multiplies by one more; in DeepZ
+    and CROWN l and u depend on such slopes themselves, and the degree compounds layer by layer. A degree cannot be read
+    off values, but the distance from degree 1 can. All weights of a unit move, because one weight of hundreds hardly
+    changes it.
 
-    Soundness: a measurement, no bound.
+    Soundness: a measurement, not a bound.
     Source: the property and the argument by degrees are those of Jovanovic et al., 2022, arXiv 2102.06700; the measure
     is ours.
     """
@@ -57,7 +57,7 @@ def _moved(layer: Tensor, unit: int, shares: Tensor) -> Tensor:
 
 
 def growing_networks(input_shape: tuple[int, ...], num_classes: int, seed: int = 0) -> list[nn.Module]:
-    """Untrained fully connected networks of `DEPTHS` hidden layers of `WIDTH` units: each has one ReLU more behind the
+    """Untrained fully connected networks of `DEPTHS` hidden layers of `WIDTH` units: each has one more ReLU after the
     first layer, whose units `sensitivity` moves."""
     networks: list[nn.Module] = []
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""Tightness of a relaxation: the area under certified accuracy over eps, on a network that stays as it is."""
+"""Tightness of a relaxation: the area under certified accuracy over eps, on a fixed network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastbound.certify import certify
 
-# Radii are eps (i / RESOLUTION)^2: finer near 0, where networks lie that were not trained for certificates.
+# Radii are eps (i / RESOLUTION)^2: finer near 0, where networks that were not trained for certificates lose theirs.
 RESOLUTION = 5
 
 
@@ -26,7 +26,7 @@ class Curve(NamedTuple):
         return sum((right - left) * (low + high) / 2 for left, right, low, high in strips)
 
     def at(self, radius: float) -> float:
-        """The accuracy at one of the radii of the family; 0 beyond the end, where nothing is certified any more."""
+        """The accuracy at a radius of `radius_at`; 0 beyond the end, where nothing is certified any more."""
         return dict(zip(self.radii, self.accuracies)).get(radius, 0.0)
 
 
@@ -38,8 +38,8 @@ def radius_at(index: int, eps: float) -> float:
 def certified_curve(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], eps: float, method: str) -> Curve:
     """Certified accuracy by ``method`` from radius 0 to the first one at which no sample is certified.
 
-    That end is at most 1, where the box is all images. `Curve.area` is then the area over all radii; where a
-    certificate never returns as the radius grows, it is the mean certified radius.
+    The last radius is at most 1, where the box contains all images. `Curve.area` is then the area over all radii; if no
+    sample is certified again at a larger radius, it is the mean certified radius.
 
     Args:
         model: the network, the same for all relaxations that are compared.
@@ -50,7 +50,7 @@ def certified_curve(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], e
     Raises:
         ValueError: as `fastbound.certify`.
 
-    Soundness: certificates are `fastbound.certify`'s; the rule between the radii is not a bound.
+    Soundness: certificates are `fastbound.certify`'s; the trapezoidal rule between radii is not a bound.
     Source: the certified-robustness AUC of Jovanovic et al., 2022, arXiv 2102.06700; radii and networks are ours.
     """
     radii: list[float] = []

@@ -29,20 +29,20 @@ def adversarial_points(
 ) -> Tensor:  # [B, ...]
     """Points of the box [lower, upper] where the cross-entropy of `model` is large.
 
-    The model is in evaluation mode during the search (BatchNorm by its running statistics) and gets its mode back. The
-    start is uniform, from torch's own generator. The answer is the best point seen; of a single step it is the end of
-    the step, which costs no further forward pass.
+    The model is in evaluation mode during the search (BatchNorm uses its running statistics) and gets its mode back
+    afterwards. The start is uniform, from torch's global generator. Returns the best point seen; with a single step it
+    returns the end of that step, which saves a forward pass.
 
     Args:
         lower, upper: [B, ...], the box; points lie inside.
         labels: [B], integers.
         steps: signed gradient steps, at least 1.
-        step_size: of a step as a multiple of the box's half-width in each dimension; 2 or more ends in a corner.
+        step_size: size of a step, in half-widths of the box in each dimension; 2 or more ends in a corner.
         decays: shares of the steps after which the step size is 10 times smaller, for example (0.5, 0.8).
 
     Soundness: none; there may be worse points.
     """
-    # The wrapper of several processes expects a backward pass for every forward pass; an attack has none.
+    # DistributedDataParallel expects a backward pass after every forward pass; an attack makes none through it.
     model = model.module if isinstance(model, DistributedDataParallel) else model
     half_width = (upper - lower) / 2
     point = random_point(lower, upper)

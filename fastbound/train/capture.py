@@ -1,4 +1,4 @@
-"""A whole training step as one CUDA graph: recorded once, then replayed on new inputs without its launches."""
+"""A whole training step as one CUDA graph: recorded once, then replayed on new inputs in a single launch."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from fastbound.train.recording import NotRestored, first_line, record
 
 
 class CaptureError(RuntimeError):
-    """A step does what no CUDA graph can hold."""
+    """A step does something that a CUDA graph cannot record."""
 
 
-# Lazy initialisation (state of the optimiser, handles and plans of the libraries) is over after so many steps.
+# After this many steps lazy initialisation (state of the optimiser, handles and plans of the libraries) is over.
 EAGER_CALLS = 3
 
 
 def capture(step: Callable[..., Any], example_batch: Sequence[Tensor | float]) -> Captured:
-    """A callable that does what ``step(*batch)`` does, from its fourth call on by replaying a CUDA graph of it.
+    """A callable equivalent to ``step(*batch)`` that replays a CUDA graph from its fourth call on.
 
     Every call is one step. The first three run eagerly on a side stream; the fourth records the graph, in which
     forward, bounds, loss, backward and optimiser work on fixed memory, and replays it::
@@ -44,24 +44,25 @@ def capture(step: Callable[..., Any], example_batch: Sequence[Tensor | float]) -
         optimizer.param_groups[0]["lr"].fill_(2e-4)
 
     Args:
-        step: takes the batch, returns tensors (a tensor, None, or a dictionary, list or tuple of these). What it
-            decides in Python is decided when the graph is recorded. It sets gradients to None before ``backward()``,
-            and enters autocast itself, if at all.
+        step: takes the batch, returns tensors (a tensor, None, or a dictionary, list or tuple of these). Its decisions
+            in Python are made once, when the graph is recorded. It must set gradients to None before ``backward()``,
+            and enter autocast, if any, itself.
         example_batch: the arguments of a step. Tensors, all on one GPU, fix shape, dtype and device; numbers (eps,
-            kappa, ...) reach `step` as tensors [] of torch's default dtype, into which each call writes its own.
+            kappa, ...) reach `step` as tensors [] of torch's default dtype, and each call may pass new values.
 
     Returns:
         A callable with the arguments of `step`. The tensors that it returns carry no gradient and are overwritten by
-        the next call. Values are checked (NaN, labels) by the eager calls alone.
+        the next call. Only the eager calls check values (NaN, labels).
 
     Raises:
-        ValueError: a tensor that is not on a GPU, or that takes gradients; later a batch of another number of
-            arguments, shape, dtype or device; autocast around a call; an optimiser that cannot be captured.
+        ValueError: a tensor that is not on a GPU, or that takes gradients; in later calls, a batch with another number
+            of arguments, shape, dtype or device; autocast around a call; an optimiser that cannot be captured.
         TypeError: an argument that is neither a tensor nor a number, or a result that is not made of tensors.
-        CaptureError: (fourth call) the step does what no graph can hold, such as reading a value from the device. The
-            call was no step. Weights, gradients, random numbers and torch itself are as before it, so that steps can go
-            on eagerly; a further call records again. Only what the step does in Python stays done.
-        NotRestored: (fourth call) the same, and torch could not be put back: the process cannot go on.
+        CaptureError: (fourth call) the step does something that a graph cannot record, such as reading a value from the
+            device. The call does not count as a step: weights, gradients, random numbers and torch itself are as
+            before, so that training can go on eagerly; another call tries to record again. Only side effects of the
+            step in Python remain.
+        NotRestored: (fourth call) the same, and torch could not be restored: the process cannot go on.
     """
     inputs = StaticInputs(example_batch)
     if inputs.device.type != "cuda":
@@ -83,7 +84,7 @@ class StaticInputs:
             )
         (self.device,) = devices
         self.buffers = [self._buffer(index, value) for index, value in enumerate(example_batch)]
-        # What stands in the buffers of the numbers: most schedules rest most of the time.
+        # The current values of the number buffers, written only on a change: most schedules are mostly constant.
         self._numbers: dict[int, float] = {}
 
     def _buffer(self, index: int, value: Tensor | float) -> Tensor:
@@ -99,7 +100,7 @@ class StaticInputs:
         return torch.zeros((), device=self.device)
 
     def write(self, batch: Sequence[Tensor | float]) -> None:
-        """Copies the arguments of one step; raises where they are not what was captured."""
+        """Copies the arguments of one step into the buffers; raises if they are not like the captured ones."""
         if len(batch) != len(self.buffers):
             raise ValueError(f"batch: the step was captured with {len(self.buffers)} arguments, got {len(batch)}.")
         for index, (buffer, value) in enumerate(zip(self.buffers, batch)):
@@ -129,7 +130,7 @@ def _text(value: Any) -> str:
 
 
 class Captured:
-    """What `capture` returns."""
+    """A step that runs eagerly three times, then is recorded as a CUDA graph and replayed."""
 
     def __init__(self, step: Callable[..., Any], inputs: StaticInputs) -> None:
         self._step, self._inputs = step, inputs
@@ -171,7 +172,7 @@ class Captured:
         try:
             graph, self._outputs = record(lambda: _without_gradients(self._step(*self._inputs.buffers)), self._side)
         except BaseException as problem:
-            # Nothing was written to the gradients that the failed recording left.
+            # The gradients that the failed recording left were never computed.
             for parameter, gradient in zip(parameters, gradients):
                 parameter.grad = gradient
             if isinstance(problem, RuntimeError) and not isinstance(problem, NotRestored):
@@ -182,7 +183,7 @@ class Captured:
 
 @contextmanager
 def _only_capturable_optimizers(seen: set[Optimizer]) -> Iterator[None]:
-    """Refuses the steps of other optimisers; fills `seen` with those that took one."""
+    """Refuses steps of optimisers that cannot be captured; adds the optimisers that take one to `seen`."""
 
     def check(optimizer: Optimizer, *_: Any) -> None:
         require_capturable(optimizer)
@@ -196,7 +197,7 @@ def _only_capturable_optimizers(seen: set[Optimizer]) -> Iterator[None]:
 
 
 def require_capturable(optimizer: Optimizer) -> None:
-    """Raises ValueError where a graph of this optimiser's step would freeze what changes between two steps."""
+    """Raises ValueError if a graph of this optimiser's step would freeze a value that changes between steps."""
     name = type(optimizer).__name__
     for group in optimizer.param_groups:
         devices = {parameter.device.type for parameter in group["params"]} - {"cuda"}
@@ -217,7 +218,7 @@ def require_capturable(optimizer: Optimizer) -> None:
 
 
 def _without_gradients(outputs: Any) -> Any:
-    """The outputs of a step, detached: a graph of autograd that outlives its step would reach into the next one's."""
+    """The outputs of a step, detached, so that their autograd graph does not outlive the step."""
     if isinstance(outputs, Tensor):
         return outputs.detach()
     if isinstance(outputs, dict):

@@ -1,9 +1,9 @@
-"""Checkpoints: one safetensors file with the whole state of a run, written so that a reader never meets half of one.
+"""Checkpoints: one safetensors file with the whole state of a run, replaced in one step, so never half written.
 
-The file holds the weights ("model."), what the method carries from step to step ("memory."), the optimiser's tensors
-("optimizer."), the sums of the running epoch ("sums.") and the states of the random generators ("rng."); counters are
-JSON in its header. The optimiser's groups follow from the recipe and the device, so they are not saved. Nothing is
-pickled.
+The file holds the weights ("model."), the state that the method keeps between steps ("memory."), the optimiser's
+tensors ("optimizer."), the sums of the current epoch ("sums.") and the states of the random generators ("rng.");
+counters are JSON in its header. The optimiser's groups follow from the recipe and the device, so they are not saved.
+Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ FORMAT = 1
 
 @dataclass
 class Position:
-    """Where a run stands: `batch` batches of `epoch` (from 0) are done, `step` steps in all.
+    """The position of a run: `batch` batches of `epoch` (from 0) are done, `step` steps in all.
 
-    `sums` are the losses of the epoch so far, `weights` those that the recipe took from the validation before it.
+    `sums` are the summed losses of the epoch so far; `weights` are those that the recipe adapted to the validation
+    losses of the previous epoch.
     """
 
     epoch: int = 0
@@ -38,7 +39,7 @@ class Position:
 
 
 def save(path: Path, model: nn.Module, memory: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
-    """Writes the state of a run to `path`, replacing what was there in one step."""
+    """Writes the state of a run to `path`, replacing an earlier file in one step."""
     state = optimizer.state_dict()
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"memory.{name}": tensor for name, tensor in memory.state_dict().items()}
@@ -52,16 +53,16 @@ def save(path: Path, model: nn.Module, memory: nn.Module, optimizer: torch.optim
 
 
 def load(path: Path, model: nn.Module, memory: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """Puts the state at `path` into model, memory, optimiser and random generators; returns where the run stood.
+    """Puts the state at `path` into model, memory, optimiser and random generators; returns the position of the run.
 
-    Raises ValueError for a missing or damaged file, another format, or a state of another network.
+    Raises ValueError for a missing or damaged file, another format, or the state of another network.
     """
     header, tensors = _read(path)
     try:
         model.load_state_dict(_under("model.", tensors))
         memory.load_state_dict(_under("memory.", tensors))
     except RuntimeError as problem:
-        raise ValueError(f"{path}: this checkpoint is of another network: {problem}") from None
+        raise ValueError(f"{path}: this checkpoint belongs to another network: {problem}") from None
     entries: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _under("optimizer.", tensors).items():
         index, key = name.split(".", 1)
@@ -74,7 +75,7 @@ def load(path: Path, model: nn.Module, memory: nn.Module, optimizer: torch.optim
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes `tensors` to `path` through a file beside it, forced to the disk before it takes the name."""
+    """Writes `tensors` to a temporary file next to `path`, flushes it to the disk, then renames it to `path`."""
     partial = path.with_name(path.name + ".partial")
     # clone: safetensors refuses tensors that share memory.
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, partial, metadata)

@@ -1,4 +1,4 @@
-"""The metrics of a run as a picture."""
+"""Plots of the metrics of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def plot_curves(metrics: Sequence[dict], path: str | Path, title: str = "") -> None:
-    """Losses, and errors beside eps, over the epochs of `metrics` (the lines of metrics.jsonl)."""
+    """Plots losses, errors and eps over the epochs of `metrics` (the lines of metrics.jsonl) into the file `path`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")

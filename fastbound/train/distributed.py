@@ -1,5 +1,4 @@
-"""Several processes under torchrun: who this one is, and the few sums that they share. PyTorch's own engine does the
-rest."""
+"""Training in several processes under torchrun: rank and device of this process, and the few sums that all share."""
 
 from __future__ import annotations
 
@@ -76,13 +75,13 @@ def processes(device: str) -> Iterator[Processes]:
             ) from problem
         raise
     finally:
-        # A group whose peer is gone cannot say goodbye.
+        # Fails if another process of the group is gone.
         with suppress(RuntimeError):
             dist.destroy_process_group()
 
 
 def find_device(name: str) -> torch.device:
-    """The device of --device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1"; ValueError for others."""
+    """The device of --device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1"; ValueError for others."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

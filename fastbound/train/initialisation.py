@@ -16,7 +16,7 @@ from fastbound.shapes import Hinge
 
 
 def default(model: nn.Module, x: Tensor) -> None:
-    """What PyTorch gave the layers."""
+    """Keeps PyTorch's own initialisation."""
 
 
 def orthogonal(model: nn.Module, x: Tensor) -> None:
@@ -40,9 +40,9 @@ def lecun_normal(model: nn.Module, x: Tensor) -> None:
 def ibp(model: nn.Module, x: Tensor) -> None:  # x [B, ...]
     """Weights from N(0, 2 pi / n^2), n the fan-in: interval widths keep their size from layer to layer.
 
-    A layer behind a ReLU multiplies the mean width by (n / 2) E|W|, which such weights make exactly 1 (Xavier's:
-    sqrt(n) / 4). The classification layer, biases and BatchNorm stay as they are. A layer that reads relu(a + b), also
-    flattened, gets half the weights: two branches add their widths there.
+    A layer after a ReLU multiplies the mean width by (n / 2) E|W|, which such weights make exactly 1 (Xavier's:
+    sqrt(n) / 4). The classification layer, biases and BatchNorm stay as they are. A layer that reads relu(a + b),
+    flattened or not, gets weights half as large, because the widths of two branches add up there.
 
     Raises ValueError for a weight that is computed from other parameters. Source: Shi et al., 2021, arXiv 2103.17268.
     """
@@ -53,7 +53,7 @@ def ibp(model: nn.Module, x: Tensor) -> None:  # x [B, ...]
     ]
     halved = {id(record.weight): record.weight for record, reads_sum in layers if reads_sum}
     with torch.no_grad():
-        for record, _ in layers[1:]:  # the walk meets the classification layer first
+        for record, _ in layers[1:]:  # from output to input: the first is the classification layer
             _require_parameter(record.weight)
             record.weight.normal_(std=math.sqrt(2 * math.pi) / _fan_in(record))
         for weight in halved.values():
@@ -70,7 +70,7 @@ def _set_layers(model: nn.Module, set_weight: Callable[[Tensor], Tensor]) -> Non
 
 
 def _computation(model: nn.Module, x: Tensor) -> list[Node]:
-    """What the model does to `x`, from its output back to its input; BatchNorm statistics stay as they are."""
+    """The nodes of the model's computation on `x`, from output to input; BatchNorm statistics stay as they are."""
     with evaluation_mode(model), torch.no_grad():
         return topological(model(linf_box(x, 0.0, nominal=False)).node)
 
@@ -109,7 +109,7 @@ INITIALISATIONS = {
 
 
 def initialise(model: nn.Module, name: str, x: Tensor) -> None:
-    """Initialises `model` in place, for inputs like `x` [B, ...]; "default" leaves what PyTorch gave it."""
+    """Initialises `model` in place, for inputs like `x` [B, ...]; "default" keeps PyTorch's own weights."""
     if name not in INITIALISATIONS:
         raise ValueError(f"init: there is no initialisation {name!r}; known: {', '.join(INITIALISATIONS)}.")
     INITIALISATIONS[name](model, x)

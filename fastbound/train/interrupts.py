@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that is answered between two steps, where the state of a run is whole."""
+"""Ctrl-C and SIGTERM as a request to stop, answered between two steps, when the state of a run is consistent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Interrupted(RuntimeError):
 
 
 class Interrupts:
-    """Within the context `requested` becomes the signal's name; a second Ctrl-C interrupts at once."""
+    """Inside the context a signal sets `requested` to its name; a second Ctrl-C interrupts at once."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""The training loop: steps, epochs, evaluation, checkpoints. What a step minimises is the recipe's business."""
+"""The training loop: steps, epochs, evaluation, checkpoints. The recipe says what a step minimises."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def train(
 
 
 class Trainer:
-    """One run on one process: model, optimiser, loaders and where the run stands."""
+    """One run in one process: model, optimiser, loaders and the position of the run."""
 
     def __init__(
         self, chosen: Settings, data: DataSet, group: Processes, folder: RunFolder, checkpoint_seconds: float
@@ -100,7 +100,7 @@ class Trainer:
         self.precision = TrainingPrecision(chosen.precision, group.device)
         self.memory = self.recipe.memory()
         self._eager_step = TrainingStep(
-            self.recipe, self.parallel, self.optimizer, data.num_classes, self.memory, self.precision.lowered
+            self.recipe, self.parallel, self.optimizer, data.num_classes, self.memory, self.precision.autocast_dtype
         )
         self._captured_step = CapturedByPhase(self._eager_step) if captured else None
         held_out, training = data.train.limit(chosen.limit).split(self.recipe.held_out())
@@ -122,7 +122,7 @@ class Trainer:
         self._checkpoint_seconds, self._saved_at = checkpoint_seconds, time.monotonic()
 
     def start(self, resume: bool) -> None:
-        """Makes the run folder anew, or reads where its run stood."""
+        """Creates the run folder, or restores the run from its checkpoint."""
         self.group.wait()
         if resume:
             self.at = checkpoint.load(self.folder.checkpoint, self.model, self.memory, self.optimizer)
@@ -153,7 +153,7 @@ class Trainer:
             report = self._final_report()
         if self.group.writes:
             self._finish(report)
-        self.group.wait()  # no process returns, or ends, before the folder is whole
+        self.group.wait()  # no process returns, or ends, before the folder is complete
         return report
 
     def _epoch(self, epoch: int, display: Display) -> None:
@@ -196,7 +196,7 @@ class Trainer:
         return self._eager_step(x, labels, scheduled)
 
     def _scheduled(self, step: int) -> dict[str, float]:
-        """eps and the weights of a step of this epoch; what the recipe took from the validation overrules."""
+        """eps and the weights of a step of this epoch; weights adapted to the validation losses take precedence."""
         return {**scheduled_at(self.recipe, step, len(self.loader)), **self.at.weights}
 
     def _cuda_graph(self) -> str:
@@ -207,21 +207,20 @@ class Trainer:
         if not math.isfinite(value):
             raise Diverged(
                 f"the loss is {value} in epoch {self.at.epoch + 1} (step {self.at.step}). Try a smaller --lr, a longer "
-                "--ramp or "
-                f"--clip-norm; the checkpoint in {self.folder.checkpoint.parent} is from before."
+                f"--ramp or --clip-norm; the checkpoint in {self.folder.checkpoint.parent} is from before."
             )
         return value
 
     def _validation_losses(self) -> dict[str, float]:
-        """Mean losses of the held-out images at the end of an epoch; none where none are held out."""
+        """Mean losses of the held-out images at the end of an epoch; empty if none are held out."""
         if self.validation is None:
             return {}
         scheduled = self._scheduled(self.at.step - 1)
         return mean_losses(self.recipe, self.model, self.validation, self.num_classes, scheduled, self.group)
 
     def _record(self, epoch: int, validation: Mapping[str, float]) -> dict[str, object]:
-        """The line of an epoch: its last radius, rate and weights, mean losses over all processes, errors over the
-        whole test set."""
+        """The metrics of an epoch: last radius, learning rate and weights, mean losses over all processes, errors over
+        the whole test set."""
         count = self.at.batch * self.group.world_size
         means = {name: self._finite(self.group.total(total.clone()) / count) for name, total in self.at.sums.items()}
         step = self.at.step - 1
@@ -253,7 +252,7 @@ class Trainer:
         )
 
     def _errors(self, report: Report) -> dict[str, object]:
-        """The errors of the shards of all processes, over the whole test set."""
+        """The errors over the whole test set, from the shards of all processes."""
         masks = {"clean_error": ~report.clean_correct, "verified_error": ~report.certified}
         if report.attacked_correct is not None:
             masks["pgd_error"] = ~report.attacked_correct
@@ -273,12 +272,12 @@ class Trainer:
         )
         first, *others = self.recipe.certificates()
         report = self._certify(attack, first)
-        beside = self._errors_beside(report, others)
+        by_method = self._verified_error_by(report, others)
         how = {"training_precision": self.precision.in_words(), "cuda_graph": self._cuda_graph()}
-        return {**report.as_dict(), **self._errors(report), **beside, **how}
+        return {**report.as_dict(), **self._errors(report), **by_method, **how}
 
-    def _errors_beside(self, report: Report, methods: Sequence[str]) -> dict[str, object]:
-        """The verified errors by further methods and the report's own; what its attack found speaks against all."""
+    def _verified_error_by(self, report: Report, methods: Sequence[str]) -> dict[str, object]:
+        """The verified errors of the report's method and of further ones, all checked against the report's attack."""
         if not methods:
             return {}
         found = {report.method: report}
@@ -295,7 +294,7 @@ class Trainer:
         write_json(self.folder.report, report)
 
     def _stop_if_asked(self) -> None:
-        """Answers Ctrl-C where the state of the run is whole: between two steps, or while it is only measured."""
+        """Stops after Ctrl-C, when the state of the run is consistent: between two steps, or during an evaluation."""
         if self._interrupts.requested is None:
             return
         where = (
@@ -306,22 +305,21 @@ class Trainer:
         if self.group.world_size == 1:
             self.save()
         else:
-            # The processes stop at different batches: only the end of an epoch is a state of all of them.
+            # The processes stop at different batches; only at the end of an epoch do they share one state.
             where += "; the checkpoint is from the end of an epoch"
         raise Interrupted(
             f"stopped by {self._interrupts.requested} in {where}. Continue with: fastbound train --out "
-            f"{self.folder.path} "
-            "--resume"
+            f"{self.folder.path} --resume"
         )
 
     def save(self) -> None:
-        """Writes the checkpoint of this moment."""
+        """Writes a checkpoint of the current state."""
         checkpoint.save(self.folder.checkpoint, self.model, self.memory, self.optimizer, self.at)
         self._saved_at = time.monotonic()
 
 
 def _evaluation_loader(images: Images, group: Processes, option: str) -> Loader:
-    """The share of this process, in batches; `option` says how many images there are."""
+    """Batches of this process's share of `images`; `option` is the one that set their number, for the error."""
     if len(images) < group.world_size:
         raise ValueError(f"{option}: {len(images)} images are too few for {group.world_size} processes.")
     share = slice(group.rank, None, group.world_size)

@@ -1,4 +1,4 @@
-"""Penalties on weights. Each code base defines its L1 penalty otherwise, so a coefficient belongs to a definition."""
+"""L1 penalties. Published code defines them in different ways, so a coefficient is only valid with its definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The precision that a run trains in; its certificate is IEEE float32 whatever is chosen here."""
+"""The precision in which a run trains; its certificate is IEEE float32 in any case."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 
 from fastbound.certify.modes import float32_products, training_precision
 
-# What --precision takes. "default": as torch's own flags say.
+# The values of --precision. "default" follows torch's own flags.
 PRECISIONS = ("default", "ieee", "tf32", "bf16")
 
 
 class TrainingPrecision:
     """One of `PRECISIONS` on a device, for a run as a whole and for the losses of its steps.
 
-    Raises ValueError for an unknown name, and for TF32 on a CPU. Warns where a CPU has no instructions for bfloat16.
+    Raises ValueError for an unknown name, and for TF32 on a CPU. Warns if a CPU has no instructions for bfloat16.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -29,17 +29,17 @@ class TrainingPrecision:
         self.name, self.device = name, device
 
     def run(self) -> contextlib.AbstractContextManager[None]:
-        """Around a run: how products of float32 tensors are computed."""
+        """A context for the whole run that sets how products of float32 tensors are computed."""
         return float32_products(self.name) if self.name in ("ieee", "tf32") else contextlib.nullcontext()
 
     @property
-    def lowered(self) -> torch.dtype | None:
-        """What autocast lowers the products of the losses to; None: as outside."""
+    def autocast_dtype(self) -> torch.dtype | None:
+        """The dtype of products inside the losses, by autocast; None leaves autocast as it is."""
         return torch.bfloat16 if self.name == "bf16" else None
 
     def in_words(self) -> str:
-        """For the report of a run."""
-        with self.run(), autocast_to(self.lowered, self.device):
+        """The precision as text, for the report of a run."""
+        with self.run(), autocast_to(self.autocast_dtype, self.device):
             return training_precision(self.device)
 
 

@@ -1,5 +1,5 @@
-"""What a run shows while it trains: a bar on a terminal, a line per epoch elsewhere, nothing on the processes that do
-not write."""
+"""The progress of a training run: a bar on a terminal, a line per epoch elsewhere, nothing in processes that do not
+write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 
 class Display:
-    """Shows the progress of `total` steps, `done` of which an earlier part of the run made."""
+    """Shows the progress of `total` steps, `done` of which were made before the run was resumed."""
 
     def __init__(
         self, epochs: int, total: int, done: int = 0, console: Console | None = None, quiet: bool = False
@@ -43,11 +43,11 @@ class Display:
             self._bar.stop()
 
     def due(self) -> bool:
-        """Whether a fresh loss is worth reading from the device (a few times a second)."""
+        """Whether to read a new loss from the device (a few times a second)."""
         return self._bar is not None and time.monotonic() - self._drawn > 0.25
 
     def advance(self, epoch: int, loss: float | None = None) -> None:
-        """One more step is done."""
+        """Counts one more step."""
         self._done += 1
         if self._bar is None:
             return
@@ -57,15 +57,15 @@ class Display:
         self._bar.update(self._task, completed=self._done, description=f"epoch {epoch + 1}/{self._epochs}")
 
     def epoch(self, record: dict[str, object]) -> None:
-        """One epoch is done: its line."""
+        """Prints the line of a finished epoch."""
         self.console.print(f"{_line(record, self._epochs)}  {self._left()}", highlight=False, soft_wrap=True)
 
     def note(self, message: str) -> None:
         self.console.print(message, highlight=False, soft_wrap=True)
 
     def _left(self) -> str:
-        made = self._done - self._first
-        left = (time.monotonic() - self._started) / max(made, 1) * (self._total - self._done)
+        steps = self._done - self._first
+        left = (time.monotonic() - self._started) / max(steps, 1) * (self._total - self._done)
         return f"{_clock(left)} left"
 
 

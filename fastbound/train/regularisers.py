@@ -1,4 +1,4 @@
-"""The two regularisers of short warm-up, from moments that the passes over the ReLUs sum up on their way.
+"""The two regularisers of short warm-up, from moments that are summed up in the passes over the ReLUs.
 
     out = model(with_moments(fb.linf_box(x, eps, 0.0, 1.0)))
     tightness, balance = warmup_regularisers(out)
@@ -17,26 +17,26 @@ from fastbound.domains.tape import Node, topological
 
 
 def with_moments(box: Interval) -> Interval:
-    """`box`, whose tape sums the bounds in front of every ReLU from now on, for `warmup_regularisers`."""
+    """`box` itself; its tape now sums up the bounds before every ReLU, for `warmup_regularisers`."""
     box.node.tape.takes_moments = True
     return box
 
 
 def warmup_regularisers(out: Interval, tolerance: float = 0.5) -> tuple[Tensor, Tensor]:
-    """How much wider bounds become in the network, and how unevenly its ReLUs are active and inactive.
+    """Losses for bounds that become wider in the network, and for ReLUs that are unevenly active and inactive.
 
-    With D_i the mean radius in front of ReLU i of m, D_0 that of the normalised input, and rho(q) = min(q, 1 / q):
+    With D_i the mean radius before ReLU i of m, D_0 that of the normalised input, and rho(q) = min(q, 1 / q):
 
         tightness = mean_i relu(tolerance - D_0 / D_i) / tolerance
         balance   = mean_i (relu(tolerance - rho(alpha_i)) + relu(tolerance - rho(beta_i))) / tolerance
 
     where alpha is the sum of the centers of active units over that of inactive ones, negated, and beta the sum of
     their squared distances from the mean center over the same of inactive ones. A layer without active or without
-    inactive units adds nothing to the balance, for want of a gradient.
+    inactive units adds nothing to the balance, because it would have no gradient.
 
     Args:
         out: what the model returned for a box from `with_moments`.
-        tolerance: ratios from here on are good enough; > 0.
+        tolerance: ratios of at least this value add no loss; > 0.
 
     Returns:
         Two scalar tensors, >= 0, in the dtype of the network. The batch is that of this process.
@@ -63,11 +63,11 @@ def warmup_regularisers(out: Interval, tolerance: float = 0.5) -> tuple[Tensor, 
 
 
 def _ratio(active: Tensor, inactive: Tensor, both: Tensor) -> Tensor:  # [m] each
-    """Quotients; 1 with no gradient where a layer has not both kinds of units."""
+    """Quotients; 1 without a gradient for a layer that lacks one kind of units."""
     return torch.where(both, active, 1.0) / torch.where(both, inactive, 1.0)
 
 
 def _input_width(nodes: list[Node]) -> Tensor:  # []
-    """The mean radius of what enters the first layer with weights."""
+    """The mean radius of the input of the first layer with weights."""
     first = next((node for node in reversed(nodes) if isinstance(node.record, Linear | Convolution)), None)
     return (nodes[-1] if first is None else first.inputs[0]).radius.mean()

@@ -1,4 +1,4 @@
-"""The run folder: what `fastbound train` leaves, and how it is read back without unpickling.
+"""The run folder that `fastbound train` leaves; it is read back without unpickling.
 
 config.json         everything that rebuilds the model and the run
 metrics.jsonl       a line per epoch
@@ -39,7 +39,7 @@ def version() -> str:
 
 
 class RunFolder:
-    """The paths of a run folder, and the few ways in which they are written."""
+    """The paths of a run folder, and the functions that read and write them."""
 
     FILES = (
         "config.json",
@@ -57,7 +57,7 @@ class RunFolder:
         )
 
     def check_free(self, overwrite: bool) -> None:
-        """Raises RunError where a new run would destroy something."""
+        """Raises RunError if a new run would overwrite something."""
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: this is a file; name a folder for the run.")
         if self.config.exists() and not overwrite:
@@ -68,7 +68,7 @@ class RunFolder:
             raise RunError(f"{self.path}: the folder is not empty and holds no run; name another folder.")
 
     def start(self, config: dict[str, object]) -> None:
-        """Makes the folder anew: the files of an earlier run go, anything else in it stays."""
+        """Creates the folder; removes the files of an earlier run, but nothing else."""
         for name in self.FILES:
             (self.path / name).unlink(missing_ok=True)
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -90,8 +90,7 @@ class RunFolder:
             by = content.get("fastbound", "unknown") if isinstance(content, dict) else "unknown"
             raise RunError(
                 f"{self.config}: run format {written} (written by fastbound {by}); this version, {version()}, reads "
-                f"format {FORMAT}. "
-                "Read it with the version that wrote it, or train again."
+                f"format {FORMAT}. Read it with the version that wrote it, or train again."
             )
         return content
 

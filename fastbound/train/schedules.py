@@ -1,4 +1,4 @@
-"""What changes during a run, as functions of the step (counted from 0).
+"""Schedules of the numbers that change during a run, as functions of the step (counted from 0).
 
 Sources: the eps schedules of Gowal et al., 2018, arXiv 1810.12715 (linear) and Zhang et al., 2019, arXiv 1906.06316
 (smoothed), beta and kappa linear in eps as in the latter; Leino et al., 2021, arXiv 2102.08452 (log, and the geometric
@@ -12,17 +12,17 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-# A number of this step; or a tensor [] that another value is written into before each replay of a captured step.
+# The value at this step: a number, or in a captured step a tensor [] that gets a new value before each replay.
 Scheduled = float | Tensor
 
 
 def is_exactly(value: Scheduled, number: float) -> bool:
-    """Whether a scheduled value is `number`, 0 or 1: what a step may be written differently for. A tensor never is."""
+    """Whether a scheduled value is the number `number` (0 or 1), so that a step may skip work; False for any tensor."""
     return not isinstance(value, Tensor) and value == number
 
 
 def ramp(step: float, start: float, end: float) -> float:
-    """Progress from 0 at `start` to 1 at `end`; a jump at `start` where the two are equal."""
+    """Progress from 0 at `start` to 1 at `end`; a jump at `start` if the two are equal."""
     if end <= start:
         return float(step >= start)
     return min(max((step - start) / (end - start), 0.0), 1.0)
@@ -37,8 +37,8 @@ def smoothed_eps(step: float, start: float, end: float, eps_max: float, mid: flo
     """A polynomial over the first `mid` of the ramp, then the straight line that continues it with the same slope.
 
     eps = a (step - start)^power for the first n = int(mid (end - start)) steps, a = eps_max / (n^(power-1) (power N +
-    n)) with N = end - start - n; then linear from a n^power to eps_max. Without a step in the first part it is the
-    linear schedule.
+    n)) with N = end - start - n; then linear from a n^power to eps_max. If the first part has no step, the schedule is
+    linear.
     """
     first = int(mid * (end - start))
     if first < 1 or step <= start or step >= end:

@@ -1,4 +1,4 @@
-"""The settings of one run: resolved once from what the user gave, written into config.json, read back by --resume."""
+"""The settings of one run: resolved once from the user's options, written to config.json, read back by --resume."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastbound.train.runs import RunError, RunFolder
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the numbers of a run. `limit` and `test_limit`: the first images only."""
+    """Everything that determines the numbers of a run. `limit` and `test_limit`: the first images only."""
 
     dataset: str
     data_dir: str | None
@@ -42,18 +42,18 @@ class Settings:
         return _augmentation(self.recipe, Augmentation())
 
     def as_data(self) -> dict[str, object]:
-        """As JSON takes it; `from_data` reads it back."""
+        """The settings as JSON-compatible data; `from_data` reads it back."""
         return {**asdict(self), "norm": self.recipe.norm, "recipe": recipes.as_data(self.recipe)}
 
     @staticmethod
     def from_data(content: Mapping[str, object]) -> Settings:
         values = dict(content)
-        values.pop("norm", None)  # the recipe's, for readers that do not have its code
+        values.pop("norm", None)  # a copy from the recipe, for readers without its code
         recipe = recipes.from_data(values.pop("recipe"))  # type: ignore[arg-type]
         return Settings(recipe=recipe, **values)  # type: ignore[arg-type]
 
     def model_entry(self, data: DataSet) -> dict[str, object]:
-        """What `runs.build_model` rebuilds the network from."""
+        """The entry of config.json from which `runs.build_model` rebuilds the network."""
         return {
             "name": self.model,
             "options": self.model_options,
@@ -65,15 +65,15 @@ class Settings:
 
 
 def read_settings(folder: RunFolder) -> Settings:
-    """The settings in the config.json of a run; raises RunError where they are damaged, RecipeFileError where the file
-    of its recipe is gone or has changed."""
-    with _named(folder) as content:
+    """The settings in the config.json of a run. Raises RunError if they are damaged, RecipeFileError if the file of its
+    recipe is gone or has changed."""
+    with _config_of(folder) as content:
         return Settings.from_data(content["settings"])
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a certification reads of a run. The code of the recipe is not among it, so its file may be gone."""
+    """The settings of a run that a certification needs. They can be read without the code of the recipe."""
 
     dataset: str
     data_dir: str | None
@@ -84,15 +84,16 @@ class Trained:
 
 
 def read_trained(folder: RunFolder) -> Trained:
-    """What is certified, from the config.json of a run; raises RunError where it is damaged."""
-    with _named(folder) as content:
+    """The settings for a certification, from the config.json of a run; raises RunError if they are damaged."""
+    with _config_of(folder) as content:
         saved = content["settings"]
         method, norm = saved["recipe"]["method"], saved.get("norm", "linf")
         return Trained(saved["dataset"], saved["data_dir"], saved["model"], method, norm, saved["eps"])
 
 
 @contextmanager
-def _named(folder: RunFolder) -> Iterator[dict]:
+def _config_of(folder: RunFolder) -> Iterator[dict]:
+    """The content of config.json; errors of the caller in reading it become a RunError that names the file."""
     content = folder.read_config()
     try:
         yield content
@@ -116,12 +117,12 @@ RUN_OPTIONS = (
     "pgd_restarts",
 )
 
-# What a resumed run may be given anew: where it runs.
+# The options that a resumed run may change: where it runs.
 MAY_CHANGE = ("data_dir", "device", "cuda_graph")
 
 
 def dataset_name(given: Mapping[str, object]) -> str:
-    """The data set that the options ask for; a configuration names one, and "digits" needs no file."""
+    """The data set of the options, else that of the configuration, else "digits", which needs no file."""
     named = find_config(str(given["config"])).dataset if "config" in given else "digits"
     return str(given.get("dataset", named))
 
@@ -156,15 +157,15 @@ def resolve(given: Mapping[str, object], overrides: Mapping[str, object], data: 
         **{"data_dir": None, **{name: given[name] for name in RUN_OPTIONS if name in given}},  # type: ignore[arg-type]
     )
     _warn_of_small_radius(chosen)
-    # What the data set says is written down too, so that the file tells the whole run.
+    # The augmentation of the data set is recorded too, so that config.json describes the whole run.
     full = _augmentation(chosen.recipe, data.augmentation)
     return replace(chosen, recipe=replace(chosen.recipe, flip=full.flip, crop=full.crop, crop_mode=full.mode))
 
 
 def _augmentation(recipe: Recipe, default: Augmentation) -> Augmentation:
-    """``default`` with what the recipe says otherwise."""
-    said = {"flip": recipe.flip, "crop": recipe.crop, "mode": recipe.crop_mode}
-    return replace(default, **{name: value for name, value in said.items() if value is not None})  # type: ignore[arg-type]
+    """``default``, overridden by the recipe."""
+    given = {"flip": recipe.flip, "crop": recipe.crop, "mode": recipe.crop_mode}
+    return replace(default, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
 def _warn_of_small_radius(chosen: Settings) -> None:
@@ -195,7 +196,7 @@ def _radius(eps: object) -> float:
 
 
 def check_unchanged(saved: Settings, given: Mapping[str, object], overrides: Mapping[str, object], where: str) -> None:
-    """Raises ValueError where an option differs from the run that is resumed: it would not be the same run."""
+    """Raises ValueError if an option differs from that of the run that is resumed."""
     before = {**saved.as_data(), "method": saved.recipe.method}
     if "method" in given:
         given = {**given, "method": recipes.find_method(str(given["method"])).method}

@@ -1,4 +1,4 @@
-"""The step that a run repeats: losses of the recipe, gradients, optimiser; eagerly, or as CUDA graphs."""
+"""The step that a run repeats: losses of the recipe, gradients, optimiser; run eagerly or as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from fastbound.train.schedules import Scheduled
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One update of `model`'s parameters by what `recipe` minimises.
+    """One update of `model`'s parameters with the loss of `recipe`.
 
-    `memory` is what the recipe carries from step to step, `lowered` what autocast lowers products to.
+    `memory` is the state that the recipe keeps between steps, `autocast_dtype` the dtype of products inside the losses
+    (None leaves autocast as it is).
     """
 
     recipe: Recipe
@@ -27,7 +28,7 @@ class TrainingStep:
     optimizer: torch.optim.Optimizer
     num_classes: int
     memory: nn.Module = field(default_factory=nn.Module)
-    lowered: torch.dtype | None = None
+    autocast_dtype: torch.dtype | None = None
 
     def __call__(self, x: Tensor, labels: Tensor, scheduled: Mapping[str, Scheduled]) -> Losses:
         """The losses at x [B, ...], labels [B], without gradients; `scheduled` is `scheduled_at` this step."""
@@ -35,7 +36,7 @@ class TrainingStep:
         eps, eps_max = weights.pop("eps"), self.recipe.eps_max()
         step = Step(self.model, x, labels, self.num_classes, eps, eps_max, weights, self.memory)
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast_to(self.lowered, x.device):  # not round the gradients, whose dtypes follow
+        with autocast_to(self.autocast_dtype, x.device):  # not around backward(), whose dtypes follow
             losses = self.recipe.loss(step)
         losses["loss"].backward()
         if self.recipe.clip_norm is not None:
@@ -47,8 +48,8 @@ class TrainingStep:
 class CapturedByPhase:
     """A `TrainingStep` as CUDA graphs, one for each phase of the schedules.
 
-    A phase is the set of scheduled numbers that are exactly 0 or 1: a recipe may leave out what they make superfluous
-    (the clean part at kappa 0), so they stay numbers and shape the graph. All others are inputs of it.
+    A phase is the set of scheduled numbers that are exactly 0 or 1. A recipe may skip work at these values (the clean
+    part at kappa 0), so they stay numbers, and each phase has a graph of its own. All other numbers are inputs of it.
     """
 
     def __init__(self, step: TrainingStep) -> None:
@@ -70,12 +71,12 @@ class CapturedByPhase:
 
 
 def scheduled_at(recipe: Recipe, step: int, steps_per_epoch: int) -> dict[str, float]:
-    """What the loss of this step depends on besides the batch: "eps" and the weights of the recipe."""
+    """The scheduled numbers of this step: "eps" and the weights of the recipe."""
     return {"eps": recipe.eps(step, steps_per_epoch), **recipe.weights(step, steps_per_epoch)}
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module, device: torch.device, captured: bool) -> torch.optim.Adam:
-    """The optimiser of a run. Captured, its learning rate and its count of steps live on the device."""
+    """The optimiser of a run. For captured steps its learning rate and its step count live on the device."""
     if not captured:
         return torch.optim.Adam(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     lr = torch.tensor(recipe.lr, device=device)
@@ -83,7 +84,7 @@ def make_optimizer(recipe: Recipe, model: nn.Module, device: torch.device, captu
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Gives every group the learning rate `lr`, in place where it is a tensor that a graph reads."""
+    """Gives every group the learning rate `lr`, in place if it is a tensor that a graph reads."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr)
@@ -95,9 +96,9 @@ MODES = ("auto", "on", "off")
 
 
 def why_eager(mode: str, group: Processes) -> str | None:
-    """Why a run in the given mode of --cuda-graph takes its steps eagerly; None: it captures them.
+    """Why a run with this --cuda-graph mode takes its steps eagerly; None if it captures them.
 
-    Raises ValueError where the mode is "on" and there can be no graph, or is none of `MODES`.
+    Raises ValueError for a mode that is not in `MODES`, and for "on" if no graph is possible.
     """
     if mode not in MODES:
         raise ValueError(f"cuda_graph: wanted {', '.join(MODES)}, got {mode!r}.")

@@ -1,4 +1,4 @@
-"""Mean losses of held-out training images, for recipes whose weights follow them."""
+"""Mean losses of held-out training images, for recipes that adapt their weights to them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def mean_losses(
     scheduled: Mapping[str, float],
     group: Processes,
 ) -> dict[str, float]:
-    """`Recipe.validation_losses` over the loaders of all processes; `scheduled` is eps and the weights of the moment.
+    """`Recipe.validation_losses` over the loaders of all processes; `scheduled` holds the current eps and weights.
 
     The model runs in evaluation mode, restored afterwards, with the running statistics of the first process.
     """

@@ -1,6 +1,6 @@
 """Published configurations by name (``--config``): data, network, radius and recipe as their authors released them.
 
-One file a family of methods, and the one place that lists them: `CONFIGS`.
+One file per family of methods; `CONFIGS` lists them all.
 """
 
 from fastbound.train.configs import crown_ibp, expressive, gloro, ibp, sabr, short_warmup, singleprop

@@ -1,4 +1,4 @@
-"""What a published configuration names."""
+"""`Config`: a published configuration."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fastbound.train.recipes import Recipe
 
 @dataclass(frozen=True)
 class Config:
-    """A published configuration: data set, network, the radius it is certified at, the recipe, and where it is
-    written; `model_options` belong to that network."""
+    """A published configuration: data set, network, radius of certification, recipe, and where it was published.
+    `model_options` are options of the network."""
 
     dataset: str
     model: str

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from fastbound.train.configs.config import Config
-from fastbound.train.recipes import CrownIBP
+from fastbound.train.recipes import CrownIBPRecipe
 
 
 def _mnist_small_eps(eps: float) -> Config:
-    recipe = CrownIBP(
+    recipe = CrownIBPRecipe(
         epochs=100,
         batch_size=100,
         lr=1e-3,
@@ -22,7 +22,7 @@ def _mnist_small_eps(eps: float) -> Config:
 
 
 def _mnist_large_eps(eps: float) -> Config:
-    recipe = CrownIBP(
+    recipe = CrownIBPRecipe(
         epochs=200,
         batch_size=256,
         lr=5e-4,
@@ -37,7 +37,7 @@ def _mnist_large_eps(eps: float) -> Config:
 
 
 def _cifar(eps: float, beta_end: float, certify_with: str) -> Config:
-    recipe = CrownIBP(
+    recipe = CrownIBPRecipe(
         epochs=3200,
         batch_size=1024,
         lr=5e-4,
@@ -63,7 +63,7 @@ CONFIGS: dict[str, Config] = {
         "mnist",
         "dm-small",
         0.3,
-        CrownIBP(
+        CrownIBPRecipe(
             epochs=100,
             batch_size=256,
             lr=5e-4,
@@ -82,7 +82,7 @@ CONFIGS: dict[str, Config] = {
         "cifar10",
         "dm-small",
         8 / 255,
-        CrownIBP(
+        CrownIBPRecipe(
             epochs=200,
             batch_size=128,
             lr=1e-3,
@@ -101,7 +101,7 @@ CONFIGS: dict[str, Config] = {
         "cifar10",
         "cnn7",
         8 / 255,
-        CrownIBP(
+        CrownIBPRecipe(
             epochs=2000,
             batch_size=256,
             lr=5e-4,

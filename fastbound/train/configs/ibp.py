@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fastbound.train.configs.config import Config
-from fastbound.train.recipes import IBP
+from fastbound.train.recipes import IBPRecipe
 
 
 def _mnist(eps: float) -> Config:
     # 60,000 steps of 200 images: 2,000 at eps 0, a ramp of 10,000, decays at 15,000 and 25,000.
-    recipe = IBP(
+    recipe = IBPRecipe(
         epochs=200,
         batch_size=200,
         lr=1e-3,
@@ -25,7 +25,7 @@ def _mnist(eps: float) -> Config:
 
 def _cifar(eps: float) -> Config:
     # 350 epochs of 1,000 steps: 5,000 at eps 0, a ramp of 50,000, decays at 60,000 and 90,000.
-    recipe = IBP(
+    recipe = IBPRecipe(
         epochs=350,
         batch_size=50,
         lr=1e-3,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from fastbound.train.configs.config import Config
-from fastbound.train.recipes import SABR
+from fastbound.train.recipes import SABRRecipe
 
 SOURCE = "Mueller et al., 2023, released configuration"
 
 
 def _mnist(eps: float, box_ratio: float, l1: float) -> Config:
-    recipe = SABR(
+    recipe = SABRRecipe(
         epochs=70,
         batch_size=256,
         lr=5e-4,
@@ -25,8 +25,8 @@ def _mnist(eps: float, box_ratio: float, l1: float) -> Config:
     return Config("mnist", "cnn7", eps, recipe, SOURCE)
 
 
-# Interval bounds certify next to nothing of a network that small boxes trained.
-_CIFAR_2 = SABR(
+# Interval bounds certify next to nothing of a network trained on small boxes.
+_CIFAR_2 = SABRRecipe(
     epochs=160,
     batch_size=128,
     lr=5e-4,
@@ -44,7 +44,7 @@ _CIFAR_2 = SABR(
     certify_with="crown-ibp",
 )
 
-_CIFAR_8 = SABR(
+_CIFAR_8 = SABRRecipe(
     epochs=180,
     batch_size=128,
     lr=5e-4,

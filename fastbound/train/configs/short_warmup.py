@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from fastbound.train.configs.config import Config
-from fastbound.train.recipes import ShortWarmup
+from fastbound.train.recipes import ShortWarmupRecipe
 
 NETWORKS = ("cnn7", "wide-resnet", "resnext")
 SOURCE = "Shi et al., 2021"
 
-# Whatever the radius it certifies at, a network for MNIST is trained at 0.4.
-_MNIST = ShortWarmup(epochs=70, batch_size=256, milestones=(50, 60), eps_train=0.4, warmup=0, ramp=20)
-_CIFAR = ShortWarmup(
+# A network for MNIST is trained at 0.4, whatever the radius at which it is certified.
+_MNIST = ShortWarmupRecipe(epochs=70, batch_size=256, milestones=(50, 60), eps_train=0.4, warmup=0, ramp=20)
+_CIFAR = ShortWarmupRecipe(
     epochs=160,
     batch_size=128,
     milestones=(120, 140),
@@ -21,7 +21,7 @@ _CIFAR = ShortWarmup(
     crop=2,
     crop_mode="edge",
 )
-_CIFAR_SHORT = ShortWarmup(
+_CIFAR_SHORT = ShortWarmupRecipe(
     epochs=70,
     batch_size=128,
     milestones=(50, 60),
@@ -32,9 +32,9 @@ _CIFAR_SHORT = ShortWarmup(
     crop=2,
     crop_mode="edge",
 )
-# The authors take a batch in two halves, whose gradients they add, for want of memory. Here it is one: the same
-# gradient, but for the statistics of BatchNorm, which see 128 images instead of 64.
-_TINY = ShortWarmup(
+# To save memory the authors split a batch into two halves and add their gradients. Here it is one batch: the same
+# gradient, except that BatchNorm takes its statistics from 128 images instead of 64.
+_TINY = ShortWarmupRecipe(
     epochs=80,
     batch_size=128,
     milestones=(61, 71),

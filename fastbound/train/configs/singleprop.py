@@ -1,7 +1,7 @@
 """SingleProp: Boopathy et al., 2021, arXiv 2102.01208, as their released code trains.
 
-Of the released models the code says network, learning rate and mostly the schedule of kappa; where it does not, kappa
-is linear here. The learning rate 1e-4 of the CIFAR-10 DM-large model is not among those that the code searches over.
+The code gives the network, the learning rate and mostly the kappa schedule of the released models; where the schedule
+is missing, kappa is linear here. The learning rate 1e-4 of the CIFAR-10 DM-large model is not in the code's grid.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fastbound.train.configs.config import Config
-from fastbound.train.recipes import AdaptiveSingleProp, SingleProp
+from fastbound.train.recipes import AdaptiveSinglePropRecipe, SinglePropRecipe
 
 SOURCE = "Boopathy et al., 2021, released code"
 HELD_OUT = 5000
 PADDED = {"same_padding": True}
 
-Kind = type[SingleProp] | type[AdaptiveSingleProp]
+Kind = type[SinglePropRecipe] | type[AdaptiveSinglePropRecipe]
 
 
 def _mnist(kind: Kind, model: str, lr: float, options: Mapping[str, object]) -> Config:
@@ -55,10 +55,10 @@ def _cifar(kind: Kind, model: str, lr: float, options: Mapping[str, object]) -> 
 
 
 CONFIGS: dict[str, Config] = {
-    "singleprop-mnist-dm-small-0.3": _mnist(SingleProp, "dm-small", 5e-4, PADDED),
-    "singleprop-mnist-wide-cnn-0.3": _mnist(SingleProp, "wide-cnn", 1e-3, {}),
-    "singleprop-cifar10-dm-large-8-255": _cifar(SingleProp, "dm-large", 1e-4, {}),
-    "singleprop-adaptive-mnist-dm-small-0.3": _mnist(AdaptiveSingleProp, "dm-small", 5e-4, PADDED),
-    "singleprop-adaptive-mnist-dm-medium-0.3": _mnist(AdaptiveSingleProp, "dm-medium", 1e-3, PADDED),
-    "singleprop-adaptive-cifar10-dm-small-8-255": _cifar(AdaptiveSingleProp, "dm-small", 5e-4, PADDED),
+    "singleprop-mnist-dm-small-0.3": _mnist(SinglePropRecipe, "dm-small", 5e-4, PADDED),
+    "singleprop-mnist-wide-cnn-0.3": _mnist(SinglePropRecipe, "wide-cnn", 1e-3, {}),
+    "singleprop-cifar10-dm-large-8-255": _cifar(SinglePropRecipe, "dm-large", 1e-4, {}),
+    "singleprop-adaptive-mnist-dm-small-0.3": _mnist(AdaptiveSinglePropRecipe, "dm-small", 5e-4, PADDED),
+    "singleprop-adaptive-mnist-dm-medium-0.3": _mnist(AdaptiveSinglePropRecipe, "dm-medium", 1e-3, PADDED),
+    "singleprop-adaptive-cifar10-dm-small-8-255": _cifar(AdaptiveSinglePropRecipe, "dm-small", 5e-4, PADDED),
 }

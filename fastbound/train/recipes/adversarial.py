@@ -1,4 +1,4 @@
-"""What the methods have that search an adversarial point in every step."""
+"""Base of the methods that search for an adversarial point in every step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fastbound.train.adversary import adversarial_points
 from fastbound.train.penalties import l1_of_weights
 from fastbound.train.recipes.certified import CertifiedRecipe
-from fastbound.train.recipes.checks import check_positive
+from fastbound.train.recipes.fields import check_positive
 from fastbound.train.recipes.step import Losses, Step
 from fastbound.train.schedules import Scheduled
 
@@ -18,8 +18,8 @@ from fastbound.train.schedules import Scheduled
 class AdversarialRecipe(CertifiedRecipe):
     """A recipe with an attack on the box of `attack_factor` times the radius, and an L1 penalty in every epoch.
 
-    `attack_step` is in half-widths of that box (2 or more ends in a corner); after each of the shares `attack_decays`
-    of the steps it is 10 times smaller.
+    `attack_step` is in half-widths of that box (2 or more ends in a corner); it becomes 10 times smaller after each of
+    the shares `attack_decays` of the steps.
     """
 
     attack_steps: int = 8
@@ -44,7 +44,7 @@ class AdversarialRecipe(CertifiedRecipe):
         return {**losses, "loss": losses["loss"] + penalty, "l1_loss": penalty.detach()}
 
     def l1_of(self, model: nn.Module) -> Tensor:  # []
-        """What `l1` weighs."""
+        """The L1 norm that `l1` multiplies."""
         return l1_of_weights(model)
 
     def ends(self, step: Step, eps: Scheduled) -> tuple[Tensor, Tensor]:  # [B, ...] each
@@ -53,7 +53,7 @@ class AdversarialRecipe(CertifiedRecipe):
         return (lower.clamp(min=0), upper.clamp(max=1)) if self.clip_box else (lower, upper)
 
     def attacked(self, step: Step) -> Tensor:  # [B, ...]
-        """Adversarial points of the step."""
+        """Adversarial points for the inputs of the step."""
         return adversarial_points(
             step.model,
             *self.ends(step, self.attack_factor * step.eps),

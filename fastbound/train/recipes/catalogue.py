@@ -5,25 +5,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from fastbound.train.recipes.checks import with_tuples
-from fastbound.train.recipes.crown_ibp import CrownIBP
-from fastbound.train.recipes.expressive import CCIBP, MTLIBP, ExpIBP
+from fastbound.train.recipes.crown_ibp import CrownIBPRecipe
+from fastbound.train.recipes.expressive import CCIBPRecipe, ExpIBPRecipe, MTLIBPRecipe
+from fastbound.train.recipes.fields import with_tuples
 from fastbound.train.recipes.files import RecipeFileError, load_recipe, names_file
-from fastbound.train.recipes.gloro import GloRo
-from fastbound.train.recipes.ibp import IBP
-from fastbound.train.recipes.natural import Natural
-from fastbound.train.recipes.pgd import PGD
+from fastbound.train.recipes.gloro import GloRoRecipe
+from fastbound.train.recipes.ibp import IBPRecipe
+from fastbound.train.recipes.natural import NaturalRecipe
+from fastbound.train.recipes.pgd import PGDRecipe
 from fastbound.train.recipes.ramped import RampedRecipe
 from fastbound.train.recipes.recipe import Recipe
-from fastbound.train.recipes.relaxation import Relaxation
-from fastbound.train.recipes.sabr import SABR
-from fastbound.train.recipes.short_warmup import ShortWarmup
-from fastbound.train.recipes.singleprop import AdaptiveSingleProp, SingleProp
+from fastbound.train.recipes.relaxation import RelaxationRecipe
+from fastbound.train.recipes.sabr import SABRRecipe
+from fastbound.train.recipes.short_warmup import ShortWarmupRecipe
+from fastbound.train.recipes.singleprop import AdaptiveSinglePropRecipe, SinglePropRecipe
 
-# The one place that lists them.
+# The one list of all methods.
 _RECIPES = (
-    *(Natural, IBP, ShortWarmup, CrownIBP, SingleProp, AdaptiveSingleProp),
-    *(SABR, MTLIBP, CCIBP, ExpIBP, GloRo, PGD, Relaxation),
+    *(NaturalRecipe, IBPRecipe, ShortWarmupRecipe, CrownIBPRecipe, SinglePropRecipe, AdaptiveSinglePropRecipe),
+    *(SABRRecipe, MTLIBPRecipe, CCIBPRecipe, ExpIBPRecipe, GloRoRecipe, PGDRecipe, RelaxationRecipe),
 )
 METHODS: dict[str, type[Recipe]] = {recipe.method: recipe for recipe in _RECIPES}
 
@@ -31,7 +31,7 @@ METHODS: dict[str, type[Recipe]] = {recipe.method: recipe for recipe in _RECIPES
 def find_method(name: str) -> type[Recipe]:
     """The training method `name`, or the class that ``path/to/file.py:Class`` names.
 
-    Raises ValueError for an unknown name, RecipeFileError for a file that does not hold such a recipe.
+    Raises ValueError for an unknown name, RecipeFileError for a file that does not contain such a recipe.
     """
     if names_file(name):
         return load_recipe(name)
@@ -43,10 +43,9 @@ def find_method(name: str) -> type[Recipe]:
 
 
 def resolve(recipe: Recipe, eps: float, overrides: Mapping[str, object]) -> Recipe:
-    """The recipe of one run: stretched to its number of epochs, then with the explicit `overrides`, and eps_train as a
-    number.
+    """The recipe of one run: stretched to its number of epochs, changed by `overrides`, with eps_train as a number.
 
-    Raises ValueError for an override that the method does not have, or an explicit time that the run is too short for.
+    Raises ValueError for an override that the method does not have, or a time in `overrides` that exceeds the run.
     """
     known = {entry.name for entry in dataclasses.fields(recipe)}
     unknown = sorted(set(overrides) - known)
@@ -67,13 +66,13 @@ def resolve(recipe: Recipe, eps: float, overrides: Mapping[str, object]) -> Reci
 
 
 def as_data(recipe: Recipe) -> dict[str, object]:
-    """The recipe as JSON takes it; `from_data` reads it back."""
+    """The recipe as JSON-compatible data; `from_data` reads it back."""
     digest = {} if recipe.digest is None else {"sha256": recipe.digest}
     return {"method": recipe.method, **digest, **dataclasses.asdict(recipe)}
 
 
 def from_data(content: Mapping[str, object]) -> Recipe:
-    """The recipe that `as_data` wrote; RecipeFileError where the file of its class is gone or has changed."""
+    """The recipe that `as_data` wrote; raises RecipeFileError if the file of its class is gone or has changed."""
     values = dict(content)
     recipe, digest = find_method(str(values.pop("method"))), values.pop("sha256", None)
     if digest != recipe.digest:

@@ -1,4 +1,4 @@
-"""What the methods have that train with interval bounds over a box."""
+"""Base of the methods that train with bounds over a box."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from fastbound.domains.interval import Interval
 from fastbound.domains.interval.box import linf_box
-from fastbound.train.recipes.checks import check_positive
+from fastbound.train.recipes.fields import check_positive
 from fastbound.train.recipes.ramped import RampedRecipe
 from fastbound.train.recipes.step import Losses, Step, uses_batch_statistics
 from fastbound.train.regularisers import warmup_regularisers, with_moments
@@ -20,10 +20,10 @@ SMALLEST_WIDTH = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class CertifiedRecipe(RampedRecipe):
-    """A recipe over boxes of a growing radius. `clip_box`: they end at 0 and 1.
+    """A recipe that bounds the outputs over boxes of a growing radius; `clip_box` clips the boxes to [0, 1].
 
-    `regularisation`: weight of the regularisers of short warm-up at radius 0, falling to 0 as the radius grows;
-    `tolerance` is theirs (`warmup_regularisers`).
+    `regularisation` is the weight of the regularisers of short warm-up at radius 0; it falls to 0 as the radius grows.
+    `tolerance` is passed to `warmup_regularisers`.
     """
 
     clip_box: bool = True
@@ -52,17 +52,17 @@ class CertifiedRecipe(RampedRecipe):
         return self.regularised(step, out, {"loss": natural, "natural_loss": natural.detach()})
 
     def bounded_output(self, step: Step, kappa: Scheduled) -> Interval:  # [B, K]
-        """The model's output on the box of the step; with a nominal stream only where something reads it."""
+        """The model's output on the box of the step; with a nominal stream only if something reads it."""
         lower, upper = (0.0, 1.0) if self.clip_box else (None, None)
         nominal = not is_exactly(kappa, 0) or uses_batch_statistics(step.model)
         return self.propagated(step, linf_box(step.x, self.radius(step), lower, upper, nominal=nominal))
 
     def propagated(self, step: Step, box: Interval) -> Interval:  # [B, K]
-        """The model's output on a box, with what `regularised` will read of it."""
+        """The model's output on a box, with the moments that `regularised` reads."""
         return step.model(with_moments(box) if self.regularises(step) else box)
 
     def regularised(self, step: Step, out: Interval, losses: Losses) -> Losses:
-        """`losses` with the regularisers of short warm-up added to the first, where this step has them."""
+        """`losses` with the regularisers of short warm-up added to "loss", if this step has any."""
         if not self.regularises(step):
             return losses
         tightness, balance = warmup_regularisers(out, self.tolerance)
@@ -70,10 +70,11 @@ class CertifiedRecipe(RampedRecipe):
         return {**losses, "loss": loss, "tightness": tightness.detach(), "balance": balance.detach()}
 
     def regularises(self, step: Step) -> bool:
+        """Whether the regularisers of short warm-up count in this step."""
         return self.regularisation > 0 and not is_exactly(step.weights["regularisation"], 0)
 
     def radius(self, step: Step) -> Scheduled:
-        """The radius of the step's box: where the regularisers compare widths, at least one that float32 resolves."""
+        """The radius of the step's box; with regularisers, which compare widths, at least one that float32 resolves."""
         if not self.regularises(step):
             return step.eps
         if isinstance(step.eps, Tensor):

@@ -12,13 +12,13 @@ from fastbound.bounds import bound
 from fastbound.domains.interval import Interval
 from fastbound.domains.interval.lazy import Bounds
 from fastbound.train.recipes.certified import CertifiedRecipe
-from fastbound.train.recipes.checks import check_shares
+from fastbound.train.recipes.fields import check_shares
 from fastbound.train.recipes.step import Losses, Step, mixed
 from fastbound.train.schedules import Scheduled, is_exactly, linear_in_eps
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrownIBP(CertifiedRecipe):
+class CrownIBPRecipe(CertifiedRecipe):
     """Margins beta CROWN-IBP + (1 - beta) IBP, or one fused row a sample; kappa and beta linear in eps."""
 
     method: ClassVar[str] = "crown-ibp"
@@ -40,7 +40,7 @@ class CrownIBP(CertifiedRecipe):
         return {
             **super().weights(step, steps_per_epoch),
             "kappa": linear_in_eps(eps, eps_max, self.kappa_start, self.kappa_end),
-            # A share that float32 cannot tell from 0 does not pay for a backward pass.
+            # A share that float32 cannot tell from 0 is not worth a backward pass.
             "beta": beta if beta >= 1e-5 else 0.0,
         }
 

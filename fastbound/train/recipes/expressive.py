@@ -15,15 +15,15 @@ from fastbound.bounds import bound
 from fastbound.domains.interval import Interval
 from fastbound.domains.interval.box import box
 from fastbound.train.recipes.adversarial import AdversarialRecipe
-from fastbound.train.recipes.checks import check_shares
+from fastbound.train.recipes.fields import check_shares
 from fastbound.train.recipes.step import Losses, Step, uses_batch_statistics
 
 
 @dataclass(frozen=True, kw_only=True)
-class Expressive(AdversarialRecipe):
+class ExpressiveRecipe(AdversarialRecipe):
     """One forward pass with the adversarial point as the clean stream of the box, so that BatchNorm takes its
-    statistics from the adversarial batch, for the bounds too. `l1` weighs the absolute sum of the weights of linear
-    layers and convolutions. Both as the authors' code does."""
+    statistics from the adversarial batch, for the bounds too. `l1` multiplies the absolute sum of the weights of linear
+    layers and convolutions. Both follow the authors' code."""
 
     attack_steps: int = 1
     attack_step: float = 10.0
@@ -60,7 +60,7 @@ _SOURCE = "De Palma et al., 2024, arXiv 2305.13991"
 
 
 @dataclass(frozen=True, kw_only=True)
-class MTLIBP(Expressive):
+class MTLIBPRecipe(ExpressiveRecipe):
     """alpha CE(worst case by interval bounds) + (1 - alpha) CE(adversarial point)."""
 
     method: ClassVar[str] = "mtl-ibp"
@@ -72,7 +72,7 @@ class MTLIBP(Expressive):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CCIBP(Expressive):
+class CCIBPRecipe(ExpressiveRecipe):
     """CE of the margins alpha IBP + (1 - alpha) adversarial."""
 
     method: ClassVar[str] = "cc-ibp"
@@ -85,7 +85,7 @@ class CCIBP(Expressive):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExpIBP(Expressive):
+class ExpIBPRecipe(ExpressiveRecipe):
     """CE(worst case by interval bounds)^alpha CE(adversarial point)^(1 - alpha), each the mean of the batch."""
 
     method: ClassVar[str] = "exp-ibp"

@@ -1,4 +1,4 @@
-"""Recipes of a user's own: a class in a Python file, named ``path/to/file.py:Class``."""
+"""Users' own recipes: classes in Python files, named ``path/to/file.py:Class``."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from fastbound.train.recipes.checks import check_declared
+from fastbound.train.recipes.fields import check_declared
 from fastbound.train.recipes.recipe import Recipe
 
 
 class RecipeFileError(ValueError):
-    """A recipe file is missing, does not load, has changed, or does not hold the recipe that was named."""
+    """A recipe file is missing, does not load, has changed, or does not contain the named recipe."""
 
 
 def names_file(method: str) -> bool:
-    """Whether a method is a class in a file, and not one of fastbound's own."""
+    """Whether a method names a class in a file, not one of fastbound's own methods."""
     return method.endswith(".py") or ".py:" in method
 
 
@@ -28,7 +28,7 @@ def load_recipe(reference: str) -> type[Recipe]:
 
     Its `method` becomes the reference with the absolute path, its `digest` the SHA-256 of the file.
 
-    Raises RecipeFileError, which says what to write instead.
+    Raises RecipeFileError, whose message says what to write instead.
     """
     path_text, _, name = (reference, "", "") if reference.endswith(".py") else reference.rpartition(":")
     path = Path(path_text).resolve()
@@ -43,13 +43,13 @@ def load_recipe(reference: str) -> type[Recipe]:
 
 
 def _module(path: Path, source: bytes, digest: str) -> ModuleType:
-    """The file as a module; run once, so that a recipe has one class."""
+    """The file as a module. It is executed only once, so that a recipe has one class."""
     name = f"fastbound_recipe_{hashlib.sha256(f'{path} {digest}'.encode()).hexdigest()}"
     if name in sys.modules:
         return sys.modules[name]
     module = ModuleType(name)
     module.__file__ = str(path)
-    # Dataclasses look their module up while they are made.
+    # The dataclass decorator looks up the module of its class.
     sys.modules[name] = module
     try:
         exec(compile(source, path, "exec"), module.__dict__)
@@ -64,13 +64,13 @@ def _module(path: Path, source: bytes, digest: str) -> ModuleType:
 
 def _line(problem: Exception, path: Path) -> str:
     if isinstance(problem, SyntaxError):
-        return ""  # says so itself
+        return ""  # its message names the line
     lines = [frame.lineno for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == str(path)]
     return f"line {lines[-1]}, " if lines else ""
 
 
 def _checked(found: object, name: str, path: Path, module: ModuleType) -> type[Recipe]:
-    """`found` if it is a recipe that can be made, overridden and written down."""
+    """`found`, if it is a recipe that can be created with its defaults, overridden and saved."""
     classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
     own = [key for key, kind in classes.items() if issubclass(kind, Recipe) and kind.__module__ == module.__name__]
     if found is None:
@@ -81,7 +81,7 @@ def _checked(found: object, name: str, path: Path, module: ModuleType) -> type[R
     if not (isinstance(found, type) and issubclass(found, Recipe)):
         raise RecipeFileError(
             f"method: {name} of {path} is no recipe; derive it from fastbound.train.recipes.Recipe or from one of its "
-            "subclasses, such as IBP."
+            "subclasses, such as IBPRecipe."
         )
     if found.__module__ != module.__name__:
         raise RecipeFileError(f"method: {name} of {path} is only imported there; recipes in it: {', '.join(own)}.")
@@ -97,7 +97,7 @@ def _checked(found: object, name: str, path: Path, module: ModuleType) -> type[R
 
 
 def _check_fields(kind: type, path: Path) -> None:
-    """Raises RecipeFileError for a default that Python would leave out without a word."""
+    """Raises RecipeFileError for a default that Python would silently ignore."""
     annotations = {name: str(value) for name, value in inspect.get_annotations(kind).items()}
     declared = {name for name, text in annotations.items() if "ClassVar" not in text}
     if declared and "__dataclass_fields__" not in vars(kind):

@@ -9,18 +9,18 @@ from torch import nn
 
 from fastbound import losses
 from fastbound.domains.lipschitz import LipschitzState, lipschitz
-from fastbound.train.recipes.checks import check_length, check_positive
+from fastbound.train.recipes.fields import check_length, check_positive
 from fastbound.train.recipes.ramped import RampedRecipe
 from fastbound.train.recipes.step import Losses, Step
 from fastbound.train.schedules import geometric_lr, linear_in_step, ramp
 
 
 @dataclass(frozen=True, kw_only=True)
-class GloRo(RampedRecipe):
+class GloRoRecipe(RampedRecipe):
     """Cross-entropy with the bottom logit as a class; with `divergence` ("kl" or "ce") the clean cross-entropy plus a
     divergence, whose weight goes from `trades_start` to `trades_end` in `trades_ramp` epochs.
 
-    The learning rate is constant for `lr_hold` epochs and then falls to `lr_end` by one factor a step.
+    The learning rate is constant for `lr_hold` epochs and then falls to `lr_end` by the same factor in every step.
     """
 
     method: ClassVar[str] = "gloro"

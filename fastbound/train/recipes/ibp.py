@@ -8,13 +8,13 @@ from typing import ClassVar
 from fastbound import losses
 from fastbound.bounds import bound
 from fastbound.train.recipes.certified import CertifiedRecipe
-from fastbound.train.recipes.checks import check_shares
+from fastbound.train.recipes.fields import check_shares
 from fastbound.train.recipes.step import Losses, Step, mixed
 from fastbound.train.schedules import linear_in_step
 
 
 @dataclass(frozen=True, kw_only=True)
-class IBP(CertifiedRecipe):
+class IBPRecipe(CertifiedRecipe):
     """kappa CE(clean) + (1 - kappa) CE(worst case by interval bounds); kappa linear in step over the ramp."""
 
     method: ClassVar[str] = "ibp"

@@ -1,4 +1,4 @@
-"""Training without a certificate in mind."""
+"""Ordinary training, without certificates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastbound.train.recipes.step import Losses, Step, natural_loss
 
 
 @dataclass(frozen=True, kw_only=True)
-class Natural(Recipe):
+class NaturalRecipe(Recipe):
     """Cross-entropy on clean inputs: the uncertified baseline."""
 
     method: ClassVar[str] = "natural"

@@ -12,7 +12,7 @@ from fastbound.train.recipes.step import Losses, Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGD(AdversarialRecipe):
+class PGDRecipe(AdversarialRecipe):
     """Cross-entropy at an adversarial point; the radius grows as in certified training."""
 
     method: ClassVar[str] = "pgd"

@@ -1,4 +1,4 @@
-"""What the methods have whose radius grows from 0 over a ramp."""
+"""Base of the methods whose radius grows from 0 over a ramp."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastbound.train.recipes.checks import check_length, check_positive
+from fastbound.train.recipes.fields import check_length, check_positive
 from fastbound.train.recipes.recipe import Recipe
 from fastbound.train.recipes.step import Losses, Step, natural_loss
 from fastbound.train.schedules import EPS_SCHEDULES, is_exactly, ramp
@@ -16,7 +16,7 @@ from fastbound.train.schedules import EPS_SCHEDULES, is_exactly, ramp
 class RampedRecipe(Recipe):
     """A recipe whose radius is 0 for `warmup` epochs and then grows for `ramp` epochs up to `eps_train`.
 
-    `eps_train` None: `eps_factor` times the radius that the run certifies at.
+    If `eps_train` is None, it becomes `eps_factor` times the radius at which the run is certified.
     """
 
     times: ClassVar[tuple[str, ...]] = ("warmup", "ramp")

@@ -1,4 +1,4 @@
-"""What every training method has."""
+"""Base of all training methods."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import nn
 
 from fastbound.certify.balls import check_certificate
-from fastbound.train.recipes.checks import check_kinds, check_length, check_positive
+from fastbound.train.recipes.fields import check_kinds, check_length, check_positive
 from fastbound.train.recipes.step import Losses, Step
 from fastbound.train.schedules import milestone_lr
 
@@ -24,11 +24,11 @@ class Recipe(ABC):
     method: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
-    # Of the ball that it trains for and is certified in.
+    # The norm of the ball to train for and to certify in.
     norm: ClassVar[str] = "linf"
-    # SHA-256 of the file of a user's own recipe.
+    # SHA-256 of the file, for a user's own recipe.
     digest: ClassVar[str | None] = None
-    # The fields that are times and grow with the run, besides milestones.
+    # The fields, apart from milestones, that are times and scale with the run.
     times: ClassVar[tuple[str, ...]] = ()
 
     epochs: int = 100
@@ -39,9 +39,9 @@ class Recipe(ABC):
     weight_decay: float = 0.0
     clip_norm: float | None = None
     init: str = "default"
-    # The network begins with the mean and standard deviation of the data set, where it has some.
+    # Whether the network's first layer normalises by the mean and standard deviation of the data set, if it has any.
     normalize: bool = True
-    # None: as the data set has it.
+    # None: the augmentation of the data set.
     flip: bool | None = None
     crop: int | None = None
     crop_mode: str | None = None
@@ -69,12 +69,11 @@ class Recipe(ABC):
         """The losses of one step: "loss" is minimised, the others are recorded."""
 
     def certificates(self) -> tuple[str, ...]:
-        """The methods that certify a finished run: the report is the first one's, the others add their errors."""
+        """The methods that certify a finished run: the first gives the report, the others add their verified errors."""
         return (self.certify_with,)
 
     def check_network(self, model: nn.Module) -> None:
-        """Warns of a network with which the method loses what it is for, or raises ValueError for one it cannot
-        train."""
+        """Warns about a network on which the method loses its advantage; raises ValueError for one it cannot train."""
         return
 
     def eps(self, step: float, steps_per_epoch: int) -> float:
@@ -85,24 +84,24 @@ class Recipe(ABC):
         return 0.0
 
     def weights(self, step: float, steps_per_epoch: int) -> dict[str, float]:
-        """What else changes during the run: the numbers that `loss` reads as ``step.weights[name]``."""
+        """The other scheduled numbers of the method, which `loss` reads as ``step.weights[name]``."""
         return {}
 
     def held_out(self) -> int:
-        """How many training images, the first ones, are set aside for `validation_losses`."""
+        """How many training images (the first ones) are held out for `validation_losses`."""
         return 0
 
     def validation_losses(self, step: Step) -> Losses:
-        """The losses of a validation batch at the radius and weights of the moment, without gradients."""
+        """The losses of a validation batch at the current radius and weights, without gradients."""
         raise NotImplementedError(f"{type(self).__name__} has no validation_losses.")
 
     def adapted(self, validation: Mapping[str, float]) -> dict[str, float]:
-        """Weights for the next epoch from the mean validation losses behind this one; they overrule `weights`."""
+        """Weights for the next epoch, from the mean validation losses after this one; they override `weights`."""
         return {}
 
     def memory(self) -> nn.Module:
-        """What the method carries from step to step besides the model; `loss` reads it as ``step.memory``, and
-        checkpoints hold its state_dict."""
+        """State that the method keeps between steps, apart from the model; `loss` reads it as ``step.memory``, and
+        checkpoints contain its state_dict."""
         return nn.Module()
 
     def lr_at(self, step: float, steps_per_epoch: int) -> float:

@@ -1,4 +1,4 @@
-"""Training by any relaxation of the study that compares them."""
+"""Training with any of the relaxations that `fastbound.study` compares."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fastbound.domains.zonotope import zonotope
 from fastbound.methods import METHODS, STUDIED
 from fastbound.train.penalties import l1_of_weights
 from fastbound.train.recipes.certified import CertifiedRecipe
-from fastbound.train.recipes.checks import check_shares
 from fastbound.train.recipes.crown_ibp import blended
+from fastbound.train.recipes.fields import check_shares
 from fastbound.train.recipes.step import Losses, Step, mixed
 from fastbound.train.schedules import linear_in_step
 
@@ -23,13 +23,13 @@ RELAXATIONS = (*STUDIED, "crown", "crown-ibp")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relaxation(CertifiedRecipe):
+class RelaxationRecipe(CertifiedRecipe):
     """kappa CE(clean) + (1 - kappa) CE(worst case by `relaxation`) + l1 sum |W|; eps, kappa and beta linear in step.
 
-    `beta_end` belongs to the relaxation crown-ibp alone, whose margins are beta CROWN-IBP + (1 - beta) IBP with beta
-    from 1 to it. A run is certified by its own relaxation (crown-ibp: by IBP), and by `certify_with` beside it.
+    `beta_end` concerns only the relaxation crown-ibp, whose margins are beta CROWN-IBP + (1 - beta) IBP, with beta from
+    1 to `beta_end`. A run is certified by its own relaxation (crown-ibp: by IBP) and by `certify_with`.
     `looseness` and `jumps` train the relaxation box with wider intervals (`LoosenedInterval`), the controlled
-    experiment of the paper; certificates are those of box itself.
+    experiment of the paper; certificates use box itself.
     """
 
     method: ClassVar[str] = "relaxation"

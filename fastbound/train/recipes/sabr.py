@@ -14,18 +14,18 @@ from fastbound.domains.interval.box import box
 from fastbound.domains.interval.shrunk import ShrunkInterval
 from fastbound.train.penalties import l1_of_parameters
 from fastbound.train.recipes.adversarial import AdversarialRecipe
-from fastbound.train.recipes.checks import check_shares
+from fastbound.train.recipes.fields import check_shares
 from fastbound.train.recipes.step import Losses, Step, uses_batch_statistics
 from fastbound.train.schedules import Scheduled
 
 
 @dataclass(frozen=True, kw_only=True)
-class SABR(AdversarialRecipe):
+class SABRRecipe(AdversarialRecipe):
     """Worst case by interval bounds over a box of `box_ratio` times the radius, around an adversarial point.
 
-    Not a bound on the box of the step. BatchNorm takes its statistics from the clean inputs; `relu_shrink` makes
-    unstable ReLUs smaller still (`ShrunkInterval`); `l1` weighs the absolute sum of all parameters, as the authors'
-    code does.
+    This is no bound on the box of the step. BatchNorm takes its statistics from the clean inputs; `relu_shrink` shrinks
+    the intervals of unstable ReLUs further (`ShrunkInterval`); `l1` multiplies the absolute sum of all parameters, as
+    in the authors' code.
     """
 
     method: ClassVar[str] = "sabr"
@@ -62,6 +62,6 @@ def small_box(
     radius: Scheduled,
 ) -> tuple[Tensor, Tensor]:  # [B, ...] each
     """The box of `radius` whose center is as near to `point` as [lower, upper] allows; cut to [lower, upper] where that
-    is narrower than 2 `radius` (the authors' code cuts it to the range of pixels, and so leaves the box there)."""
+    is narrower than 2 `radius` (the authors' code cuts it to the range of pixels, so there it can leave the box)."""
     center = torch.minimum(torch.maximum(point, lower + radius), upper - radius)
     return torch.maximum(center - radius, lower), torch.minimum(center + radius, upper)

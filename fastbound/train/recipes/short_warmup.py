@@ -1,4 +1,4 @@
-"""Short warm-up: interval bounds after an initialisation and with regularisers that let the radius grow fast."""
+"""Short warm-up: training by interval bounds, with an initialisation and regularisers that let the radius grow fast."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import ClassVar
 
 from torch import nn
 
-from fastbound.train.recipes.ibp import IBP
+from fastbound.train.recipes.ibp import IBPRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShortWarmup(IBP):
+class ShortWarmupRecipe(IBPRecipe):
     """IBP without a clean loss, from `init` "ibp", with `regularisation` while the radius grows.
 
-    In epochs at radius 0 the clean loss stands in for the robust one, and the regularisers see bounds at radius 1e-6.
+    In epochs at radius 0 the clean loss replaces the robust one, and the regularisers see bounds at radius 1e-6.
     """
 
     method: ClassVar[str] = "short-warmup"

@@ -1,4 +1,4 @@
-"""SingleProp: training by clean activations and one radius, a surrogate of interval bounds that is itself no bound."""
+"""SingleProp: training by clean activations and one radius, a surrogate for interval bounds that is itself no bound."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastbound import losses
 from fastbound.domains.singleprop import singleprop
 from fastbound.primitives.singleprop_norm_relu import VARIANTS
 from fastbound.train.recipes.certified import CertifiedRecipe
-from fastbound.train.recipes.checks import check_positive, check_shares
+from fastbound.train.recipes.fields import check_positive, check_shares
 from fastbound.train.recipes.step import Losses, Step, mixed
 from fastbound.train.schedules import linear_in_step
 
@@ -21,7 +21,7 @@ from fastbound.train.schedules import linear_in_step
 class SurrogateRecipe(CertifiedRecipe):
     """kappa CE(clean) + (1 - kappa) CE(logits moved by their radii to the worse side); the ball is not clipped.
 
-    `validation`: so many images, the first of the training set, are held out and their losses recorded.
+    The first `validation` images of the training set are held out, and their losses recorded.
     """
 
     source: ClassVar[str] = "Boopathy et al., 2021, arXiv 2102.01208"
@@ -63,7 +63,7 @@ class SurrogateRecipe(CertifiedRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleProp(SurrogateRecipe):
+class SinglePropRecipe(SurrogateRecipe):
     """kappa linear in step over the ramp."""
 
     method: ClassVar[str] = "singleprop"
@@ -81,7 +81,7 @@ class SingleProp(SurrogateRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptiveSingleProp(SurrogateRecipe):
+class AdaptiveSinglePropRecipe(SurrogateRecipe):
     """kappa 1 in the first epoch, then L_robust / (L_robust + gamma L_natural) of the validation images."""
 
     method: ClassVar[str] = "singleprop-adaptive"

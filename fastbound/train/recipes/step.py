@@ -1,4 +1,4 @@
-"""One training step as a recipe sees it, and the losses that several recipes are made of."""
+"""The inputs of one training step, and losses that several recipes share."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Losses = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """What a recipe sees of one training step.
+    """The inputs of one training step, for `Recipe.loss`.
 
-    `eps` is the radius now, `eps_max` the one that the ramp ends with, `weights` what `Recipe.weights` says of this
-    moment. Each is a number, or a tensor [] on the device where one program serves many steps; what a loss does about
-    a limit (no radius, no clean part) it asks of `is_exactly`.
+    `eps` is the radius of this step, `eps_max` that at the end of the ramp, `weights` are the numbers of
+    `Recipe.weights` at this step. In a captured step, which serves many steps, radius and weights are tensors [] on the
+    device; a loss that skips work at 0 or 1 (no radius, no clean part) asks `is_exactly`.
     """
 
     model: nn.Module
@@ -45,7 +45,7 @@ def natural_loss(step: Step) -> Losses:
 
 
 def mixed(out: Streams, labels: Tensor, robust: Tensor, kappa: Scheduled) -> Losses:
-    """kappa CE(clean logits) + (1 - kappa) robust; the clean part is left out where kappa is 0."""
+    """kappa CE(clean logits) + (1 - kappa) robust; the clean part is left out if kappa is 0."""
     if is_exactly(kappa, 0):
         return {"loss": robust, "robust_loss": robust.detach()}
     assert out.nominal is not None  # bounded_output carries the clean stream wherever kappa is not 0
@@ -58,5 +58,5 @@ def mixed(out: Streams, labels: Tensor, robust: Tensor, kappa: Scheduled) -> Los
 
 
 def uses_batch_statistics(model: nn.Module) -> bool:
-    """Whether a normalisation layer takes its statistics from the batch now."""
+    """Whether a normalisation layer currently takes its statistics from the batch."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in model.modules())

@@ -1,4 +1,4 @@
-"""The run folders of a study: trained networks, by what they were trained and certified, and how well."""
+"""The networks of a study, read from run folders: how each one was trained and certified, and its accuracies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fastbound.train.recipes.relaxation import Relaxation
+from fastbound.train.recipes.relaxation import RelaxationRecipe
 from fastbound.train.runs import RunError, RunFolder, load_run
 from fastbound.train.settings import Settings, read_settings
 
@@ -28,9 +28,9 @@ class StudiedRun:
     by_method: dict[str, float]  # certified accuracies, `certified_by` among them
 
     @property
-    def recipe(self) -> Relaxation | None:
-        """The recipe of a run of ``--method relaxation``; None for another, which is a network to measure on."""
-        return self.settings.recipe if isinstance(self.settings.recipe, Relaxation) else None
+    def recipe(self) -> RelaxationRecipe | None:
+        """The recipe of a run of ``--method relaxation``; None for other runs, whose networks are only measured on."""
+        return self.settings.recipe if isinstance(self.settings.recipe, RelaxationRecipe) else None
 
     @property
     def trained_by(self) -> str:
@@ -76,8 +76,8 @@ def read_runs(paths: Sequence[str | Path], device: torch.device | str = "cpu") -
         _check_comparable(runs[0], run)
     if all(run.recipe is None for run in runs):
         raise ValueError(
-            "RUN: none of these runs was trained by a relaxation, so there is no certified accuracy to set beside the "
-            "properties; add runs of fastbound train --method relaxation --relaxation NAME."
+            "RUN: none of these runs was trained by a relaxation, so there is no certified accuracy to compare "
+            "with the properties; add runs of fastbound train --method relaxation --relaxation NAME."
         )
     return runs
 

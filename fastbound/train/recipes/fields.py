@@ -1,4 +1,4 @@
-"""What is wrong with the numbers of a recipe, in words: ``--set`` and config.json take anything."""
+"""Checks of the fields of a recipe: ``--set`` and config.json accept any value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_kinds(recipe: Recipe) -> None:
-    """Raises ValueError for a field of another kind than it is declared with, and for a number that is not finite."""
+    """Raises ValueError for a value whose type is not the declared one, and for a number that is not finite."""
     declared = get_type_hints(type(recipe))
     for entry in dataclasses.fields(recipe):
         value, kinds = getattr(recipe, entry.name), _kinds(declared[entry.name])
@@ -26,7 +26,7 @@ def check_kinds(recipe: Recipe) -> None:
 
 
 def check_declared(recipe: type[Recipe]) -> None:
-    """Raises TypeError for a field of a kind that config.json and the command line cannot say."""
+    """Raises TypeError for a field whose declared type config.json and the command line cannot express."""
     declared = get_type_hints(recipe)
     for entry in dataclasses.fields(recipe):
         for kind in _kinds(declared[entry.name]):
@@ -37,7 +37,7 @@ def check_declared(recipe: type[Recipe]) -> None:
 
 
 def with_tuples(recipe: type[Recipe], values: Mapping[str, object]) -> dict[str, object]:
-    """JSON has lists only; a field that is declared as a tuple takes one."""
+    """`values` with lists as tuples for fields that are declared as tuples: JSON has only lists."""
     declared = get_type_hints(recipe)
     return {
         name: tuple(value) if isinstance(value, list) and _takes_tuple(declared.get(name)) else value
@@ -64,7 +64,7 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def _name(kind: Any) -> str:
-    """A kind as JSON and the command line have it: "a list of numbers" for ``tuple[float, ...]``."""
+    """A type in the words of JSON and the command line: "a list of numbers" for ``tuple[float, ...]``."""
     if get_origin(kind) is tuple:
         return f"a list of {_name(get_args(kind)[0]).removeprefix('a ')}s"
     return _WORDS.get(kind, getattr(kind, "__name__", str(kind)))
@@ -85,7 +85,7 @@ def check_positive(recipe: Recipe, *names: str) -> None:
 
 
 def check_length(what: str, end: float, epochs: int) -> None:
-    """Raises ValueError where `what` ends after the run does."""
+    """Raises ValueError if `end`, a time in epochs described by `what`, is after the end of the run."""
     # Scaled times are rounded.
     if end > epochs * (1 + 1e-9):
         raise ValueError(
