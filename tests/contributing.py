@@ -14,6 +14,8 @@ from fastbound import _C
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "CONTRIBUTING.md"
+# What `lint-imports` runs, for `Tree.python`.
+LINT_IMPORTS = ("-c", "import sys; from importlinter import cli; sys.exit(cli.lint_imports(no_cache=True))")
 
 
 def section(heading: str) -> str | None:
@@ -22,13 +24,16 @@ def section(heading: str) -> str | None:
     return None if found is None else found[1]
 
 
-def files(heading: str) -> dict[str, str]:
-    """What a recipe writes, by path: a line ``# path/to/file.py`` of its indented blocks begins a file."""
+def files(heading: str, first: str = "") -> dict[str, str]:
+    """What a recipe writes, by path: a line ``# path/to/file.py`` of its indented blocks begins a file.
+
+    Code without such a line before it goes to the file ``first``.
+    """
     text = section(heading)
     assert text is not None, f"CONTRIBUTING.md has no section {heading!r}"
     code = textwrap.dedent("".join(re.findall(r"^(?:    .*)?\n", text, re.M)))
-    parts = re.split(r"^# ([\w/]+\.\w+)\n", code, flags=re.M)
-    return {path: f"{source.strip()}\n" for path, source in zip(parts[1::2], parts[2::2])}
+    parts = [first, *re.split(r"^# ([\w/]+\.\w+)\n", code, flags=re.M)]
+    return {path: f"{source.strip()}\n" for path, source in zip(parts[::2], parts[1::2]) if source.strip()}
 
 
 class Tree:
@@ -50,9 +55,9 @@ class Tree:
         with open(self.root / path, "a", encoding="utf-8") as file:
             file.write(text)
 
-    def follow(self, heading: str) -> None:
-        """Write what a recipe of the page says."""
-        for path, text in files(heading).items():
+    def follow(self, heading: str, first: str = "") -> None:
+        """Write what a recipe of the page says; ``first`` as for `files`."""
+        for path, text in files(heading, first).items():
             self.write(path, text)
 
     def replace(self, path: str, old: str, new: str) -> None:
@@ -65,7 +70,12 @@ class Tree:
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.root,
-            env={**os.environ, "PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(map(str, (self.root, self.root / "tests"))),
+                "OMP_NUM_THREADS": "1",
+                "COLUMNS": "200",
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from contributing import ROOT, Tree, section
+from contributing import LINT_IMPORTS, ROOT, Tree, section
 
 pytest.importorskip("importlinter", reason="import-linter is not installed (pip install '.[dev]')")
 
@@ -32,7 +32,7 @@ PLANTED = [
 
 def broken(tree: Tree) -> list[str]:
     """The contracts that the tree breaks."""
-    run = tree.python("-c", "import sys; from importlinter import cli; sys.exit(cli.lint_imports(no_cache=True))")
+    run = tree.python(*LINT_IMPORTS)
     verdicts = dict(re.findall(r"^(.+) (KEPT|BROKEN)\b", run.stdout, re.M))
     assert set(verdicts) == set(CONTRACTS.values()), run.stdout
     found = [contract for contract, name in CONTRACTS.items() if verdicts[name] == "BROKEN"]
