@@ -84,6 +84,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 ifneq ($(NVCC),)
 	$(MAKE) --no-print-directory check-gpu-build
 else
