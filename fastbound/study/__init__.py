@@ -6,7 +6,6 @@ Source: Jovanovic et al., 2022, arXiv 2102.06700. One file a property; every bou
 from fastbound.study.continuity import Scan as Scan
 from fastbound.study.continuity import continuity as continuity
 from fastbound.study.continuity import scan as scan
-from fastbound.study.measure import RELAXATIONS as RELAXATIONS
 from fastbound.study.measure import study as study
 from fastbound.study.picture import plot_controlled as plot_controlled
 from fastbound.study.picture import plot_study as plot_study

@@ -12,12 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from fastbound.errors import CaptureError
 from fastbound.train.recording import NotRestored, first_line, record
-
-
-class CaptureError(RuntimeError):
-    """A step does what no CUDA graph can hold."""
-
 
 # Lazy initialisation (state of the optimiser, handles and plans of the libraries) is over after so many steps.
 EAGER_CALLS = 3

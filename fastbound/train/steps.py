@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from fastbound.choices import CUDA_GRAPH
 from fastbound.train.capture import Captured, capture
 from fastbound.train.distributed import Processes
 from fastbound.train.precision import autocast_to
@@ -91,16 +92,13 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
             group["lr"] = lr
 
 
-MODES = ("auto", "on", "off")
-
-
 def why_eager(mode: str, group: Processes) -> str | None:
     """Why a run in the given mode of --cuda-graph takes its steps eagerly; None: it captures them.
 
-    Raises ValueError where the mode is "on" and there can be no graph, or is none of `MODES`.
+    Raises ValueError where the mode is "on" and there can be no graph, or is none of `CUDA_GRAPH`.
     """
-    if mode not in MODES:
-        raise ValueError(f"cuda_graph: wanted {', '.join(MODES)}, got {mode!r}.")
+    if mode not in CUDA_GRAPH:
+        raise ValueError(f"cuda_graph: wanted {', '.join(CUDA_GRAPH)}, got {mode!r}.")
     if mode == "off":
         return "asked for"
     reason = None

@@ -1,8 +1,8 @@
 """Training methods as data: a recipe holds every number of a run and gives the loss of one step.
 
-A new method is one file with one frozen dataclass, and one entry in `catalogue.METHODS`; one of a user's own needs no
-entry (`files`). A published configuration is one entry in a file of `fastbound.train.configs`. The trainer asks the
-recipe and never its name.
+A new method is one file with one frozen dataclass, and one line in `fastbound.choices.METHODS`; one of a user's own
+needs no line (`files`). A published configuration is one entry in a file of `fastbound.train.configs`. The trainer asks
+the recipe and never its name.
 """
 
 from fastbound.train.recipes.adversarial import AdversarialRecipe as AdversarialRecipe

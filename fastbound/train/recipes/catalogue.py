@@ -5,27 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from fastbound.choices import METHODS
 from fastbound.train.recipes.checks import with_tuples
-from fastbound.train.recipes.crown_ibp import CrownIBP
-from fastbound.train.recipes.expressive import CCIBP, MTLIBP, ExpIBP
 from fastbound.train.recipes.files import RecipeFileError, load_recipe, names_file
-from fastbound.train.recipes.gloro import GloRo
-from fastbound.train.recipes.ibp import IBP
-from fastbound.train.recipes.natural import Natural
-from fastbound.train.recipes.pgd import PGD
 from fastbound.train.recipes.ramped import RampedRecipe
 from fastbound.train.recipes.recipe import Recipe
-from fastbound.train.recipes.relaxation import Relaxation
-from fastbound.train.recipes.sabr import SABR
-from fastbound.train.recipes.short_warmup import ShortWarmup
-from fastbound.train.recipes.singleprop import AdaptiveSingleProp, SingleProp
-
-# The one place that lists them.
-_RECIPES = (
-    *(Natural, IBP, ShortWarmup, CrownIBP, SingleProp, AdaptiveSingleProp),
-    *(SABR, MTLIBP, CCIBP, ExpIBP, GloRo, PGD, Relaxation),
-)
-METHODS: dict[str, type[Recipe]] = {recipe.method: recipe for recipe in _RECIPES}
 
 
 def find_method(name: str) -> type[Recipe]:
