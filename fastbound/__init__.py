@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from fastbound import memory as memory
     from fastbound import methods as methods
     from fastbound import models as models
-    from fastbound import native as native
     from fastbound import nn as nn
     from fastbound import ops as ops
-    from fastbound import reference as reference
     from fastbound import spec as spec
     from fastbound import train as train
     from fastbound.backends import show_config, use_backend
@@ -85,6 +83,6 @@ load_on_demand(
     },
     submodules=(
         *("backends", "bounds", "crown", "data", "domains", "errors", "losses", "memory"),
-        *("methods", "models", "native", "nn", "ops", "reference", "spec", "train"),
+        *("methods", "models", "nn", "ops", "spec", "train"),
     ),
 )
