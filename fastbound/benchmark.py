@@ -11,7 +11,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from fastbound import losses, models
 from fastbound.bounds import bound
 from fastbound.certify.modes import training_precision
+from fastbound.choices import MEASURED, STEPS
 from fastbound.domains.interval import Interval
 from fastbound.domains.interval.box import linf_box
 from fastbound.domains.singleprop import singleprop
@@ -49,13 +50,7 @@ class Network:
         return model, x.to(device), torch.randint(self.classes, (self.batch,), generator=generator).to(device)
 
 
-NETWORKS = {
-    "mlp": Network("mlp", (1, 28, 28), 128),
-    "dm-small": Network("dm-small", (1, 28, 28), 128),
-    "dm-small-norm": Network("dm-small", (1, 28, 28), 128, {"norm": True}),
-    "cnn7-width16": Network("cnn7", (3, 32, 32), 32, {"width": 16}),
-    "cnn7-width64": Network("cnn7", (3, 32, 32), 16, {"width": 64}),
-}
+NETWORKS = {name: Network(*entry) for name, entry in MEASURED.items()}
 
 EPS = 2 / 255
 
@@ -118,17 +113,6 @@ def _robust(out: Interval, labels: Tensor, method: str) -> Tensor:
     return losses.robust_cross_entropy(bound(out, method=method, spec=margin_spec(labels, out.shape[1])))
 
 
-STEPS: dict[str, Callable[[nn.Module, Tensor, Tensor], None]] = {
-    "natural": natural_step,
-    "ibp": ibp_step,
-    "ibp-bf16": ibp_bf16_step,
-    "short-warmup": short_warmup_step,
-    "singleprop": singleprop_step,
-    "crown-ibp": crown_ibp_step,
-    "crown-ibp-fused": fused_step,
-}
-
-
 @dataclass(frozen=True)
 class Timing:
     """Milliseconds of one variant on one network, and their multiple of the natural step's median."""
@@ -173,7 +157,7 @@ def measure(
     return timings, missing
 
 
-def _known(names: Iterable[str], table: dict, what: str) -> list[str]:
+def _known(names: Iterable[str], table: Mapping[str, object], what: str) -> list[str]:
     names = list(names)
     for name in names:
         if name not in table:

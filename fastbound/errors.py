@@ -14,3 +14,31 @@ class TapeError(RuntimeError):
 
 class BackendError(RuntimeError):
     """An explicitly requested backend cannot serve an operator; the message lists the reasons."""
+
+
+class SoundnessError(RuntimeError):
+    """An attack broke a certified sample: the certificate is wrong. `index` is the sample's place in the loader."""
+
+    def __init__(self, index: int, margin: float, method: str, eps: float) -> None:
+        super().__init__(
+            f"soundness failure: sample {index} is certified by {method} at eps {eps:g} with margin {margin:.6g}, and "
+            "the attack found a misclassified point inside its ball. No number of this run can be trusted; please "
+            "report the model and the sample."
+        )
+        self.index = index
+
+
+class CaptureError(RuntimeError):
+    """A step does what no CUDA graph can hold."""
+
+
+class Diverged(RuntimeError):
+    """The loss of a run became infinite or NaN."""
+
+
+class Interrupted(RuntimeError):
+    """The run was stopped from outside; the message says how to continue."""
+
+
+class ProcessLost(RuntimeError):
+    """Another training process ended, so this one cannot go on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fastbound.choices import BOUNDS
 from fastbound.domains.singleprop import NOT_A_BOUND
 from fastbound.domains.zonotope.relaxations import RELAXATIONS as ZONOTOPES
 
@@ -30,7 +31,7 @@ _LINES = {
     "-soft": "soft",
 }
 
-GENERAL: dict[str, Method] = {name: Method(name) for name in ("ibp", "crown-ibp", "crown")}
+GENERAL: dict[str, Method] = {name: Method(name) for name in BOUNDS}
 STUDIED: dict[str, Method] = {
     **{name: Method("zonotope", name) for name in ZONOTOPES},
     "box": Method("ibp"),  # as a zonotope it gives the same bounds at a higher cost

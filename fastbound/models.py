@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fastbound.choices import NETWORKS
 from fastbound.nn import MinMax, Normalize
-
-_BUILDERS: dict[str, Callable[..., list[nn.Module]]] = {}
 
 
 def names() -> list[str]:
     """The names that `build` knows."""
-    return sorted(_BUILDERS)
+    return sorted(NETWORKS)
 
 
 def build(
@@ -55,7 +54,7 @@ def build(
     shape = tuple(int(size) for size in input_shape)
     _check_request(name, shape, num_classes, options)
     try:
-        layers = _BUILDERS[name](shape, num_classes, **options)
+        layers = NETWORKS[name](shape, num_classes, **options)
     except _TooSmall as problem:
         raise ValueError(
             f"{name} does not fit inputs of shape {list(shape)}: {problem}. Networks that fit: "
@@ -80,22 +79,14 @@ class _TooSmall(ValueError):
     """The output of a layer would have no pixels."""
 
 
-def _network(name: str) -> Callable:
-    def register(builder: Callable[..., list[nn.Module]]) -> Callable[..., list[nn.Module]]:
-        _BUILDERS[name] = builder
-        return builder
-
-    return register
-
-
 def _check_request(name: str, shape: tuple[int, ...], num_classes: int, options: dict[str, object]) -> None:
-    if name not in _BUILDERS:
+    if name not in NETWORKS:
         raise ValueError(f"model: there is no network {name!r}; known: {', '.join(names())}.")
     if not shape or min(shape) < 1:
         raise ValueError(f"input_shape: wanted positive sizes without the batch, (C, H, W), got {list(shape)}.")
     if num_classes < 2:
         raise ValueError(f"num_classes: wanted at least 2, got {num_classes}.")
-    known = dict(list(inspect.signature(_BUILDERS[name]).parameters.items())[2:])
+    known = dict(list(inspect.signature(NETWORKS[name]).parameters.items())[2:])
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}.")
@@ -107,7 +98,7 @@ def _check_request(name: str, shape: tuple[int, ...], num_classes: int, options:
 def _fits(name: str, shape: tuple[int, ...]) -> bool:
     try:
         with torch.device("meta"):
-            _BUILDERS[name](shape, 2)
+            NETWORKS[name](shape, 2)
     except _TooSmall:
         return False
     return True
@@ -204,8 +195,7 @@ def _plain(
     return _head(convs, shape, hidden, num_classes, norm)
 
 
-@_network("mlp")
-def _mlp(shape: tuple[int, ...], num_classes: int, hidden: Sequence[int] = (256, 256, 256)) -> list[nn.Module]:
+def mlp(shape: tuple[int, ...], num_classes: int, hidden: Sequence[int] = (256, 256, 256)) -> list[nn.Module]:
     layers: list[nn.Module] = [nn.Flatten()]
     size = math.prod(shape)
     for width in hidden:
@@ -214,25 +204,21 @@ def _mlp(shape: tuple[int, ...], num_classes: int, hidden: Sequence[int] = (256,
     return [*layers, nn.Linear(size, num_classes)]
 
 
-@_network("paradox-fc")
-def _paradox_fc(shape: tuple[int, ...], num_classes: int) -> list[nn.Module]:
-    return _mlp(shape, num_classes, (400, 200, 100, 100))
+def paradox_fc(shape: tuple[int, ...], num_classes: int) -> list[nn.Module]:
+    return mlp(shape, num_classes, (400, 200, 100, 100))
 
 
-@_network("paradox-conv")
-def _paradox_conv(shape: tuple[int, ...], num_classes: int) -> list[nn.Module]:
+def paradox_conv(shape: tuple[int, ...], num_classes: int) -> list[nn.Module]:
     return _plain(shape, num_classes, [(16, 4, 2, 1)], [100], norm=False)
 
 
-@_network("dm-small")
-def _dm_small(
+def dm_small(
     shape: tuple[int, ...], num_classes: int, norm: bool = False, same_padding: bool = False
 ) -> list[nn.Module]:
     return _plain(shape, num_classes, [(16, 4, 2, 0), (32, 4, 1, 0)], [100], norm, same_padding)
 
 
-@_network("dm-medium")
-def _dm_medium(
+def dm_medium(
     shape: tuple[int, ...], num_classes: int, norm: bool = False, same_padding: bool = False
 ) -> list[nn.Module]:
     plan = [(32, 3, 1, 0), (32, 4, 2, 0), (64, 3, 1, 0), (64, 4, 2, 0)]
@@ -243,19 +229,16 @@ def _seven_layer_plan(width: int) -> list[tuple[int, int, int, int]]:
     return [(width, 3, 1, 1), (width, 3, 1, 1), (2 * width, 3, 2, 1), (2 * width, 3, 1, 1), (2 * width, 3, 1, 1)]
 
 
-@_network("dm-large")
-def _dm_large(shape: tuple[int, ...], num_classes: int, width: int = 64, norm: bool = False) -> list[nn.Module]:
+def dm_large(shape: tuple[int, ...], num_classes: int, width: int = 64, norm: bool = False) -> list[nn.Module]:
     return _plain(shape, num_classes, _seven_layer_plan(width), [512], norm)
 
 
-@_network("wide-cnn")
-def _wide_cnn(shape: tuple[int, ...], num_classes: int, width: int = 128) -> list[nn.Module]:
+def wide_cnn(shape: tuple[int, ...], num_classes: int, width: int = 128) -> list[nn.Module]:
     plan = [(width, 3, 1, 0), (2 * width, 3, 2, 0), (4 * width, 3, 2, 0)]
     return _plain(shape, num_classes, plan, [1024], norm=False, same_padding=True)
 
 
-@_network("cnn7")
-def _cnn7(shape: tuple[int, ...], num_classes: int, width: int = 64, last_stride: int = 1) -> list[nn.Module]:
+def cnn7(shape: tuple[int, ...], num_classes: int, width: int = 64, last_stride: int = 1) -> list[nn.Module]:
     """DM-large with BatchNorm after every convolution and the hidden layer; `last_stride` 2 for 64x64 inputs
     (Tiny-ImageNet)."""
     plan = _seven_layer_plan(width)
@@ -288,32 +271,27 @@ def _globally_robust(
     return [*layers, nn.Linear(size, num_classes)]
 
 
-@_network("gloro-2c2f")
-def _gloro_2c2f(shape: tuple[int, ...], num_classes: int, activation: str = "relu") -> list[nn.Module]:
+def gloro_2c2f(shape: tuple[int, ...], num_classes: int, activation: str = "relu") -> list[nn.Module]:
     return _globally_robust(shape, num_classes, [(16, 4, 2), (32, 4, 2)], [100], activation)
 
 
-@_network("gloro-4c3f")
-def _gloro_4c3f(shape: tuple[int, ...], num_classes: int, activation: str = "relu") -> list[nn.Module]:
+def gloro_4c3f(shape: tuple[int, ...], num_classes: int, activation: str = "relu") -> list[nn.Module]:
     plan = [(32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 4, 2)]
     return _globally_robust(shape, num_classes, plan, [512, 512], activation)
 
 
-@_network("gloro-6c2f")
-def _gloro_6c2f(shape: tuple[int, ...], num_classes: int, activation: str = "relu") -> list[nn.Module]:
+def gloro_6c2f(shape: tuple[int, ...], num_classes: int, activation: str = "relu") -> list[nn.Module]:
     plan = [(32, 3, 1), (32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 3, 1), (64, 4, 2)]
     return _globally_robust(shape, num_classes, plan, [512], activation)
 
 
-@_network("gloro-tin")
-def _gloro_tin(shape: tuple[int, ...], num_classes: int, activation: str = "relu") -> list[nn.Module]:
+def gloro_tin(shape: tuple[int, ...], num_classes: int, activation: str = "relu") -> list[nn.Module]:
     """For Tiny-ImageNet, without hidden fully connected layers."""
     plan = [(64, 3, 1), (64, 3, 1), (64, 4, 2), (128, 3, 1), (128, 4, 2), (256, 3, 1), (256, 4, 2)]
     return _globally_robust(shape, num_classes, plan, [], activation)
 
 
-@_network("wide-resnet")
-def _wide_resnet(shape: tuple[int, ...], num_classes: int, width: int = 128) -> list[nn.Module]:
+def wide_resnet(shape: tuple[int, ...], num_classes: int, width: int = 128) -> list[nn.Module]:
     layers = _convs(shape[0], [(16, 3, 1, 1)], norm=True)
     channels = 16
     for out, stride in [(width, 1), (2 * width, 2), (4 * width, 2)]:
@@ -322,8 +300,7 @@ def _wide_resnet(shape: tuple[int, ...], num_classes: int, width: int = 128) -> 
     return _head(layers, shape, [512], num_classes, norm=True)
 
 
-@_network("resnext")
-def _resnext(shape: tuple[int, ...], num_classes: int, width: int = 64) -> list[nn.Module]:
+def resnext(shape: tuple[int, ...], num_classes: int, width: int = 64) -> list[nn.Module]:
     layers = _convs(shape[0], [(64, 3, 1, 1)], norm=True)
     channels = 64
     for group_width, stride in [(width, 1), (2 * width, 2), (4 * width, 2)]:

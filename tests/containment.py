@@ -84,26 +84,6 @@ def entries() -> dict[str, Callable[..., Any]]:
     return {rules.function_name(function): function for function in functions.ENTRIES}
 
 
-def check(model: nn.Module, x: Tensor, eps: float) -> None:
-        assert_within(fb.bound(model, fb.linf_box(x, eps), **how), model, x, eps)
-
-    return check
-
-
-CHECKS = {
-    "interval": by_bounds(method="ibp"),
-    "zonotope": by_bounds(method="deepz"),
-    "crown": by_bounds(method="crown"),
-    "lipschitz": by_lipschitz,
-}
-
-
-def interval_functions() -> dict[str, Callable[..., Any]]:
-    """The torch functions with a rule that intervals answer by, by name."""
-    functions = (function for kind in fb.Interval.__mro__ for function in rules._table.get(kind, ()))
-    return {rules.function_name(function): function for function in functions}
-
-
 def check(function: Callable[[Tensor], Tensor], *domains: str) -> None:
     """Raise AssertionError where an element-wise function leaves what the domains say of it, by default all."""
     for domain in domains or CHECKS:

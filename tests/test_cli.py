@@ -1,5 +1,6 @@
 """The command line: what it writes, prints, refuses, and with which exit code."""
 
+import importlib
 import json
 import re
 
@@ -93,7 +94,7 @@ def test_a_soundness_failure_ends_with_its_own_code(trained, monkeypatch, capsys
     def unsound(*arguments, **options):
         raise SoundnessError(17, 0.25, "ibp", 0.02)
 
-    monkeypatch.setattr(cli.certify, "certify", unsound)
+    monkeypatch.setattr(importlib.import_module("fastbound.certify"), "certify", unsound)
     code, _, err = run("certify", trained, capsys=capsys)
     assert code == 3 and "sample 17" in err
 

@@ -168,16 +168,26 @@ except fb.MissingRuleError as error:
 """
 
 
-def test_a_domain(tree: Tree) -> None:
+@pytest.fixture
+def tree_with_a_domain(tree: Tree) -> Tree:
     tree.follow(DOMAIN)
+    next_line = '        "fastbound.errors": ('
+    tree.replace(
+        "fastbound/__init__.py", next_line, f'        "fastbound.domains.tube": ("Tube", "tube"),\n{next_line}'
+    )
+    return tree
+
+
+def test_a_domain(tree_with_a_domain: Tree) -> None:
+    tree = tree_with_a_domain
     assert "torch.sigmoid has no rule for Tube" in passes(tree, "-c", MODEL_IN_TUBE)
     tree.replace(TUBE, "input.radius)", "input.radius / 2)")
     assert "outside the bounds" in fails(tree, "-c", MODEL_IN_TUBE)
 
 
-def test_a_domain_has_a_floor(tree: Tree) -> None:
+def test_a_domain_has_a_floor(tree_with_a_domain: Tree) -> None:
+    tree = tree_with_a_domain
     pytest.importorskip("importlinter", reason="import-linter is not installed (pip install '.[dev]')")
-    tree.follow(DOMAIN)
     assert "fastbound.domains.tube" in fails(tree, *LINT_IMPORTS)
     tree.replace("pyproject.toml", "| zonotope", "| tube | zonotope")
     passes(tree, *LINT_IMPORTS)
@@ -185,7 +195,7 @@ def test_a_domain_has_a_floor(tree: Tree) -> None:
 
 # ---- a training method -----------------------------------------------------------------------------------------------
 
-CATALOGUE, METHODS_PAGE = "fastbound/train/recipes/catalogue.py", "docs/methods/README.md"
+CHOICES, METHODS_PAGE = "fastbound/choices.py", "docs/methods/README.md"
 ROW = "| `gloro` |"  # before which the new one goes
 TRAINED_AND_CERTIFIED = """
 import sys
@@ -202,12 +212,8 @@ for command in (["train", *sys.argv[1:], "--out", "run"], ["certify", "run", "--
 @pytest.fixture
 def tree_with_a_method(tree: Tree) -> Tree:
     tree.follow(METHOD)
-    tree.replace(
-        CATALOGUE,
-        "import GloRoRecipe\n",
-        "import GloRoRecipe\nfrom fastbound.train.recipes.focused import FocusedRecipe\n",
-    )
-    tree.replace(CATALOGUE, "_RECIPES = (", "_RECIPES = (\n    FocusedRecipe,")
+    last = '        "relaxation": "fastbound.train.recipes.relaxation:RelaxationRecipe",\n'
+    tree.replace(CHOICES, last, f'{last}        "focused": "fastbound.train.recipes.focused:FocusedRecipe",\n')
     return tree
 
 

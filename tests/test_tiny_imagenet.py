@@ -1,7 +1,6 @@
 """Tiny-ImageNet from a small folder in the layout of the original archive."""
 
 import os
-import sys
 import warnings
 
 import numpy
@@ -10,7 +9,7 @@ import torch
 from PIL import Image
 
 from fastbound import data, models
-from fastbound.data import DataError
+from fastbound.data import DataError, tiny_imagenet
 
 CLASSES = ["n03", "n01", "n02"]  # the file need not be sorted
 
@@ -68,10 +67,9 @@ def test_grey_images_get_three_channels(folder):
 
 
 def test_the_cache_is_read_until_a_file_changes(folder, monkeypatch):
-    module = sys.modules["fastbound.data.tiny_imagenet"]
     decoded = []
-    read = module._read_image
-    monkeypatch.setattr(module, "_read_image", lambda path: decoded.append(path) or read(path))
+    read = tiny_imagenet._read_image
+    monkeypatch.setattr(tiny_imagenet, "_read_image", lambda path: decoded.append(path) or read(path))
     first = data.load("tiny-imagenet", folder)
     assert len(decoded) == 18 and (folder / "fastbound.safetensors").is_file()
     second = data.load("tiny-imagenet", folder)
@@ -88,7 +86,7 @@ def test_a_folder_that_cannot_be_written_is_warned_of(folder, monkeypatch):
     def refuse(*_):
         raise OSError("read-only")
 
-    monkeypatch.setattr(sys.modules["fastbound.data.tiny_imagenet"], "save_file", refuse)
+    monkeypatch.setattr(tiny_imagenet, "save_file", refuse)
     with pytest.warns(UserWarning, match="cannot be written .read-only., so every run decodes"):
         assert len(data.load("tiny-imagenet", folder).train) == 12
 

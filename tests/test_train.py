@@ -327,7 +327,7 @@ class Dropping(NaturalRecipe):
 
 def test_resume_restores_the_random_generator(tmp_path, monkeypatch):
     dropping = dataclasses.dataclass(frozen=True, kw_only=True)(Dropping)
-    monkeypatch.setitem(METHODS, "natural", dropping)
+    monkeypatch.setattr(recipes.catalogue, "METHODS", {**METHODS, "natural": dropping})
     given = {"method": "natural"}
     small_run(tmp_path / "whole", given, {"crop": 1})
     with monkeypatch.context() as patch:

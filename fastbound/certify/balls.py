@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fastbound.bounds import bound
-from fastbound.certify.lp import triangle_margins
 from fastbound.certify.pgd import Attack, pgd_attack
 from fastbound.certify.pgd_l2 import pgd_attack_l2
+from fastbound.choices import BALLS
 from fastbound.domains.interval.box import linf_box
 from fastbound.domains.lipschitz import Lipschitz, LipschitzState, lipschitz
 from fastbound.methods import METHODS, check_method
@@ -79,6 +79,8 @@ class LinfBall:
         logits = model(x)
         _check_loader_labels(labels, logits)
         if method == LP:
+            from fastbound.certify.lp import triangle_margins  # loads SciPy's solvers, which no other method needs
+
             return Verdict(logits, triangle_margins(model, x, labels, eps, lower=self.lower, upper=self.upper))
         # The samples of a batch share the budget of error terms; in small parts they keep as many as in training.
         size = ZONOTOPE_BATCH if METHODS[method].kind == "zonotope" else len(x)
@@ -130,9 +132,6 @@ class L2Ball:
 
     def precision(self, method: str, dtype: torch.dtype) -> str:
         return f"constants proven in float64; logits in {_name(dtype)} (ieee), rounded to nearest"
-
-
-BALLS: dict[str, type[Ball]] = {ball.norm: ball for ball in (LinfBall, L2Ball)}
 
 
 def find_ball(norm: str) -> type[Ball]:

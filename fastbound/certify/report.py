@@ -9,17 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-
-class SoundnessError(RuntimeError):
-    """An attack broke a certified sample: the certificate is wrong. `index` is the sample's place in the loader."""
-
-    def __init__(self, index: int, margin: float, method: str, eps: float) -> None:
-        super().__init__(
-            f"soundness failure: sample {index} is certified by {method} at eps {eps:g} with margin {margin:.6g}, and "
-            "the attack found a misclassified point inside its ball. No number of this run can be trusted; please "
-            "report the model and the sample."
-        )
-        self.index = index
+from fastbound.errors import SoundnessError
 
 
 @dataclass(frozen=True)

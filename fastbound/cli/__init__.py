@@ -1,4 +1,7 @@
-"""The command line: fastbound train | certify | study | bench | info."""
+"""The command line: fastbound train | certify | study | bench | info.
+
+What a command runs it imports inside its function, so that --help need not wait for torch.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,12 @@ from typing import NoReturn
 
 import typer
 
-from fastbound.certify import SoundnessError
 from fastbound.cli.bench import bench
 from fastbound.cli.certify import certify_run
 from fastbound.cli.info import info
 from fastbound.cli.study import study_runs
 from fastbound.cli.train import train
-from fastbound.train.capture import CaptureError
-from fastbound.train.distributed import ProcessLost
-from fastbound.train.interrupts import Interrupted
-from fastbound.train.loop import Diverged
+from fastbound.errors import CaptureError, Diverged, Interrupted, ProcessLost, SoundnessError
 
 app = typer.Typer(
     help="Certified training and certification by bound propagation.",

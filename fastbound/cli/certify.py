@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from fastbound import data
-from fastbound.certify import BALLS, Attack, Report, certify, plot_sweep
-from fastbound.certify.balls import find_ball
-from fastbound.certify.report import write_json
+from fastbound.choices import BALLS, BOUNDS
 from fastbound.cli.reports import print_reports
-from fastbound.cli.values import DataDir, Device, Threads, check_free, parse_radius, set_threads
-from fastbound.methods import GENERAL
-from fastbound.train.distributed import find_device
-from fastbound.train.runs import RunFolder, load_run
-from fastbound.train.settings import Trained, read_trained
+from fastbound.cli.values import DataDir, Device, Threads, check_free, find_place, parse_radius, set_threads
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fastbound.certify import Attack, Report
+    from fastbound.data import Loader
+    from fastbound.train.settings import Trained
 
 
 def certify_run(
@@ -32,7 +31,7 @@ def certify_run(
     method: Annotated[
         str | None,
         typer.Option(
-            help=f"Bounds: {', '.join(GENERAL)} (ibp by default), lp, a relaxation (fastbound train --list); for l2 "
+            help=f"Bounds: {', '.join(BOUNDS)} (ibp by default), lp, a relaxation (fastbound train --list); for l2 "
             "lipschitz."
         ),
     ] = None,
@@ -51,13 +50,19 @@ def certify_run(
     threads: Threads = None,
 ) -> None:
     """Certify the model of a run folder on its test set, and attack it. Exit code 3: an attack broke a certificate."""
+    from fastbound import data
+    from fastbound.certify import Attack
+    from fastbound.certify.balls import find_ball
+    from fastbound.train.runs import RunFolder, load_run
+    from fastbound.train.settings import read_trained
+
     set_threads(threads)
     names = ("report.json",) if sweep is None else ("sweep.json", "sweep.png")
     check_free(out, names, overwrite)
     trained = read_trained(RunFolder(run))
     norm = _norm_of(trained, norm, eps or sweep)
     method = method or find_ball(norm).default
-    model = load_run(run, find_device(device or "auto"))
+    model = load_run(run, find_place(device))
     images = data.load(trained.dataset, data_dir or trained.data_dir).test.limit(limit)
     attack = Attack(pgd_steps, pgd_restarts) if pgd_steps else None
     radii = [trained.eps if eps is None else parse_radius(eps)] if sweep is None else _parse_radii(sweep)
@@ -70,8 +75,10 @@ def certify_run(
 
 
 def _with_progress(
-    model: torch.nn.Module, loader: data.Loader, eps: float, norm: str, method: str, attack: Attack | None, seed: int
+    model: nn.Module, loader: Loader, eps: float, norm: str, method: str, attack: Attack | None, seed: int
 ) -> Report:
+    from fastbound.certify import certify
+
     console = Console(stderr=True)
     shown = Progress(console=console, transient=True, disable=not console.is_terminal)
     with shown:
@@ -83,6 +90,8 @@ def _with_progress(
 
 def _norm_of(trained: Trained, norm: str | None, radii: str | None) -> str:
     """The norm to certify in; raises ValueError where the radius of the run would be read in another norm."""
+    from fastbound.certify.balls import find_ball
+
     if norm is not None and find_ball(norm).norm != trained.norm and radii is None:
         raise ValueError(
             f"norm: the radius of this run, {trained.eps:g}, is one of {trained.norm}; give a radius in {norm} with "
@@ -99,6 +108,9 @@ def _parse_radii(text: str) -> list[float]:
 
 
 def _write_reports(out: Path, reports: list[Report], sweep: bool, title: str) -> None:
+    from fastbound.certify import plot_sweep
+    from fastbound.certify.report import write_json
+
     out.mkdir(parents=True, exist_ok=True)
     if sweep:
         write_json(out / "sweep.json", [report.as_dict() for report in reports])

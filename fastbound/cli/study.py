@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from fastbound import data
-from fastbound.certify.report import write_json
-from fastbound.cli.values import DataDir, Device, Threads, check_free, set_threads
-from fastbound.study import RELAXATIONS, StudiedRun, Study, plot_controlled, plot_study, read_runs, study
-from fastbound.study.sensitivity import DEPTHS
-from fastbound.train.distributed import find_device
+from fastbound.choices import COMPARED
+from fastbound.cli.values import DataDir, Device, Threads, check_free, find_place, set_threads
+
+if TYPE_CHECKING:
+    from fastbound.study import StudiedRun, Study
 
 FILES = ("study.json", "study.png", "controlled.png")
 
@@ -25,7 +24,7 @@ def study_runs(
     ],
     relaxation: Annotated[
         list[str] | None,
-        typer.Option(help=f"Measured beside those of the runs; {', '.join(RELAXATIONS)} by default."),
+        typer.Option(help=f"Measured beside those of the runs; {', '.join(COMPARED)} by default."),
     ] = None,
     data_dir: DataDir = None,
     limit: Annotated[int, typer.Option(help="The first test images only (tightness).")] = 200,
@@ -39,15 +38,18 @@ def study_runs(
 
     At least one run is of --method relaxation; any others are networks to measure on.
     """
+    from fastbound import data
+    from fastbound.study import read_runs, study
+
     set_threads(threads)
     check_free(out, FILES, overwrite)
-    place = find_device(device or "auto")
+    place = find_place(device)
     runs = read_runs(run, place)
     settings = runs[0].settings
     images = data.load(settings.dataset, data_dir or settings.data_dir).test.limit(limit).to(place)
     console = Console(stderr=True)
     with console.status("") as shown:
-        found = study(runs, images, relaxation or RELAXATIONS, seed=seed, on_part=shown.update)
+        found = study(runs, images, relaxation or COMPARED, seed=seed, on_part=shown.update)
     _print(found)
     if out is not None:
         _write(found, out)
@@ -72,6 +74,8 @@ def _properties(found: Study) -> Table:
 
 
 def _growth(found: Study) -> Table:
+    from fastbound.study.sensitivity import DEPTHS
+
     table = Table("hidden layers", *map(str, DEPTHS), title="Sensitivity on untrained networks")
     for name, one in found.relaxations.items():
         table.add_row(name, *map(_number, one.growth))
@@ -105,6 +109,9 @@ def _number(value: float | None) -> str:
 
 
 def _write(found: Study, out: Path) -> None:
+    from fastbound.certify.report import write_json
+    from fastbound.study import plot_controlled, plot_study
+
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "study.json", found.as_dict())
     if found.relaxations:

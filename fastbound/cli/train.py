@@ -8,21 +8,16 @@ from typing import Annotated
 
 import typer
 
-from fastbound import data, models
-from fastbound.cli.listing import print_listing
+from fastbound.choices import CUDA_GRAPH, DATASETS, EPS_SCHEDULES, INITIALISATIONS, METHODS, NETWORKS, PRECISIONS
 from fastbound.cli.reports import print_reports
 from fastbound.cli.values import DataDir, Device, Threads, assignments, given, parse_epochs, parse_radius, set_threads
 from fastbound.memory import keep_freed_memory
-from fastbound.train import train as train_run
-from fastbound.train.initialisation import INITIALISATIONS
-from fastbound.train.precision import PRECISIONS
-from fastbound.train.recipes import METHODS
-from fastbound.train.schedules import EPS_SCHEDULES
-from fastbound.train.steps import MODES
 
 
 def _list(wanted: bool) -> None:
     if wanted:
+        from fastbound.cli.listing import print_listing
+
         print_listing()
         raise typer.Exit
 
@@ -30,7 +25,7 @@ def _list(wanted: bool) -> None:
 def train(
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     dataset: Annotated[
-        str | None, typer.Option(help=f"One of {', '.join(data.names())}; digits ships with the package.")
+        str | None, typer.Option(help=f"One of {', '.join(DATASETS)}; digits ships with the package.")
     ] = None,
     data_dir: DataDir = None,
     method: Annotated[
@@ -41,7 +36,7 @@ def train(
         str | None, typer.Option(help="A published configuration (see --list); other options override it.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help=f"Network: {', '.join(models.names())}; one that fits by default.")
+        str | None, typer.Option(help=f"Network: {', '.join(NETWORKS)}; one that fits by default.")
     ] = None,
     model_option: Annotated[
         list[str] | None, typer.Option(help="Option of the network as name=value, for example width=16.")
@@ -90,7 +85,7 @@ def train(
     device: Device = None,
     cuda_graph: Annotated[
         str | None,
-        typer.Option(help=f"Steps as CUDA graphs: {', '.join(MODES)}; auto, the default, where there is one GPU."),
+        typer.Option(help=f"Steps as CUDA graphs: {', '.join(CUDA_GRAPH)}; auto, the default, where there is one GPU."),
     ] = None,
     precision: Annotated[
         str | None,
@@ -115,6 +110,8 @@ def train(
 
     Several processes: torchrun --nproc-per-node 2 -m fastbound train ...
     """
+    from fastbound.train import train as train_run
+
     set_threads(threads)
     keep_freed_memory()
     options = given(

@@ -6,10 +6,12 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
+
+if TYPE_CHECKING:
+    import torch
 
 Threads = Annotated[int | None, typer.Option(help="Threads of PyTorch and of the native code; PyTorch's default.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
@@ -63,7 +65,16 @@ def set_threads(count: int | None) -> None:
     if count is not None:
         if count < 1:
             raise ValueError(f"threads: wanted at least 1, got {count}.")
+        import torch
+
         torch.set_num_threads(count)
+
+
+def find_place(device: str | None) -> torch.device:
+    """The device that the option names."""
+    from fastbound.train.distributed import find_device
+
+    return find_device(device or "auto")
 
 
 def check_free(out: Path | None, names: Sequence[str], overwrite: bool) -> None:

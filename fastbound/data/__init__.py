@@ -7,13 +7,10 @@ continue at any batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-from fastbound.data.cifar import cifar10
+from fastbound.choices import DATASETS
 from fastbound.data.cifar import read_cifar_binary as read_cifar_binary
-from fastbound.data.digits import digits
-from fastbound.data.idx import fashion_mnist, mnist
 from fastbound.data.idx import read_idx as read_idx
 from fastbound.data.images import Augmentation as Augmentation
 from fastbound.data.images import DataError as DataError
@@ -21,19 +18,11 @@ from fastbound.data.images import DataSet as DataSet
 from fastbound.data.images import Images as Images
 from fastbound.data.loader import Loader as Loader
 from fastbound.data.loader import mixed_seed as mixed_seed
-from fastbound.data.tiny_imagenet import tiny_imagenet
-
-_FROM_FOLDERS: dict[str, Callable[[Path], DataSet]] = {
-    "mnist": mnist,
-    "fashion-mnist": fashion_mnist,
-    "cifar10": cifar10,
-    "tiny-imagenet": tiny_imagenet,
-}
 
 
 def names() -> list[str]:
     """The names that `load` knows."""
-    return sorted(["digits", *_FROM_FOLDERS])
+    return sorted(DATASETS)
 
 
 def load(name: str, data_dir: str | Path | None = None) -> DataSet:
@@ -47,10 +36,10 @@ def load(name: str, data_dir: str | Path | None = None) -> DataSet:
         ValueError: unknown name, or no `data_dir` if one is needed.
         DataError: a missing or damaged file, named with what was wrong.
     """
-    if name not in names():
+    if name not in DATASETS:
         raise ValueError(f"dataset: there is no data set {name!r}; known: {', '.join(names())}.")
     if name == "digits":
-        return digits()
+        return DATASETS[name]()
     if data_dir is None:
         raise ValueError(
             f"data_dir: {name} does not ship with fastbound; name the folder that holds its files (--data-dir)."
@@ -58,4 +47,4 @@ def load(name: str, data_dir: str | Path | None = None) -> DataSet:
     folder = Path(data_dir)
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder (wanted the files of {name}).")
-    return _FROM_FOLDERS[name](folder)
+    return DATASETS[name](folder)

@@ -6,7 +6,6 @@ Source: Jovanovic et al., 2022, arXiv 2102.06700. One file per property; all bou
 from fastbound.study.continuity import Scan as Scan
 from fastbound.study.continuity import continuity as continuity
 from fastbound.study.continuity import scan as scan
-from fastbound.study.measure import RELAXATIONS as RELAXATIONS
 from fastbound.study.measure import study as study
 from fastbound.study.networks import StudiedRun as StudiedRun
 from fastbound.study.networks import read_runs as read_runs

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from fastbound.choices import COMPARED
 from fastbound.data import Images, Loader
 from fastbound.domains.interval.loosened import LoosenedInterval
 from fastbound.methods import METHODS, check_method
@@ -16,7 +17,6 @@ from fastbound.study.results import NetworkResult, RelaxationResult, Study
 from fastbound.study.sensitivity import growing_networks, sensitivity
 from fastbound.study.tightness import certified_curve
 
-RELAXATIONS = ("box", "hbox", "deepz", "crown-ibp-r", "crown")
 # Continuity and sensitivity are measured on this many images, the first ones.
 PROBED = 2
 BATCH = 100
@@ -25,7 +25,7 @@ BATCH = 100
 def study(
     runs: Sequence[StudiedRun],
     images: Images,
-    relaxations: Sequence[str] = RELAXATIONS,
+    relaxations: Sequence[str] = COMPARED,
     *,
     seed: int = 0,
     on_part: Callable[[str], None] = lambda part: None,

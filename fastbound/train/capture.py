@@ -12,12 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from fastbound.errors import CaptureError
 from fastbound.train.recording import NotRestored, first_line, record
-
-
-class CaptureError(RuntimeError):
-    """A step does something that a CUDA graph cannot record."""
-
 
 # After this many steps lazy initialisation (state of the optimiser, handles and plans of the libraries) is over.
 EAGER_CALLS = 3

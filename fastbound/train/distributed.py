@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-
-class ProcessLost(RuntimeError):
-    """Another training process ended, so this one cannot go on."""
+from fastbound.errors import ProcessLost
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastbound.certify.modes import evaluation_mode
+from fastbound.choices import INITIALISATIONS
 from fastbound.domains.interval.box import linf_box
 from fastbound.domains.records import Convolution, Elementwise, Linear, Reshape, Sum
 from fastbound.domains.tape import Node, topological
@@ -97,15 +98,6 @@ def _reads_relu_of_sum(node: Node) -> bool:
     record = source.record
     is_relu = isinstance(record, Elementwise) and isinstance(record.function.shape, Hinge)
     return is_relu and isinstance(source.inputs[0].record, Sum)
-
-
-INITIALISATIONS = {
-    "default": default,
-    "orthogonal": orthogonal,
-    "lecun-normal": lecun_normal,
-    "ibp": ibp,
-    "glorot": glorot,
-}
 
 
 def initialise(model: nn.Module, name: str, x: Tensor) -> None:

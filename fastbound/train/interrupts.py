@@ -6,9 +6,7 @@ import signal
 import threading
 from types import FrameType
 
-
-class Interrupted(RuntimeError):
-    """The run was stopped from outside; the message says how to continue."""
+from fastbound.errors import Interrupted as Interrupted
 
 
 class Interrupts:

@@ -16,13 +16,13 @@ from fastbound import data as datasets
 from fastbound.certify import Attack, Report, certify
 from fastbound.certify.report import write_json
 from fastbound.data import DataSet, Images, Loader
+from fastbound.errors import CaptureError, Diverged, Interrupted
 from fastbound.train import checkpoint, settings
-from fastbound.train.capture import CaptureError
 from fastbound.train.checkpoint import Position
 from fastbound.train.curves import plot_curves
 from fastbound.train.distributed import Processes, processes
 from fastbound.train.initialisation import initialise
-from fastbound.train.interrupts import Interrupted, Interrupts
+from fastbound.train.interrupts import Interrupts
 from fastbound.train.precision import TrainingPrecision
 from fastbound.train.progress import Display
 from fastbound.train.recipes import Losses
@@ -32,10 +32,6 @@ from fastbound.train.steps import CapturedByPhase, TrainingStep, make_optimizer,
 from fastbound.train.validation import mean_losses
 
 EVALUATION_BATCH = 256
-
-
-class Diverged(RuntimeError):
-    """The loss became infinite or NaN."""
 
 
 def train(

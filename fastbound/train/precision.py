@@ -8,9 +8,7 @@ import warnings
 import torch
 
 from fastbound.certify.modes import float32_products, training_precision
-
-# The values of --precision. "default" follows torch's own flags.
-PRECISIONS = ("default", "ieee", "tf32", "bf16")
+from fastbound.choices import PRECISIONS
 
 
 class TrainingPrecision:

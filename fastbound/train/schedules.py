@@ -8,7 +8,7 @@ learning rate).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -57,9 +57,6 @@ def log_eps(step: float, start: float, end: float, eps_max: float) -> float:
         return 0.0
     low, high = math.exp(0.01), math.e
     return eps_max * math.log((high - low) * ramp(step, start, end) + low)
-
-
-EPS_SCHEDULES: dict[str, Callable[..., float]] = {"linear": linear_eps, "smoothed": smoothed_eps, "log": log_eps}
 
 
 def linear_in_step(progress: float, start: float, end: float) -> float:

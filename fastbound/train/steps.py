@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from fastbound.choices import CUDA_GRAPH
 from fastbound.train.capture import Captured, capture
 from fastbound.train.distributed import Processes
 from fastbound.train.precision import autocast_to
@@ -92,16 +93,13 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
             group["lr"] = lr
 
 
-MODES = ("auto", "on", "off")
-
-
 def why_eager(mode: str, group: Processes) -> str | None:
     """Why a run with this --cuda-graph mode takes its steps eagerly; None if it captures them.
 
-    Raises ValueError for a mode that is not in `MODES`, and for "on" if no graph is possible.
+    Raises ValueError for a mode that is not in `CUDA_GRAPH`, and for "on" if no graph is possible.
     """
-    if mode not in MODES:
-        raise ValueError(f"cuda_graph: wanted {', '.join(MODES)}, got {mode!r}.")
+    if mode not in CUDA_GRAPH:
+        raise ValueError(f"cuda_graph: wanted {', '.join(CUDA_GRAPH)}, got {mode!r}.")
     if mode == "off":
         return "asked for"
     reason = None

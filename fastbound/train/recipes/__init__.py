@@ -1,8 +1,8 @@
 """Training methods as data: a recipe holds every number of a run and gives the loss of one step.
 
-A new method is one file with one frozen dataclass, and one entry in `catalogue`; a user's own recipe needs no entry
-(see `files`). A published configuration is one entry in a file of `fastbound.train.configs`. The trainer never asks for
-the name of a recipe: all differences are in its methods.
+A new method is one file with one frozen dataclass, and one line in `fastbound.choices.METHODS`; a user's own recipe
+needs no line (see `files`). A published configuration is one entry in a file of `fastbound.train.configs`. The trainer
+never asks for the name of a recipe: all differences are in its methods.
 """
 
 from fastbound.train.recipes.adversarial import AdversarialRecipe as AdversarialRecipe

@@ -5,27 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from fastbound.train.recipes.crown_ibp import CrownIBPRecipe
-from fastbound.train.recipes.expressive import CCIBPRecipe, ExpIBPRecipe, MTLIBPRecipe
+from fastbound.choices import METHODS
 from fastbound.train.recipes.fields import with_tuples
 from fastbound.train.recipes.files import RecipeFileError, load_recipe, names_file
-from fastbound.train.recipes.gloro import GloRoRecipe
-from fastbound.train.recipes.ibp import IBPRecipe
-from fastbound.train.recipes.natural import NaturalRecipe
-from fastbound.train.recipes.pgd import PGDRecipe
 from fastbound.train.recipes.ramped import RampedRecipe
 from fastbound.train.recipes.recipe import Recipe
-from fastbound.train.recipes.relaxation import RelaxationRecipe
-from fastbound.train.recipes.sabr import SABRRecipe
-from fastbound.train.recipes.short_warmup import ShortWarmupRecipe
-from fastbound.train.recipes.singleprop import AdaptiveSinglePropRecipe, SinglePropRecipe
-
-# The one list of all methods.
-_RECIPES = (
-    *(NaturalRecipe, IBPRecipe, ShortWarmupRecipe, CrownIBPRecipe, SinglePropRecipe, AdaptiveSinglePropRecipe),
-    *(SABRRecipe, MTLIBPRecipe, CCIBPRecipe, ExpIBPRecipe, GloRoRecipe, PGDRecipe, RelaxationRecipe),
-)
-METHODS: dict[str, type[Recipe]] = {recipe.method: recipe for recipe in _RECIPES}
 
 
 def find_method(name: str) -> type[Recipe]:

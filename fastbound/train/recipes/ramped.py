@@ -6,10 +6,11 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fastbound.choices import EPS_SCHEDULES
 from fastbound.train.recipes.fields import check_length, check_positive
 from fastbound.train.recipes.recipe import Recipe
 from fastbound.train.recipes.step import Losses, Step, natural_loss
-from fastbound.train.schedules import EPS_SCHEDULES, is_exactly, ramp
+from fastbound.train.schedules import is_exactly, ramp
 
 
 @dataclass(frozen=True, kw_only=True)
