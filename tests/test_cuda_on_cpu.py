@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import check_cuda_build
+import contract
 import pytest
-import test_contract as contract
+import test_contract
+import test_layouts
 import torch
 from cuda_on_cpu.build import find_nvcc, load
 from torch import Tensor
@@ -55,8 +57,8 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("dtype", native.DTYPES, ids=str)
 def test_values_and_gradients(kernels: None, stem: str, index: int, dtype: torch.dtype) -> None:
     assert "native" in contract.available(stem, "cpu", dtype)
-    contract.test_forward(stem, index, "cpu", dtype)
-    contract.test_explicit_backward(stem, index, "cpu", dtype)
+    test_contract.test_forward(stem, index, "cpu", dtype)
+    test_contract.test_explicit_backward(stem, index, "cpu", dtype)
 
 
 @every_sample
@@ -65,12 +67,12 @@ def test_values_and_gradients(kernels: None, stem: str, index: int, dtype: torch
 def test_memory_layouts(
     kernels: None, stem: str, index: int, layout: Callable[[Tensor], Tensor], dtype: torch.dtype
 ) -> None:
-    contract.test_memory_layout_changes_nothing(stem, index, layout, "cpu", dtype)
+    test_layouts.test_memory_layout_changes_nothing(stem, index, layout, "cpu", dtype)
 
 
 @every_sample
 def test_gradients_of_some_inputs_from_some_outputs(kernels: None, stem: str, index: int) -> None:
-    contract.test_gradients_of_some_inputs_from_some_outputs(stem, index, "cpu")
+    test_contract.test_gradients_of_some_inputs_from_some_outputs(stem, index, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_gradients_of_some_inputs_from_some_outputs(kernels: None, stem: str, in
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_gradients_of_products(kernels: None, stem: str, index: int, dtype: torch.dtype) -> None:
     """The library's products, and the sign of the weights by the CUDA pass."""
-    contract.test_explicit_backward(stem, index, "cpu", dtype)
+    test_contract.test_explicit_backward(stem, index, "cpu", dtype)
 
 
 @pytest.mark.parametrize("dtype", native.HALVES, ids=str)

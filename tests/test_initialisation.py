@@ -70,7 +70,7 @@ def test_ibp_sets_every_weight_but_the_last_by_its_fan_in(groups):
             assert torch.equal(value, before[name]), name
 
 
-class Residual(nn.Module):
+class SumsAndReaders(nn.Module):
     """Reads relu(a + b) directly, behind a flatten, and not at all."""
 
     def __init__(self):
@@ -88,7 +88,7 @@ class Residual(nn.Module):
 
 def test_ibp_halves_what_reads_the_relu_of_a_sum():
     torch.manual_seed(0)
-    model = Residual()
+    model = SumsAndReaders()
     before = weights_of(model)
     initialise(model, "ibp", torch.zeros(1, 1, 6, 6))
     for name, fan_in, half in [

@@ -30,7 +30,7 @@ def flow(model, x: Tensor) -> fb.Lipschitz:
     return model(fb.lipschitz(x))
 
 
-class Residual(nn.Module):
+class HalvedBranch(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding="same"))
@@ -54,7 +54,7 @@ NETWORKS = {
     "conv": lambda: nn.Sequential(nn.Conv2d(4, 6, 4, 2, 1), MinMax(), nn.Flatten(), nn.Linear(54, 5)),
     "average": lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.Tanh(), nn.AvgPool2d(3, 1, 1), nn.Flatten()),
     "maximum": lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.MaxPool2d(3, 2, 1), nn.Flatten(), nn.Linear(24, 3)),
-    "residual": lambda: nn.Sequential(Residual(), Residual(), nn.Flatten(), nn.Linear(144, 4)),
+    "residual": lambda: nn.Sequential(HalvedBranch(), HalvedBranch(), nn.Flatten(), nn.Linear(144, 4)),
     "joined": lambda: nn.Sequential(Joined(), nn.LeakyReLU(1.5), nn.PixelUnshuffle(2), nn.Flatten()),
     "normalised": lambda: nn.Sequential(fb.nn.Normalize([0.5] * 4, [0.25, 0.5, 0.3, 2]), nn.Flatten(), nn.Sigmoid()),
     "global": lambda: nn.Sequential(nn.Conv2d(4, 8, 3), nn.Softplus(), nn.AdaptiveAvgPool2d(3), nn.Flatten()),

@@ -6,8 +6,8 @@ import copy
 import pickle
 from collections.abc import Callable
 
+import crown_networks
 import pytest
-import test_crown
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -68,7 +68,7 @@ def test_jumps_are_as_many_a_unit_as_asked() -> None:
 
 @pytest.mark.parametrize("jumps", [0.0, 10.0])
 def test_it_contains_intervals_and_grows_with_the_looseness(jumps: float) -> None:
-    model, x = test_crown.build("cnn-7", double=True)
+    model, x = crown_networks.build("cnn-7", double=True)
     box = fb.linf_box(x, 0.05, 0, 1)
     previous = model(box)
     torch.testing.assert_close(model(LoosenedInterval(box, 0.0, jumps)).lower, previous.lower)
@@ -83,7 +83,7 @@ def test_it_contains_intervals_and_grows_with_the_looseness(jumps: float) -> Non
 
 @pytest.mark.parametrize("domain", [LoosenedInterval, ShrunkInterval])
 def test_converted_models_keep_the_domains_own_relu(domain: type) -> None:
-    model, x = test_crown.build("cnn-7", double=True)
+    model, x = crown_networks.build("cnn-7", double=True)
     box = fb.linf_box(x, 0.05, 0, 1)
     wanted = model(domain(box, 0.5))
     out = fb.convert(copy.deepcopy(model))(domain(box, 0.5))
@@ -92,7 +92,7 @@ def test_converted_models_keep_the_domains_own_relu(domain: type) -> None:
 
 
 def test_a_bound_without_gradients_is_as_loose() -> None:
-    model, x = test_crown.build("cnn-7", double=True)
+    model, x = crown_networks.build("cnn-7", double=True)
     box, spec = LoosenedInterval(fb.linf_box(x, 0.05, 0, 1), 0.5), fb.margin_spec(torch.arange(3), 5)
     wanted = fb.bound(model, box, spec=spec).lower
     with torch.no_grad():

@@ -1,12 +1,12 @@
 """Maps in bfloat16 through fastbound._C on CPU: the float32 passes on the same numbers, rounded once.
 
-`test_native` holds those to a wide computation, and runs this file on every instruction set.
+The other `test_native_*` hold those to wide numbers; `test_native_processor` runs all of them on every instruction set.
 """
 
 import numpy as np
 import pytest
 import torch
-from test_native import NON_EMPTY, close, gamma
+from native_calls import NON_EMPTY, close, gamma
 
 from fastbound import _C
 

@@ -8,9 +8,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from run_folders import numbers
 from test_cli import SMALL, run
 from test_docs import blocks
-from test_train import numbers
 
 from fastbound.train import load_run, recipes
 from fastbound.train.recipes import IBP, METHODS, RecipeFileError

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import crown_networks
 import pytest
-import test_crown
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from fastbound.errors import MissingRuleError
 from fastbound.methods import GENERAL, METHODS, STUDIED
 
 CROWN = [name for name, method in STUDIED.items() if method.kind != "zonotope"]
-RELU_NETWORKS = [name for name in test_crown.NETWORKS if name not in ("max-pooling", "clamps", "sigmoid and tanh")]
+RELU_NETWORKS = [name for name in crown_networks.NETWORKS if name not in ("max-pooling", "clamps", "sigmoid and tanh")]
 CONTINUOUS = ("ibp", "box", "deepz", "diag-c", "soft", "deepz-ibp-r", "crown-soft", "crown-ibp-r-soft")
 every_family = pytest.mark.parametrize("relaxation", FAMILY)
 
@@ -64,21 +64,21 @@ def test_lines_are_those_of_the_paper() -> None:
 
 @pytest.mark.parametrize("name", RELU_NETWORKS)
 def test_points_of_the_box_stay_inside(name: str) -> None:
-    model, x = test_crown.build(name)
+    model, x = crown_networks.build(name)
     box = fb.linf_box(x, 0.1, 0, 1)
     out = model(box)
     classes = out.shape[1]
     spec = fb.margin_spec(torch.arange(3) % classes, classes)
-    inside = test_crown.points(model, box, spec, 100)
+    inside = crown_networks.points(model, box, spec, 100)
     with torch.no_grad():
         values = model(torch.stack(inside).flatten(0, 1)).unflatten(0, (len(inside), 3))
         values = (spec @ values.unsqueeze(-1)).squeeze(-1)
         for method in CROWN:
-            test_crown.assert_contains(fb.bound(out, method=method, spec=spec), values)
+            crown_networks.assert_contains(fb.bound(out, method=method, spec=spec), values)
 
 
 def test_names_stand_for_what_they_say() -> None:
-    model, x = test_crown.build("dm-small")
+    model, x = crown_networks.build("dm-small")
     box = fb.linf_box(x, 0.1, 0, 1)
     spec = fb.margin_spec(torch.arange(3), 5)
     pairs = {
@@ -189,7 +189,7 @@ def test_gradients_of_margins(relaxation: str, kind: str) -> None:
 @pytest.mark.parametrize("name", ["mlp", "cnn-7", "residual", "concat", "average pooling", "grouped, dilated, strided"])
 def test_triangle_bounds_lie_inside_those_of_crown(name: str) -> None:
     """And above every attacked point; on affine pieces alone they are exact."""
-    model, x = test_crown.build(name, double=True)
+    model, x = crown_networks.build(name, double=True)
     box = fb.linf_box(x[:1], 0.1, 0, 1)
     out = model(box)
     spec = fb.margin_spec(torch.tensor([0]), out.shape[1]).double()[:, :2]
@@ -199,7 +199,7 @@ def test_triangle_bounds_lie_inside_those_of_crown(name: str) -> None:
         assert (found >= inner - 1e-9).all() or relaxation != "adaptive"
     assert (found >= fb.bound(out, method="crown", spec=spec).lower - 1e-9).all()
     assert (found > fb.bound(out, method="crown", spec=spec).lower + 1e-6).any()
-    for point in test_crown.points(model, box, spec, 60):
+    for point in crown_networks.points(model, box, spec, 60):
         assert ((spec @ model(point)[..., None]).squeeze(2) >= found - 1e-9).all()
 
 
@@ -217,7 +217,7 @@ def test_a_single_neuron_is_bounded_by_its_triangle() -> None:
 
 
 def test_certify_by_linear_programs() -> None:
-    model, x = test_crown.build("mlp")
+    model, x = crown_networks.build("mlp")
     labels = model(x).argmax(1)
     reports = {
         method: fb.certify(model, [(x, labels)], 0.08, method, attack=Attack(5)) for method in ("ibp", "crown", "lp")
@@ -229,7 +229,7 @@ def test_certify_by_linear_programs() -> None:
 
 
 def test_certify_by_a_relaxation() -> None:
-    model, x = test_crown.build("mlp")
+    model, x = crown_networks.build("mlp")
     labels = model(x).argmax(1)
     report = fb.certify(model, [(x, labels)], 0.08, "deepz", attack=Attack(5))
     wanted = fb.bound(model(fb.zonotope(fb.linf_box(x, 0.08, 0, 1))), spec=fb.margin_spec(labels, 4)).lower
@@ -240,7 +240,7 @@ def test_certify_by_a_relaxation() -> None:
 
 
 def test_what_can_go_wrong_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, x = test_crown.build("mlp")
+    model, x = crown_networks.build("mlp")
     box = fb.linf_box(x, 0.1)
     with pytest.raises(TypeError, match=r"'deepz' begins at the box, so it wants \(model, box\)"):
         fb.bound(model(box), method="deepz")
@@ -248,10 +248,10 @@ def test_what_can_go_wrong_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         fb.bound(model, box, method="crown-2")
     with pytest.raises(ValueError, match="relaxation: wanted one of adaptive"):
         fb.bound(model, box, method="crown", relaxation="two")
-    clamps, inputs = test_crown.build("clamps")
+    clamps, inputs = crown_networks.build("clamps")
     with pytest.raises(ValueError, match=r"relaxation: 'zero-c' has lines for ReLU, none for clamp"):
         _ = fb.bound(clamps, fb.linf_box(inputs, 0.1), "crown-ibp-r-0-c").lower
-    pooled, inputs = test_crown.build("max-pooling")
+    pooled, inputs = crown_networks.build("max-pooling")
     with pytest.raises(MissingRuleError, match="MaxPool has no triangle relaxation; use method='crown'"):
         triangle_margins(pooled, inputs, torch.zeros(3, dtype=torch.int64), 0.1)
     monkeypatch.setattr(lp, "MAX_VARIABLES", 20)

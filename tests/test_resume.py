@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from run_folders import numbers
 from safetensors.torch import load_file
-from test_train import numbers
 
 from fastbound.train import loop, train
 from fastbound.train.interrupts import Interrupted, Interrupts

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_contract import (
+from contract import (
     as_tuple,
     assert_within,
     cotangents,
@@ -33,8 +33,8 @@ from test_contract import (
     sample,
     through_op,
 )
-from test_triton_values import COPIED, aligned_between_nan
 from torch import Tensor, nn
+from triton_sums import COPIED, aligned_between_nan
 
 import fastbound as fb
 from fastbound.errors import BackendError

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_contract import assert_within, expected_outputs, fenced, fenced_rows, mapped, reference, rounding, sample
+from contract import assert_within, expected_outputs, fenced, fenced_rows, mapped, reference, rounding, sample
 from torch import Tensor, nn
 
 import fastbound as fb
