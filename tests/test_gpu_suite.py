@@ -64,7 +64,8 @@ def test_the_floors_are_what_the_operations_count() -> None:
     """Bytes by hand for one case; multiplications of every product by torch's own counter."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from bench.gpu.cases import Maker, Sizes, cases
+    from bench.gpu.case import Maker, Sizes
+    from bench.gpu.cases import cases
     from fastbound import backends
 
     maker = Maker(torch.device("cpu"), torch.float32)

@@ -250,7 +250,7 @@ def test_a_row_that_no_call_is_of_is_as_it_was(tune: Any, card: Card, written: A
 
 def test_the_stopwatch_calls_what_a_row_is_of(tune: Any, allow_tf32: Callable[..., None]) -> None:
     """The calls behind each row, made once on the CPU; the kernels' own are timed on a card alone."""
-    from bench.gpu.cases import Sizes
+    from bench.gpu.case import Sizes
 
     sizes = Sizes(elements=1 << 12, batches=(2,), width=64, side=8, features=80)
     intervals, rows = {"interval_linear", "interval_conv2d"}, {"crown_linear", "crown_conv2d"}

@@ -6,7 +6,7 @@
 Candidates that spill, that ask for more shared memory than the card has or that miss the tensor cores are left out by
 ahead-of-time compilation, and those whose tensor cores are serialised where others' are not. All that remain are timed
 in a few rounds, the best of them in many, the library once. Rows of products are timed by forward calls, rows of weight
-gradients by whole backward calls, on the product shapes of `bench/gpu/cases.py`; the library is what serves these calls
+gradients by whole backward calls, on the shapes of `bench/gpu/product_cases.py`; the library is what serves these calls
 without a request.
 
 After --seconds no candidate is begun. The configuration that the row has comes first, so a row of which some
@@ -32,7 +32,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.gpu.cases import Case, Maker, Sizes, Tensors, cases
+from bench.gpu.case import Case, Maker, Sizes, Tensors
+from bench.gpu.cases import cases
 from bench.gpu.ceilings import l2_bytes
 from bench.gpu.timing import time_kernel
 from fastbound import backends
