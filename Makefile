@@ -55,11 +55,11 @@ install: $(BUILD)
 
 test: install
 	$(BIN)/python -m pytest -m "not gpu and not slow and not cuda_on_cpu" tests
-	$(INTERPRETER) tests/test_triton_interpreter.py tests/test_triton_power.py tests/test_triton_values.py
+	$(INTERPRETER) $(addprefix tests/kernels/test_triton_,interpreter.py power.py values.py)
 
 slow: install
 	$(BIN)/python -m pytest -m "slow and not gpu and not cuda_on_cpu" tests
-	$(INTERPRETER) -m "not gpu" tests/test_contract.py tests/test_layouts.py tests/test_choice_of_code.py -k "linear or conv2d or power"
+	$(INTERPRETER) -m "not gpu" $(addprefix tests/primitives/test_,contract.py layouts.py choice_of_code.py) -k "linear or conv2d or power"
 
 bench: install
 	$(BIN)/python -m pytest bench --benchmark-only
@@ -72,8 +72,8 @@ lease:
 
 # The whole order of bench/gpu/lease.sh on tiny sizes: with what the machine of the card has, then with the tested torch.
 lease-rehearsal: lease install
-	LEASE_PREPARED=$(abspath .lease) $(LEASE_VENV)/bin/python -m pytest -m slow tests/test_lease_order.py tests/test_lease_rehearsal.py
-	$(BIN)/python -m pytest -m slow tests/test_lease_order.py tests/test_lease_rehearsal.py
+	LEASE_PREPARED=$(abspath .lease) $(LEASE_VENV)/bin/python -m pytest -m slow tests/project/test_lease_order.py tests/project/test_lease_rehearsal.py
+	$(BIN)/python -m pytest -m slow tests/project/test_lease_order.py tests/project/test_lease_rehearsal.py
 
 demo: install
 	$(BIN)/fastbound train --dataset digits --method ibp --eps 0.1 --out runs/digits --overwrite $(DEMO_ARGS)

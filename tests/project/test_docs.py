@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import ROOT
 
 import fastbound as fb
 from fastbound.domains import rules
 from fastbound.train.configs import CONFIGS
 from fastbound.train.recipes import METHODS
 
-ROOT = Path(__file__).resolve().parents[1]
 SETTING = {
     "torch": torch,
     "F": F,

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 
 import fastbound as fb
 from fastbound.kernels import _configurations
@@ -30,7 +31,6 @@ if _support.INTERPRETED:
     pytest.skip("TRITON_INTERPRET=1 is set: a process that interprets cannot compile", allow_module_level=True)
 
 
-ROOT = Path(__file__).resolve().parents[1]
 CARD = "sm_90"
 SHIPPED = list(_ahead_of_time.shipped(CARD))
 

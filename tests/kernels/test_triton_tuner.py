@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 
 from fastbound.kernels import _configurations
 
@@ -20,7 +21,6 @@ if _support.INTERPRETED:
     pytest.skip("TRITON_INTERPRET=1 is set: a process that interprets cannot compile", allow_module_level=True)
 
 
-ROOT = Path(__file__).resolve().parents[1]
 CARD = "sm_90"
 
 

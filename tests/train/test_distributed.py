@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file
 
 from fastbound.train import load_run
 
-ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = ["--device", "cpu", "--threads", "1", "--eps", "0.03", "--limit", "400", "--test-limit", "61"]
 OPTIONS += ["--batch-size", "100", "--pgd-steps", "2"]
 

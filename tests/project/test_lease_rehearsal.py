@@ -104,7 +104,7 @@ def test_planted_faults_leave_the_other_parts_whole(tree: Path, tmp_path: Path) 
     (broken / ".lease" / "images.tar.xz").write_bytes(b"broken")
     (broken / ".lease" / "triton-cache.tar.xz").unlink()
     (broken / "bench" / "gpu" / "convolutions.py").unlink()
-    (broken / "tests" / "test_capture.py").write_text(
+    (broken / "tests" / "train" / "test_capture.py").write_text(
         "import time\nimport pytest\npytest.mark.gpu\n"
         "def test_mlp_hangs():\n    time.sleep(600)\ndef test_mlp_runs():\n    pass\n"
     )

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 
 from fastbound import data
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = ROOT.parent / "shared" / "data"
 
 
 def write_idx(path: Path, array: torch.Tensor, packed: bool = False) -> Path:

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from cuda_on_cpu.build import find_nvcc
 
 from fastbound import _C
 
-ROOT = Path(__file__).resolve().parent.parent
 # Native passes that serve several operators, and so have no reference or op of their own.
 HELPERS = {"crown_windows", "signed_weight_grad", "swap_axes"}
 # No CUDA code: torch's own copy runs at memory speed on a GPU, and full CROWN there takes the plain formulas.
