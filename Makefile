@@ -28,6 +28,8 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 # Triton's interpreter needs a process of its own: what it interprets cannot be compiled.
 INTERPRETER := TRITON_INTERPRET=1 $(BIN)/python -m pytest
+INTERPRETED := tests/kernels/test_triton_interpreter.py tests/kernels/test_triton_power.py tests/kernels/test_triton_values.py
+CONTRACT := tests/primitives/test_contract.py tests/primitives/test_layouts.py tests/primitives/test_choice_of_code.py
 
 .PHONY: help install test slow check check-gpu-build demo bench lease lease-rehearsal clean
 
@@ -55,11 +57,11 @@ install: $(BUILD)
 
 test: install
 	$(BIN)/python -m pytest -m "not gpu and not slow and not cuda_on_cpu" tests
-	$(INTERPRETER) $(addprefix tests/kernels/test_triton_,interpreter.py power.py values.py)
+	$(INTERPRETER) $(INTERPRETED)
 
 slow: install
 	$(BIN)/python -m pytest -m "slow and not gpu and not cuda_on_cpu" tests
-	$(INTERPRETER) -m "not gpu" $(addprefix tests/primitives/test_,contract.py layouts.py choice_of_code.py) -k "linear or conv2d or power"
+	$(INTERPRETER) -m "not gpu" $(CONTRACT) -k "linear or conv2d or power"
 
 bench: install
 	$(BIN)/python -m pytest bench --benchmark-only
