@@ -28,6 +28,8 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 # Triton's interpreter needs a process of its own: what it interprets cannot be compiled.
 INTERPRETER := TRITON_INTERPRET=1 $(BIN)/python -m pytest
+INTERPRETED := tests/kernels/test_triton_interpreter.py tests/kernels/test_triton_power.py tests/kernels/test_triton_values.py
+CONTRACT := tests/primitives/test_contract.py tests/primitives/test_layouts.py tests/primitives/test_choice_of_code.py
 
 .PHONY: help install test slow check check-gpu-build demo bench lease lease-rehearsal clean
 
@@ -55,11 +57,11 @@ install: $(BUILD)
 
 test: install
 	$(BIN)/python -m pytest -m "not gpu and not slow and not cuda_on_cpu" tests
-	$(INTERPRETER) tests/test_triton_interpreter.py tests/test_triton_power.py tests/test_triton_values.py
+	$(INTERPRETER) $(INTERPRETED)
 
 slow: install
 	$(BIN)/python -m pytest -m "slow and not gpu and not cuda_on_cpu" tests
-	$(INTERPRETER) -m "not gpu" tests/test_contract.py -k "linear or conv2d or power"
+	$(INTERPRETER) -m "not gpu" $(CONTRACT) -k "linear or conv2d or power"
 
 bench: install
 	$(BIN)/python -m pytest bench --benchmark-only
@@ -72,8 +74,8 @@ lease:
 
 # The whole order of bench/gpu/lease.sh on tiny sizes: with what the machine of the card has, then with the tested torch.
 lease-rehearsal: lease install
-	LEASE_PREPARED=$(abspath .lease) $(LEASE_VENV)/bin/python -m pytest -m slow tests/test_lease.py
-	$(BIN)/python -m pytest -m slow tests/test_lease.py
+	LEASE_PREPARED=$(abspath .lease) $(LEASE_VENV)/bin/python -m pytest -m slow tests/project/test_lease_order.py tests/project/test_lease_rehearsal.py
+	$(BIN)/python -m pytest -m slow tests/project/test_lease_order.py tests/project/test_lease_rehearsal.py
 
 demo: install
 	$(BIN)/fastbound train --dataset digits --method ibp --eps 0.1 --out runs/digits --overwrite $(DEMO_ARGS)

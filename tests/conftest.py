@@ -14,10 +14,12 @@ import torch
 
 from fastbound.certify.modes import set_float32_products
 
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 
-# Test helpers and models of worker processes are imported by name from here.
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+# Test helpers and models of worker processes are imported by name from here; what they assert shows its values too.
+sys.path.insert(0, str(HERE))
+pytest.register_assert_rewrite(*(path.stem for path in HERE.glob("*.py")))
 
 _left_out_gpu_tests: set[str] = set()
 

@@ -15,7 +15,8 @@ import torch
 
 import fastbound as fb
 from bench.gpu import ceilings
-from bench.gpu.cases import Case, Maker, Sizes, cases
+from bench.gpu.case import Case, Maker, Sizes
+from bench.gpu.cases import cases
 from bench.gpu.record import Record, first_line, parser
 from bench.gpu.timing import time_kernel
 from fastbound import backends

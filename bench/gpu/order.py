@@ -137,9 +137,9 @@ def _tests(name: str, files: Callable[[Path], list[Path]], processes: int) -> Ca
 
 
 def gpu_tests(tree: Path) -> list[Path]:
-    """The files with GPU tests."""
-    marked = ("mark.gpu", "marks=gpu")
-    return [path for path in sorted((tree / "tests").glob("test_*.py")) if any(m in path.read_text() for m in marked)]
+    """The files with GPU tests, marked there or by a decorator of a helper."""
+    marked = ("mark.gpu", "@every_device", "@every_place")
+    return [path for path in sorted((tree / "tests").rglob("test_*.py")) if any(m in path.read_text() for m in marked)]
 
 
 def _network_tests(tree: Path) -> list[Path]:

@@ -6,7 +6,7 @@
 Ahead-of-time compilation excludes candidates that spill, need more shared memory than the card has or miss the tensor
 cores, and those with serialised tensor cores if others have none. The remaining ones are timed in a few rounds, the
 best of them in many; the library is timed once. Rows of products are timed by forward calls, rows of weight gradients
-by whole backward calls, on the product shapes of `bench/gpu/cases.py`; the library is the code that serves these calls
+by whole backward calls, on the shapes of `bench/gpu/product_cases.py`; the library is the code that serves these calls
 by default.
 
 No candidate is started after --seconds. The row's current configuration comes first, so a row without some candidates
@@ -32,7 +32,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.gpu.cases import Case, Maker, Sizes, Tensors, cases
+from bench.gpu.case import Case, Maker, Sizes, Tensors
+from bench.gpu.cases import cases
 from bench.gpu.ceilings import l2_bytes
 from bench.gpu.timing import time_kernel
 from fastbound import backends
