@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import fastbound as fb
-from fastbound.domains import functions, rules
+from fastbound.domains import rules
 
 WIDTHS = (0.01, 0.3, 2.0)
 SLACK = 1e-12  # of float64, far above the rounding of these small networks
@@ -81,7 +81,7 @@ CHECKS = {
 
 def entries() -> dict[str, Callable[..., Any]]:
     """The torch functions that have an entry, by name."""
-    return {rules.function_name(function): function for function in functions.ENTRIES}
+    return {rules.function_name(function): function for function in rules.ENTRIES}
 
 
 def check(function: Callable[[Tensor], Tensor], *domains: str) -> None:

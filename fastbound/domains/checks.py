@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastbound.domains.location import module_path
+from fastbound.shapes import Function
+
 
 def recording(x: Tensor) -> bool:
     """Whether a CUDA graph is being recorded on the device of ``x``: what only a check reads is not computed then."""
@@ -39,3 +42,16 @@ def require_finite(name: str, tensor: Tensor) -> None:
     """Raise if ``tensor`` holds NaN or infinity."""
     if not recording(tensor):
         require(torch.isfinite(tensor.detach()).all(), f"{name}: contains NaN or infinity.")
+
+
+def require_defined(function: Function, name: str, lower: Tensor, upper: Tensor) -> None:  # [*], [*]
+    """Raise ValueError where a function is not defined on all of [lower, upper]."""
+    if function.defined is None or recording(lower):
+        return
+    holds = function.defined.holds(lower.detach(), upper.detach())
+    wanted = f"{name}{module_path()}: wanted {function.defined.wanted}"
+    if lower.device.type == "cpu" and not torch.compiler.is_compiling() and not holds.all():
+        place = (~holds).nonzero()[0].tolist()
+        low, high = (float(end[tuple(place)]) for end in (lower, upper))
+        raise ValueError(f"{wanted}, got [{low:g}, {high:g}] at {place}; {function.defined.advice}.")
+    require(holds.all(), f"{wanted}, got an interval that leaves them; {function.defined.advice}.")

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.checks import recording, require
 from fastbound.domains.location import module_path
-from fastbound.domains.rules import canonical, function_name, rule
+from fastbound.domains.rules import entry
 from fastbound.shapes import (
     Branches,
     Corner,
@@ -34,73 +32,149 @@ from fastbound.shapes import (
     one_branch,
 )
 
-Entry = Callable[..., Function]
-E = TypeVar("E", bound=Entry)
-# Makes the rule of a domain from what makes a function, and the name of that function.
-Reader = Callable[[Entry, str], Callable[..., Any]]
-
-ENTRIES: dict[Callable[..., Any], Entry] = {}
-_readers: dict[type, Reader] = {}
-
-
-def entry(*torch_functions: Callable[..., Any]) -> Callable[[E], E]:
-    """Decorate what makes a `Function` from arguments as the entry of torch functions, in every domain."""
-
-    def register(made: E) -> E:
-        for function in map(canonical, torch_functions):
-            ENTRIES[function] = made
-            for domain in _readers:
-                _read(domain, function)
-        return made
-
-    return register
-
-
-def read_by(domain: type) -> Callable[[Reader], Reader]:
-    """Decorate how a domain reads the entries, those to come included; rules of its own override what it reads."""
-
-    def register(reader: Reader) -> Reader:
-        _readers[domain] = reader
-        for function in ENTRIES:
-            _read(domain, function)
-        return reader
-
-    return register
-
-
-def _read(domain: type, function: Callable[..., Any]) -> None:
-    name, made = function_name(function), ENTRIES[function]
-    read = _readers[domain](made, name)
-
-    @wraps(made)
-    def answer(input: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(input, domain) or any(isinstance(other, domain) for other in (*args, *kwargs.values())):
-            raise NotImplementedError(
-                f"{name}{module_path()}: wanted an abstract value as the first argument, and constants as the others."
-            )
-        return read(input, *args, **kwargs)
-
-    rule(domain, function)(answer)
-
-
-def require_defined(function: Function, name: str, lower: Tensor, upper: Tensor) -> None:  # [*], [*]
-    """Raise ValueError where a function is not defined on all of [lower, upper]."""
-    if function.defined is None or recording(lower):
-        return
-    holds = function.defined.holds(lower.detach(), upper.detach())
-    wanted = f"{name}{module_path()}: wanted {function.defined.wanted}"
-    if lower.device.type == "cpu" and not torch.compiler.is_compiling() and not holds.all():
-        place = (~holds).nonzero()[0].tolist()
-        low, high = (float(end[tuple(place)]) for end in (lower, upper))
-        raise ValueError(f"{wanted}, got [{low:g}, {high:g}] at {place}; {function.defined.advice}.")
-    require(holds.all(), f"{wanted}, got an interval that leaves them; {function.defined.advice}.")
-
 
 def _wanted(name: str, argument: str, wanted: str, got: Any) -> NotImplementedError:
     return NotImplementedError(f"{name}{module_path()}: wanted {argument} {wanted}, got {got}.")
 
 
-# ---- straight pieces -------------------------------------------------------------------------------------------------
+def _above(least: float, closed: bool) -> Definition:
+    """Defined above ``least``, and there too if ``closed``."""
+    return Definition(
+        holds=(lambda lower, upper: lower >= least) if closed else (lambda lower, upper: lower > least),
+        wanted=f"numbers {'>=' if closed else '>'} {least:g}",
+        advice=f"clamp the input, e.g. x.clamp(min={least + 1e-3:g}), or take a smaller eps",
+    )
+
+
+_POSITIVE, _NOT_NEGATIVE = _above(0, closed=False), _above(0, closed=True)
+_NOT_ACROSS_0 = Definition(
+    holds=lambda lower, upper: (lower > 0) | (upper < 0),
+    wanted="intervals on one side of 0",
+    advice="keep the input away from 0, e.g. by x.clamp(min=1e-3), or take a smaller eps",
+)
+_BETWEEN_POLES = Definition(one_branch, "intervals between two poles", "take a smaller eps, or bounded inputs")
+
+# ---- shapes and slopes that several entries share --------------------------------------------------------------------
+
+_CONVEX, _CONCAVE = Curved(convex=True), Curved(convex=False)
+_S = Curved(convex=True, bends=(0.0,))
+_S_CONCAVE_FIRST = Curved(convex=False, bends=(0.0,))
+_ROUND_VALLEY = Curved(convex=True, rises=False, turn=0.0)
+
+
+def _valley(minimum: float, left: float, right: float, kinked: bool = False) -> Curved:
+    """Convex about its minimum, concave to both sides."""
+    return Curved(convex=False, bends=(left, right), rises=False, turn=minimum, kinked=kinked)
+
+
+def _sigmoid_slope(x: Tensor) -> Tensor:
+    y = torch.sigmoid(x)
+    return y * (1 - y)
+
+
+def _tanh_slope(x: Tensor) -> Tensor:
+    y = torch.tanh(x)
+    return 1 - y * y
+
+
+def _gelu_slope(x: Tensor) -> Tensor:
+    return 0.5 * (1 + torch.erf(x * math.sqrt(0.5))) + x * (-0.5 * x * x).exp() * (1 / math.sqrt(2 * math.pi))
+
+
+def _gelu_tanh_slope(x: Tensor) -> Tensor:
+    scale = math.sqrt(2 / math.pi)
+    inner = torch.tanh(scale * (x + 0.044715 * x * x * x))
+    return 0.5 * (1 + inner) + 0.5 * x * (1 - inner * inner) * (scale * (1 + 3 * 0.044715 * x * x))
+
+
+def _silu_slope(x: Tensor) -> Tensor:
+    y = torch.sigmoid(x)
+    return y + x * (y * (1 - y))
+
+
+def _mish_slope(x: Tensor) -> Tensor:
+    y = torch.tanh(F.softplus(x))
+    return y + x * ((1 - y * y) * torch.sigmoid(x))
+
+
+def _hardswish_slope(x: Tensor) -> Tensor:
+    return torch.where(x.abs() <= 3, (2 * x + 3) / 6, (x > 0).to(x.dtype))
+
+
+_SELU_SCALE, _SELU_SLOPE = 1.0507009873554805, 1.7580993408473769
+
+
+def _selu_slope(x: Tensor) -> Tensor:
+    return torch.where(x > 0, _SELU_SCALE, _SELU_SLOPE * x.clamp(max=0).exp())
+
+
+# ---- functions without parameters ------------------------------------------------------------------------------------
+
+# In the order of `Function`: value, derivative, shape, Lipschitz constant, where defined.
+FIXED: dict[Callable[..., Any], Function] = {
+    torch.abs: Function(torch.abs, torch.sign, Polygon((kink(0.0, 0.0),), rises=False, turn=0.0), 1.0),
+    F.hardsigmoid: Function(
+        F.hardsigmoid,
+        lambda x: (x.abs() < 3).to(x.dtype) / 6,
+        Polygon((kink(-3.0, 0.0), kink(3.0, 1.0))),
+        1 / 6,
+    ),
+    # Steps. ceil is floor(x + 1), but for the integers themselves.
+    torch.sign: Function(torch.sign, torch.zeros_like, Polygon((Corner(0.0, -1.0, 0.0, 1.0),)), math.inf),
+    torch.floor: Function(torch.floor, torch.zeros_like, Staircase(0.0), math.inf),
+    torch.ceil: Function(torch.ceil, torch.zeros_like, Staircase(1.0), math.inf),
+    # Exponentials, logarithms, powers.
+    torch.exp: Function(torch.exp, torch.exp, _CONVEX, math.inf),
+    torch.expm1: Function(torch.expm1, torch.exp, _CONVEX, math.inf),
+    torch.log: Function(torch.log, torch.reciprocal, _CONCAVE, math.inf, _POSITIVE),
+    torch.log2: Function(torch.log2, lambda x: 1 / (x * math.log(2)), _CONCAVE, math.inf, _POSITIVE),
+    torch.log10: Function(torch.log10, lambda x: 1 / (x * math.log(10)), _CONCAVE, math.inf, _POSITIVE),
+    torch.log1p: Function(torch.log1p, lambda x: 1 / (1 + x), _CONCAVE, math.inf, _above(-1, closed=False)),
+    torch.square: Function(torch.square, lambda x: 2 * x, _ROUND_VALLEY, math.inf),
+    torch.sqrt: Function(torch.sqrt, lambda x: 0.5 / x.sqrt(), _CONCAVE, math.inf, _NOT_NEGATIVE),
+    torch.rsqrt: Function(
+        torch.rsqrt, lambda x: -0.5 * x.rsqrt() / x, Curved(convex=True, rises=False), math.inf, _POSITIVE
+    ),
+    torch.reciprocal: Function(
+        torch.reciprocal,
+        lambda x: -x.reciprocal().square(),
+        Curved(convex=False, bends=(0.0,), rises=False),
+        math.inf,
+        _NOT_ACROSS_0,
+    ),
+    # S-shaped.
+    torch.sigmoid: Function(torch.sigmoid, _sigmoid_slope, _S, 0.25),
+    torch.tanh: Function(torch.tanh, _tanh_slope, _S, 1.0),
+    F.softsign: Function(F.softsign, lambda x: (1 + x.abs()).square().reciprocal(), _S, 1.0),
+    torch.atan: Function(torch.atan, lambda x: 1 / (1 + x * x), _S, 1.0),
+    torch.erf: Function(torch.erf, lambda x: (-x * x).exp() * (2 / math.sqrt(math.pi)), _S, 1.1283791670955127),
+    F.tanhshrink: Function(F.tanhshrink, lambda x: torch.tanh(x).square(), _S_CONCAVE_FIRST, 1.0),
+    # Other activations.
+    F.logsigmoid: Function(F.logsigmoid, lambda x: torch.sigmoid(-x), _CONCAVE, 1.0),
+    F.selu: Function(F.selu, _selu_slope, Curved(convex=True, bends=(0.0,), kinked=True), _SELU_SLOPE),
+    F.silu: Function(
+        F.silu, _silu_slope, _valley(-1.2784645427610738, -2.3993572805154677, 2.3993572805154677), 1.0998393201288670
+    ),
+    F.mish: Function(
+        F.mish, _mish_slope, _valley(-1.1924312145154952, -2.2563763963607931, 1.4905711794854285), 1.0884981612517279
+    ),
+    F.hardswish: Function(F.hardswish, _hardswish_slope, _valley(-1.5, -3.0, 3.0, kinked=True), 1.5),
+    # Waves.
+    torch.sin: Function(torch.sin, torch.cos, Wave(crest=math.pi / 2, trough=-math.pi / 2), 1.0),
+    torch.cos: Function(torch.cos, lambda x: -torch.sin(x), Wave(crest=0.0, trough=math.pi), 1.0),
+    torch.tan: Function(torch.tan, lambda x: 1 + torch.tan(x).square(), Branches(), math.inf, _BETWEEN_POLES),
+}
+
+
+def _without_parameters(function: Function) -> Callable[[], Function]:
+    return lambda: function
+
+
+for _torch_function, _function in FIXED.items():
+    entry(_torch_function)(_without_parameters(_function))
+
+
+# ---- functions with parameters ---------------------------------------------------------------------------------------
 
 
 @entry(F.leaky_relu)
@@ -108,7 +182,7 @@ def leaky_relu(negative_slope: float = 0.01) -> Function:
     slope = float(negative_slope)
     return Function(
         value=lambda x: F.leaky_relu(x, slope),
-        derivative=lambda x: torch.where(x > 0, 1.0, slope),
+        derivative=lambda x: slope + (1 - slope) * (x > 0).to(x.dtype),
         shape=Hinge((kink(0.0, 0.0),), rises=slope >= 0, turn=None if slope >= 0 else 0.0, negative_slope=slope),
         lipschitz=max(1.0, abs(slope)),
     )
@@ -141,12 +215,13 @@ def clamp(min: float | Tensor | None = None, max: float | Tensor | None = None) 
         low = torch.minimum(low, high)  # where they cross, torch gives the upper one
     elif low > high:
         low = high
+    constant = not tensors and low == high
     finite = tuple(kink(p, p) for p in (low, high) if isinstance(p, Tensor) or math.isfinite(p))
     return Function(
         value=lambda x: torch.clamp(x, min, max),  # type: ignore[arg-type]
         derivative=lambda x: ((x >= low) & (x <= high)).to(x.dtype),
         shape=Ramp(finite, low=low, high=high),
-        lipschitz=1.0,
+        lipschitz=0.0 if constant else 1.0,
         parameters=tensors,
     )
 
@@ -169,21 +244,6 @@ def hardtanh(min_val: float = -1.0, max_val: float = 1.0) -> Function:
 @entry(F.relu6)
 def relu6() -> Function:
     return clamp(0.0, 6.0)
-
-
-@entry(F.hardsigmoid)
-def hardsigmoid() -> Function:
-    return Function(
-        value=F.hardsigmoid,
-        derivative=lambda x: torch.where(x.abs() < 3, 1 / 6, 0.0),
-        shape=Polygon((kink(-3.0, 0.0), kink(3.0, 1.0))),
-        lipschitz=1 / 6,
-    )
-
-
-@entry(torch.abs)
-def absolute() -> Function:
-    return Function(torch.abs, torch.sign, Polygon((kink(0.0, 0.0),), rises=False, turn=0.0), lipschitz=1.0)
 
 
 @entry(F.softshrink)
@@ -217,14 +277,6 @@ def threshold(threshold: float, value: float) -> Function:
     )
 
 
-# ---- steps -----------------------------------------------------------------------------------------------------------
-
-
-@entry(torch.sign)
-def sign() -> Function:
-    return Function(torch.sign, torch.zeros_like, Polygon((Corner(0.0, -1.0, 0.0, 1.0),)), lipschitz=math.inf)
-
-
 @entry(torch.heaviside)
 def heaviside(values: Tensor) -> Function:
     inside = bool(((values >= 0) & (values <= 1)).all())
@@ -237,75 +289,11 @@ def heaviside(values: Tensor) -> Function:
     )
 
 
-@entry(torch.floor)
-def floor() -> Function:
-    return Function(torch.floor, torch.zeros_like, Staircase(0.0), lipschitz=math.inf)
-
-
-@entry(torch.ceil)
-def ceil() -> Function:
-    """``floor(x + 1)``, but for the integers themselves."""
-    return Function(torch.ceil, torch.zeros_like, Staircase(1.0), lipschitz=math.inf)
-
-
 @entry(torch.round)
 def round_(*, decimals: int = 0) -> Function:
     if decimals != 0:
         raise _wanted("round", "decimals", "0", decimals)
     return Function(torch.round, torch.zeros_like, Staircase(0.5), lipschitz=math.inf)
-
-
-# ---- exponentials and logarithms -------------------------------------------------------------------------------------
-
-
-def _above(least: float, closed: bool) -> Definition:
-    """Defined above ``least``, and there too if ``closed``."""
-    return Definition(
-        holds=(lambda lower, upper: lower >= least) if closed else (lambda lower, upper: lower > least),
-        wanted=f"numbers {'>=' if closed else '>'} {least:g}",
-        advice=f"clamp the input, e.g. x.clamp(min={least + 1e-3:g}), or take a smaller eps",
-    )
-
-
-_NOT_ACROSS_0 = Definition(
-    holds=lambda lower, upper: (lower > 0) | (upper < 0),
-    wanted="intervals on one side of 0",
-    advice="keep the input away from 0, e.g. by x.clamp(min=1e-3), or take a smaller eps",
-)
-
-
-@entry(torch.exp)
-def exp() -> Function:
-    return Function(torch.exp, torch.exp, Curved(convex=True), lipschitz=math.inf)
-
-
-@entry(torch.expm1)
-def expm1() -> Function:
-    return Function(torch.expm1, torch.exp, Curved(convex=True), lipschitz=math.inf)
-
-
-@entry(torch.log)
-def log() -> Function:
-    return Function(torch.log, torch.reciprocal, Curved(convex=False), math.inf, _above(0, closed=False))
-
-
-@entry(torch.log2)
-def log2() -> Function:
-    return Function(
-        torch.log2, lambda x: 1 / (x * math.log(2)), Curved(convex=False), math.inf, _above(0, closed=False)
-    )
-
-
-@entry(torch.log10)
-def log10() -> Function:
-    return Function(
-        torch.log10, lambda x: 1 / (x * math.log(10)), Curved(convex=False), math.inf, _above(0, closed=False)
-    )
-
-
-@entry(torch.log1p)
-def log1p() -> Function:
-    return Function(torch.log1p, lambda x: 1 / (1 + x), Curved(convex=False), math.inf, _above(-1, closed=False))
 
 
 @entry(F.elu)
@@ -332,19 +320,6 @@ def celu(alpha: float = 1.0) -> Function:
     )
 
 
-_SELU_SCALE, _SELU_SLOPE = 1.0507009873554805, 1.7580993408473769
-
-
-@entry(F.selu)
-def selu() -> Function:
-    return Function(
-        value=F.selu,
-        derivative=lambda x: torch.where(x > 0, _SELU_SCALE, _SELU_SLOPE * x.clamp(max=0).exp()),
-        shape=Curved(convex=True, bends=(0.0,), kinked=True),
-        lipschitz=_SELU_SLOPE,
-    )
-
-
 @entry(F.softplus)
 def softplus(beta: float = 1.0, threshold: float = 20.0) -> Function:
     if beta <= 0:
@@ -356,75 +331,10 @@ def softplus(beta: float = 1.0, threshold: float = 20.0) -> Function:
         value=lambda x: F.softplus(x, beta, threshold),
         derivative=lambda x: torch.where(beta * x > threshold, 1.0, torch.sigmoid(beta * x)),
         shape=Curved(convex=True, jump=Jump(knee, before=peak, after=knee)),
-        lipschitz=1.0,
+        lipschitz=1.0
+        if peak - knee <= 2.0**-24 * abs(knee)
+        else math.inf,  # the step is a rounding of float32, or more
     )
-
-
-# ---- S-shaped functions ----------------------------------------------------------------------------------------------
-
-_S = Curved(convex=True, bends=(0.0,))
-
-
-def _sigmoid_slope(x: Tensor) -> Tensor:
-    y = torch.sigmoid(x)
-    return y * (1 - y)
-
-
-def _tanh_slope(x: Tensor) -> Tensor:
-    y = torch.tanh(x)
-    return 1 - y * y
-
-
-@entry(torch.sigmoid)
-def sigmoid() -> Function:
-    return Function(torch.sigmoid, _sigmoid_slope, _S, lipschitz=0.25)
-
-
-@entry(F.logsigmoid)
-def logsigmoid() -> Function:
-    return Function(F.logsigmoid, lambda x: torch.sigmoid(-x), Curved(convex=False), lipschitz=1.0)
-
-
-@entry(torch.tanh)
-def tanh() -> Function:
-    return Function(torch.tanh, _tanh_slope, _S, lipschitz=1.0)
-
-
-@entry(F.tanhshrink)
-def tanhshrink() -> Function:
-    return Function(F.tanhshrink, lambda x: torch.tanh(x).square(), Curved(convex=False, bends=(0.0,)), lipschitz=1.0)
-
-
-@entry(F.softsign)
-def softsign() -> Function:
-    return Function(F.softsign, lambda x: (1 + x.abs()).square().reciprocal(), _S, lipschitz=1.0)
-
-
-@entry(torch.atan)
-def atan() -> Function:
-    return Function(torch.atan, lambda x: 1 / (1 + x * x), _S, lipschitz=1.0)
-
-
-@entry(torch.erf)
-def erf() -> Function:
-    return Function(torch.erf, lambda x: (-x * x).exp() * (2 / math.sqrt(math.pi)), _S, lipschitz=1.1283791670955127)
-
-
-# ---- valleys between two concave slopes ------------------------------------------------------------------------------
-
-
-def _valley(minimum: float, left: float, right: float, kinked: bool = False) -> Curved:
-    return Curved(convex=False, bends=(left, right), rises=False, turn=minimum, kinked=kinked)
-
-
-def _gelu_slope(x: Tensor) -> Tensor:
-    return 0.5 * (1 + torch.erf(x * math.sqrt(0.5))) + x * (-0.5 * x * x).exp() * (1 / math.sqrt(2 * math.pi))
-
-
-def _gelu_tanh_slope(x: Tensor) -> Tensor:
-    scale = math.sqrt(2 / math.pi)
-    inner = torch.tanh(scale * (x + 0.044715 * x * x * x))
-    return 0.5 * (1 + inner) + 0.5 * x * (1 - inner * inner) * (scale * (1 + 3 * 0.044715 * x * x))
 
 
 @entry(F.gelu)
@@ -438,73 +348,6 @@ def gelu(approximate: str = "none") -> Function:
         derivative=_gelu_tanh_slope,
         shape=_valley(-0.7524614220710163, -bend, bend),
         lipschitz=1.1289930686587718,
-    )
-
-
-def _silu_slope(x: Tensor) -> Tensor:
-    y = torch.sigmoid(x)
-    return y + x * (y * (1 - y))
-
-
-@entry(F.silu)
-def silu() -> Function:
-    bend = 2.3993572805154677
-    return Function(F.silu, _silu_slope, _valley(-1.2784645427610738, -bend, bend), lipschitz=1.0998393201288670)
-
-
-def _mish_slope(x: Tensor) -> Tensor:
-    y = torch.tanh(F.softplus(x))
-    return y + x * ((1 - y * y) * torch.sigmoid(x))
-
-
-@entry(F.mish)
-def mish() -> Function:
-    shape = _valley(-1.1924312145154952, -2.2563763963607931, 1.4905711794854285)
-    return Function(F.mish, _mish_slope, shape, lipschitz=1.0884981612517279)
-
-
-@entry(F.hardswish)
-def hardswish() -> Function:
-    return Function(
-        value=F.hardswish,
-        derivative=lambda x: torch.where(x.abs() <= 3, (2 * x + 3) / 6, (x > 0).to(x.dtype)),
-        shape=_valley(-1.5, -3.0, 3.0, kinked=True),
-        lipschitz=1.5,
-    )
-
-
-# ---- powers ----------------------------------------------------------------------------------------------------------
-
-
-@entry(torch.square)
-def square() -> Function:
-    return Function(torch.square, lambda x: 2 * x, Curved(convex=True, rises=False, turn=0.0), lipschitz=math.inf)
-
-
-@entry(torch.sqrt)
-def sqrt() -> Function:
-    return Function(torch.sqrt, lambda x: 0.5 / x.sqrt(), Curved(convex=False), math.inf, _above(0, closed=True))
-
-
-@entry(torch.rsqrt)
-def rsqrt() -> Function:
-    return Function(
-        value=torch.rsqrt,
-        derivative=lambda x: -0.5 * x.rsqrt() / x,
-        shape=Curved(convex=True, rises=False),
-        lipschitz=math.inf,
-        defined=_above(0, closed=False),
-    )
-
-
-@entry(torch.reciprocal)
-def reciprocal() -> Function:
-    return Function(
-        value=torch.reciprocal,
-        derivative=lambda x: -x.reciprocal().square(),
-        shape=Curved(convex=False, bends=(0.0,), rises=False),
-        lipschitz=math.inf,
-        defined=_NOT_ACROSS_0,
     )
 
 
@@ -532,32 +375,8 @@ def _power_shape(p: float) -> tuple[Curved, Definition | None]:
         return Curved(convex=p < 0 or p > 1, rises=p > 0), _above(0, closed=p > 0)
     if p >= 0:
         if p % 2 == 1:
-            return Curved(convex=False, bends=(0.0,)) if p > 1 else Curved(convex=True), None
-        return Curved(convex=True, rises=False, turn=0.0), None
+            return _S_CONCAVE_FIRST if p > 1 else _CONVEX, None
+        return _ROUND_VALLEY, None
     if p % 2 == 1:
         return Curved(convex=False, bends=(0.0,), rises=False), _NOT_ACROSS_0
     return Curved(convex=True, rises=True, turn=0.0), _NOT_ACROSS_0
-
-
-# ---- waves -----------------------------------------------------------------------------------------------------------
-
-
-@entry(torch.sin)
-def sin() -> Function:
-    return Function(torch.sin, torch.cos, Wave(crest=math.pi / 2, trough=-math.pi / 2), lipschitz=1.0)
-
-
-@entry(torch.cos)
-def cos() -> Function:
-    return Function(torch.cos, lambda x: -torch.sin(x), Wave(crest=0.0, trough=math.pi), lipschitz=1.0)
-
-
-@entry(torch.tan)
-def tan() -> Function:
-    return Function(
-        value=torch.tan,
-        derivative=lambda x: 1 + torch.tan(x).square(),
-        shape=Branches(),
-        lipschitz=math.inf,
-        defined=Definition(one_branch, "intervals between two poles", "take a smaller eps, or bounded inputs"),
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastbound.domains.location import module_path
 from fastbound.errors import MissingRuleError
+from fastbound.shapes import Function
 
 RuleFunction = TypeVar("RuleFunction", bound=Callable[..., Any])
 
@@ -152,3 +153,54 @@ def function_name(function: Callable[..., Any]) -> str:
                 if name and not name.startswith("_") and getattr(module, name, None) is function:
                     return f"{prefix}.{name}"
     return f"{getattr(function, '__module__', 'torch')}.{getattr(function, '__qualname__', function)}"
+
+
+# ---- element-wise functions ------------------------------------------------------------------------------------------
+
+Entry = Callable[..., Function]
+# Makes the rule of a domain from what makes a function, and the name of that function.
+Reader = Callable[[Entry, str], Callable[..., Any]]
+EntryFunction = TypeVar("EntryFunction", bound=Entry)
+
+ENTRIES: dict[Callable[..., Any], Entry] = {}
+_readers: dict[type, Reader] = {}
+
+
+def entry(*torch_functions: Callable[..., Any]) -> Callable[[EntryFunction], EntryFunction]:
+    """Decorate what makes a `Function` from arguments as the entry of torch functions, in every domain."""
+
+    def register(made: EntryFunction) -> EntryFunction:
+        for function in map(canonical, torch_functions):
+            ENTRIES[function] = made
+            for domain in _readers:
+                _read(domain, function)
+        return made
+
+    return register
+
+
+def read_by(domain: type) -> Callable[[Reader], Reader]:
+    """Decorate how a domain reads the entries, those to come included; rules of its own override what it reads."""
+
+    def register(reader: Reader) -> Reader:
+        _readers[domain] = reader
+        for function in ENTRIES:
+            _read(domain, function)
+        return reader
+
+    return register
+
+
+def _read(domain: type, function: Callable[..., Any]) -> None:
+    name, made = function_name(function), ENTRIES[function]
+    read = _readers[domain](made, name)
+
+    @wraps(made)
+    def answer(input: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(input, domain) or any(isinstance(other, domain) for other in (*args, *kwargs.values())):
+            raise NotImplementedError(
+                f"{name}{module_path()}: wanted an abstract value as the first argument, and constants as the others."
+            )
+        return read(input, *args, **kwargs)
+
+    rule(domain, function)(answer)

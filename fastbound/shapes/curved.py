@@ -29,6 +29,10 @@ class Touch(NamedTuple):
     value: Tensor
     slope: Tensor
 
+    def height(self, slope: Tensor, middle: Tensor) -> Tensor:  # [*]
+        """The height at ``middle`` of the line of a slope through this point."""
+        return self.value - slope * (self.at - middle)
+
 
 @dataclass(frozen=True)
 class Curved(Shape):
@@ -87,18 +91,22 @@ class Curved(Shape):
             torch.zeros_like(lower, dtype=torch.bool),
             torch.zeros_like(lower),
         )
-        candidates: list[tuple[Touch, int | None]] = [
-            (_touch(function, start)._replace(slope=self._along(function, start, end)), index)
-            for index, (start, end) in enumerate(self._chords(lower, upper))
-        ]
-        candidates += [(touch, None) for piece in pieces for touch in piece.touches]
         height = torch.full_like(lower, torch.inf)
-        for touch, chord_index in candidates:
-            reached = self._height(touch.slope, ends, pieces, middle)
-            own = touch.value + touch.slope * (middle - touch.at)  # the height of the line through its own point
+        for touch in (touch for piece in pieces for touch in piece.touches):
+            reached, own = self._height(touch.slope, ends, pieces, middle), touch.height(touch.slope, middle)
             better = reached < height
             height = torch.where(better, reached, height)
-            found = found.replaced(better, touch.at, chord_index, (reached - own).clamp(min=0))
+            found = found.replaced(better, touch.at, None, reached - own)
+        for index, (start, end) in enumerate(self._chords(lower, upper)):
+            slope = self._along(function, start, end)
+            reached = self._height(slope, ends, pieces, middle)
+            both = torch.stack([_touch(function, x).height(slope, middle) for x in (start, end)])
+            # A chord that must be raised touches nowhere, and a tangent is as good.
+            unit = 8 * torch.finfo(slope.dtype).eps
+            holds = (reached - both.amax(0) <= unit * (reached.abs() + slope.abs() * (upper - lower))) | (not pieces)
+            better = (reached < height) & holds
+            height = torch.where(better, reached, height)
+            found = found.replaced(better, start, index, reached - both[0])
         return found._replace(raised=found.raised + self._left_open(lower, upper))
 
     def _chords(self, lower: Tensor, upper: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -108,7 +116,7 @@ class Curved(Shape):
 
     def _height(self, slope: Tensor, ends: list[Touch], pieces: list[_Piece], middle: Tensor) -> Tensor:  # [*]
         """The height at ``middle`` of the lowest line of a slope that is proven to lie above the function."""
-        found = [end.value - slope * (end.at - middle) for end in ends]
+        found = [end.height(slope, middle) for end in ends]
         found += [piece.height(slope, middle) for piece in pieces]
         return torch.stack(torch.broadcast_tensors(*found)).amax(0).nan_to_num(nan=torch.inf)
 
@@ -182,6 +190,7 @@ class _Found(NamedTuple):
 
     def replaced(self, better: Tensor, touch: Tensor, chord_index: int | None, raised: Tensor) -> _Found:
         """With a line through ``touch`` where it is better: a tangent, or the chord of a number."""
+        raised = raised.clamp(min=0)
         return _Found(
             torch.where(better, touch, self.touch),
             torch.where(better, 0 if chord_index is None else chord_index, self.chord),
@@ -203,7 +212,7 @@ class _Piece(NamedTuple):
         for touch in self.touches:
             excess = touch.slope - slope
             raised = torch.maximum(excess * (self.start - touch.at), excess * (self.end - touch.at))
-            bound = (touch.value - slope * (touch.at - middle) + raised).nan_to_num(nan=torch.inf)
+            bound = (touch.height(slope, middle) + raised).nan_to_num(nan=torch.inf)
             found = bound if found is None else torch.minimum(found, bound)
         assert found is not None
         return found

@@ -57,8 +57,9 @@ class Polygon(Shape):
         slope, anchor_x, anchor_y = torch.zeros_like(y), x, y
         height = torch.full_like(middle, -torch.inf)
         for (x0, y0), (x1, y1) in combinations(points, 2):
-            between = (x0 <= middle) & (middle <= x1)
             found = torch.where(x1 > x0, (y1 - y0) / torch.where(x1 > x0, x1 - x0, 1.0), 0.0)
+            # A jump within an interval of denormal width has no slope.
+            between = (x0 <= middle) & (middle <= x1) & found.isfinite()
             reached = torch.where(between, torch.maximum(y0 + found * (middle - x0), y0.minimum(y1)), -torch.inf)
             better = (reached > height).detach()
             height = torch.where(better, reached.detach(), height)

@@ -34,7 +34,7 @@ class Staircase(Shape):
         first, last = at_lower + 1 - self.shift, at_upper - self.shift  # the first and the last step
         level = at_lower == at_upper
         before, after = ~level & (middle < first), level | (middle > last)
-        slope = torch.where(before, 1 / torch.where(before, first - lower, 1.0), 1.0)
+        slope = _steep(before, first - lower)
         slope = torch.where(after, 0.0, slope)
         offset = torch.where(before, at_lower + 1 - slope * first, self.shift)
         return Line(slope, torch.where(after, at_upper, offset))
@@ -46,7 +46,7 @@ class Staircase(Shape):
         first, last = at_lower + 1 - self.shift, at_upper - self.shift
         level = at_lower == at_upper
         before, after = level | (middle < first), ~level & (middle > last)
-        slope = torch.where(after, 1 / torch.where(after, upper - last, 1.0), 1.0)
+        slope = _steep(after, upper - last)
         slope = torch.where(before, 0.0, slope)
         offset = torch.where(after, at_upper - 1 - slope * last, self.shift - 1)
         return Line(slope, torch.where(before, at_lower, offset))
@@ -61,3 +61,9 @@ class Staircase(Shape):
         found = [at_lower - slope * lower, at_upper - slope * upper]
         found += [torch.where(crossed, y - slope * x, found[0]) for x, y in corners]
         return torch.stack(found).amax(0)
+
+
+def _steep(where: Tensor, run: Tensor) -> Tensor:  # [*], [*]
+    """The slope of a whole step within ``run``, or 0 if that is none; 1 elsewhere."""
+    slope = 1 / torch.where(where & (run > 0), run, 1.0)
+    return torch.where(slope.isfinite(), slope, 0.0)

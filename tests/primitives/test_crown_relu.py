@@ -16,8 +16,8 @@ FUNCTIONS = {
         f"clamp {limits}": functions.clamp(*limits)
         for limits in ((0.0, 6.0), (-1.0, 1.0), (None, 0.5), (-0.5, None), (1.0, -1.0))
     },
-    "sigmoid": functions.sigmoid(),
-    "tanh": functions.tanh(),
+    "sigmoid": functions.FIXED[torch.sigmoid],
+    "tanh": functions.FIXED[torch.tanh],
 }
 
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from fastbound.domains import functions
-from fastbound.domains.functions import Entry, read_by, require_defined
+from fastbound.domains.checks import require_defined
 from fastbound.domains.interval.value import Interval, streams_of
 from fastbound.domains.linear.layers import norm_relu, norm_relu_moments
 from fastbound.domains.records import Elementwise, Norm
-from fastbound.domains.rules import rule
+from fastbound.domains.rules import Entry, read_by, rule
 from fastbound.domains.streams import emit
 from fastbound.domains.tape import PendingNorm
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.linalg import LinAlgError, cholesky_banded
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from fastbound.domains.lipschitz.certificate import gamma, proven
@@ -75,6 +73,8 @@ def is_affordable(side: Side) -> bool:
 def band_norm(operator: ConvolutionOperator, estimate: float) -> float:
     """Upper bound of the spectral norm of a convolution on maps of its size, weights in float64 and about 1; as far
     above ``estimate`` as that is below the norm, or 1e-8."""
+    from scipy.linalg import LinAlgError, cholesky_banded  # SciPy is loaded by who certifies
+
     weight, side = operator.weight, cheaper_side(operator)
     band = _band(side)
     width = len(band) - 1
@@ -102,6 +102,8 @@ def _side(shape: tuple[int, ...], reach: list[int], gram: Callable[[Tensor], Ten
 
 def estimated_norm(side: Side) -> float:
     """The spectral norm from below: the root of the Gram matrix's largest eigenvalue, by Lanczos iteration."""
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
     if side.size <= DENSE_ESTIMATE:
         identity = torch.eye(side.size, dtype=torch.float64).view(-1, *side.shape)
         value = float(torch.linalg.eigvalsh(side.gram(identity).flatten(1)).amax())

@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from fastbound.domains.functions import Entry, read_by
 from fastbound.domains.interval.minmax import minmax
 from fastbound.domains.lipschitz.value import Lipschitz
 from fastbound.domains.location import module_path
-from fastbound.domains.rules import rule
+from fastbound.domains.rules import Entry, read_by, rule
 
 
 @read_by(Lipschitz)

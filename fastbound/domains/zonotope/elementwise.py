@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from fastbound.domains import functions
-from fastbound.domains.functions import Entry, read_by, require_defined
+from fastbound.domains.checks import require_defined
 from fastbound.domains.records import Elementwise
-from fastbound.domains.rules import rule
+from fastbound.domains.rules import Entry, read_by, rule
 from fastbound.domains.zonotope.relaxations import find_relaxation, relu_cover
 from fastbound.domains.zonotope.value import Zonotope, covered, ends
 
