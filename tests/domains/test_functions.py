@@ -129,7 +129,7 @@ def test_derivative_and_lipschitz_constant(name: str) -> None:
     # The third of hardswish and the sixth of hardsigmoid are float32 in torch's own derivatives.
     torch.testing.assert_close(function.derivative(x)[away], slope[away], rtol=1e-7, atol=1e-9)
     steepest = float(function.lipschitz)
-    assert (slope.abs() <= steepest * (1 + 1e-12)).all(), "steeper"
+    assert (function.derivative(x).abs() <= steepest * (1 + 1e-12)).all(), "steeper"
     if steepest < math.inf:
         assert slope.abs().max() >= 0.99 * steepest, "not the least constant"
         x = x.detach().sort().values
