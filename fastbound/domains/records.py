@@ -78,6 +78,12 @@ class MaxPool(NamedTuple):
     ceil_mode: bool
 
 
+class LogSoftmax(NamedTuple):
+    """``x - log sum exp x`` over a dimension other than that of the batch."""
+
+    dim: int
+
+
 class Reshape(NamedTuple):
     """Same elements in the same order, batch dimension untouched."""
 
@@ -122,7 +128,7 @@ class Opaque(NamedTuple):
 # A record is of one of these kinds, and `backward_rule` refuses any other. What is relaxed depends on the bounds before
 # it, so methods that tighten bounds tighten those.
 LinearRecord = Linear | Convolution | Norm | Reshape | LinearMap | Detached | Scale | Shift | Sum
-RelaxedRecord = Elementwise | MaxPool
+RelaxedRecord = Elementwise | MaxPool | LogSoftmax
 Record = Source | LinearRecord | RelaxedRecord | Opaque
 
 

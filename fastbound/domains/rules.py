@@ -52,6 +52,8 @@ _ALIASES: dict[Callable[..., Any], Callable[..., Any]] = {
     F.sigmoid: torch.sigmoid,
     F.tanh: torch.tanh,
     torch.hardshrink: F.hardshrink,
+    F.log_softmax: torch.log_softmax,
+    torch.special.log_softmax: torch.log_softmax,
     torch.threshold: F.threshold,
     torch.max_pool1d: F.max_pool1d,
     torch.max_pool2d: F.max_pool2d,
