@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -121,20 +121,24 @@ class Curved(Shape):
         return torch.stack(torch.broadcast_tensors(*found)).amax(0).nan_to_num(nan=torch.inf)
 
     def _pieces(self, function: Function, lower: Tensor, upper: Tensor, middle: Tensor) -> list[_Piece]:
-        """The concave pieces with the points at which a best line may touch them."""
-        bounds = [None, *self.bends, None]
-        made = []
-        for index in range(int(self.convex), len(bounds) - 1, 2):
-            left, right = bounds[index], bounds[index + 1]
-            start = lower if left is None else nearest(left, lower, upper)
-            end = upper if right is None else nearest(right, lower, upper)
-            points = [start, end, torch.minimum(torch.maximum(middle, start), end)]
-            if left is not None:
+        """The concave pieces with the points at which a best line may touch them: next to the middle, or on a tangent
+        through the function at an end of the interval that lies in a piece before or after."""
+        found = []
+        for start, end, first, last in self._concave(lower, upper):
+            points = [torch.minimum(torch.maximum(middle, start), end)]
+            if not first:
                 points.append(_tangent_from(function, lower, start, end, rightmost=False))
-            if right is not None:
+            if not last:
                 points.append(_tangent_from(function, upper, start, end, rightmost=True))
-            made.append(_Piece(start, end, [_touch(function, x) for x in points]))
-        return made
+            found.append(_Piece(_touch(function, start), _touch(function, end), [_touch(function, x) for x in points]))
+        return found
+
+    def _concave(self, lower: Tensor, upper: Tensor) -> Iterator[tuple[Tensor, Tensor, bool, bool]]:
+        """Start and end [*] of each concave piece within the interval, and whether it is the first, and the last."""
+        places = [lower, *(nearest(bend, lower, upper) for bend in self.bends), upper]
+        count = len(places) - 1
+        for index in range(int(self.convex), count, 2):
+            yield places[index], places[index + 1], index == 0, index == count - 1
 
     def _along(self, function: Function, lower: Tensor, upper: Tensor) -> Tensor:
         """The slope of a chord, within the slopes of the function, which rounding may leave on short intervals."""
@@ -147,15 +151,10 @@ class Curved(Shape):
     def highest(self, function: Function, slope: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
         places = [lower, upper, *(nearest(bend, lower, upper) for bend in self.bends)]
         found = [function.value(x) - slope * x for x in places]
-        bounds = [None, *self.bends, None]
-        for index in range(int(self.convex), len(bounds) - 1, 2):
-            left, right = bounds[index], bounds[index + 1]
-            start = lower if left is None else nearest(left, lower, upper)
-            end = upper if right is None else nearest(right, lower, upper)
+        for start, end, _, _ in self._concave(lower, upper):
+            # The function rises faster than the slope up to the left point, and slower from the right one.
             left, right = _bisected(start, end, lambda x: function.derivative(x) > slope)
-            with (
-                torch.no_grad()
-            ):  # the function rises faster than the slope up to the left point, slower from the right
+            with torch.no_grad():
                 between = ((function.derivative(left) - slope) * (right - left)).clamp(min=0).nan_to_num(nan=0.0)
             found += [function.value(left) - slope * left + between, function.value(right) - slope * right]
         return torch.stack(torch.broadcast_tensors(*found)).amax(0) + self._left_open(lower, upper)
@@ -200,18 +199,18 @@ class _Found(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """A concave piece within an interval, [start, end] each [*], and points at which lines may touch it."""
+    """A concave piece within an interval: its ends, and points at which a best line may touch it."""
 
-    start: Tensor
-    end: Tensor
+    start: Touch
+    end: Touch
     touches: list[Touch]
 
     def height(self, slope: Tensor, middle: Tensor) -> Tensor:  # [*]
         """An upper bound of ``f(x) - slope (x - middle)`` on the piece: every tangent gives one, the least is taken."""
         found = None
-        for touch in self.touches:
+        for touch in (*self.touches, self.start, self.end):
             excess = touch.slope - slope
-            raised = torch.maximum(excess * (self.start - touch.at), excess * (self.end - touch.at))
+            raised = torch.maximum(excess * (self.start.at - touch.at), excess * (self.end.at - touch.at))
             bound = (touch.height(slope, middle) + raised).nan_to_num(nan=torch.inf)
             found = bound if found is None else torch.minimum(found, bound)
         assert found is not None
