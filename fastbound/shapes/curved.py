@@ -12,6 +12,7 @@ from torch import Tensor
 from fastbound.shapes.function import Cover, Function, Line, Point, Shape, chord, extremes, nearest
 
 BISECTIONS = 30
+ROUNDINGS = 4  # by which two heights that are equal may differ
 
 
 class Jump(NamedTuple):
@@ -70,7 +71,7 @@ class Curved(Shape):
         """The lowest line above the function at ``middle``, which lies in [lower, upper].
 
         It is a chord or a tangent. Which one, and the point of tangency, is searched for without gradients; its offset
-        is then raised as far as it must be to hold on every piece, wherever the search has ended.
+        is then raised as far as it must be to hold on every piece up to roundings, wherever the search has ended.
         """
         found = self._search(function, lower, upper, middle)
         touch = torch.where(found.tangent & (found.touch == middle), middle, found.touch)
@@ -96,17 +97,16 @@ class Curved(Shape):
             reached, own = self._height(touch.slope, ends, pieces, middle), touch.height(touch.slope, middle)
             better = reached < height
             height = torch.where(better, reached, height)
-            found = found.replaced(better, touch.at, None, reached - own)
+            found = found.replaced(better, touch.at, None, _shortfall(reached, own, touch.slope, upper - lower))
         for index, (start, end) in enumerate(self._chords(lower, upper)):
             slope = self._along(function, start, end)
             reached = self._height(slope, ends, pieces, middle)
             both = torch.stack([_touch(function, x).height(slope, middle) for x in (start, end)])
             # A chord that must be raised touches nowhere, and a tangent is as good.
-            unit = 8 * torch.finfo(slope.dtype).eps
-            holds = (reached - both.amax(0) <= unit * (reached.abs() + slope.abs() * (upper - lower))) | (not pieces)
+            holds = (_shortfall(reached, both.amax(0), slope, upper - lower) == 0) | (not pieces)
             better = (reached < height) & holds
             height = torch.where(better, reached, height)
-            found = found.replaced(better, start, index, reached - both[0])
+            found = found.replaced(better, start, index, _shortfall(reached, both[0], slope, upper - lower))
         return found._replace(raised=found.raised + self._left_open(lower, upper))
 
     def _chords(self, lower: Tensor, upper: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -189,7 +189,6 @@ class _Found(NamedTuple):
 
     def replaced(self, better: Tensor, touch: Tensor, chord_index: int | None, raised: Tensor) -> _Found:
         """With a line through ``touch`` where it is better: a tangent, or the chord of a number."""
-        raised = raised.clamp(min=0)
         return _Found(
             torch.where(better, touch, self.touch),
             torch.where(better, 0 if chord_index is None else chord_index, self.chord),
@@ -215,6 +214,14 @@ class _Piece(NamedTuple):
             found = bound if found is None else torch.minimum(found, bound)
         assert found is not None
         return found
+
+
+def _shortfall(reached: Tensor, own: Tensor, slope: Tensor, width: Tensor) -> Tensor:  # each [*]
+    """By how much a line of height ``own`` must be raised to ``reached``: not at all if roundings explain it, because
+    they would all go the same way, and a network adds them up."""
+    missing = reached - own
+    rounding = ROUNDINGS * torch.finfo(slope.dtype).eps * (reached.abs() + slope.abs() * width)
+    return torch.where(missing > rounding, missing, 0.0)
 
 
 def _touch(function: Function, at: Tensor) -> Touch:
