@@ -330,13 +330,12 @@ def softplus(beta: float = 1.0, threshold: float = 20.0) -> Function:
     # Beyond the threshold torch returns x itself: the function steps down there, and follows a curve just above.
     knee = threshold / beta
     peak = (max(threshold, 0.0) + math.log1p(math.exp(-abs(threshold)))) / beta
+    negligible = peak - knee <= 2.0**-24 * abs(knee)  # a rounding of float32
     return Function(
         value=lambda x: F.softplus(x, beta, threshold),
         derivative=lambda x: torch.where(beta * x > threshold, 1.0, torch.sigmoid(beta * x)),
         shape=Curved(convex=True, jump=Jump(knee, before=peak, after=knee)),
-        lipschitz=1.0
-        if peak - knee <= 2.0**-24 * abs(knee)
-        else math.inf,  # the step is a rounding of float32, or more
+        lipschitz=1.0 if negligible else math.inf,
     )
 
 
