@@ -36,7 +36,7 @@ SHIPPED = list(_ahead_of_time.shipped(CARD))
 
 
 @pytest.fixture(scope="module")
-def reports() -> Iterator[dict[tuple[str, str], _ahead_of_time.Report]]:
+def reports() -> Iterator[dict[tuple[str, str], _ahead_of_time.KernelReport]]:
     """All kernels, compiled by as many processes as there are processors."""
     workers = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -46,7 +46,10 @@ def reports() -> Iterator[dict[tuple[str, str], _ahead_of_time.Report]]:
 
 @pytest.mark.parametrize("key, launch", SHIPPED)
 def test_kernel_compiles_for_the_card(
-    reports: dict[tuple[str, str], _ahead_of_time.Report], key: str, launch: str, capsys: pytest.CaptureFixture[str]
+    reports: dict[tuple[str, str], _ahead_of_time.KernelReport],
+    key: str,
+    launch: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     report = reports[key, launch]
     with capsys.disabled():
@@ -54,7 +57,7 @@ def test_kernel_compiles_for_the_card(
     assert_usable(report)
 
 
-def assert_usable(report: _ahead_of_time.Report) -> None:
+def assert_usable(report: _ahead_of_time.KernelReport) -> None:
     assert report.objection(CARD) is None, f"{report.objection(CARD)}: {report}"
 
 
@@ -141,7 +144,7 @@ def marked(monkeypatch: pytest.MonkeyPatch, kernel: tuple[str, str], series: lis
 
 
 def test_a_serialised_row_without_a_mark_is_caught(
-    reports: dict[tuple[str, str], _ahead_of_time.Report], monkeypatch: pytest.MonkeyPatch
+    reports: dict[tuple[str, str], _ahead_of_time.KernelReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = reports[SERIALISED]
     assert_usable(report)
@@ -152,7 +155,7 @@ def test_a_serialised_row_without_a_mark_is_caught(
 
 
 def test_a_mark_that_no_longer_holds_is_caught(
-    reports: dict[tuple[str, str], _ahead_of_time.Report], monkeypatch: pytest.MonkeyPatch
+    reports: dict[tuple[str, str], _ahead_of_time.KernelReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = reports[FREE]
     assert_usable(report)

@@ -109,7 +109,7 @@ class Card:
             for configuration in wanted:
                 counts = (4, 4) if configuration in self.serialised else (4, 0)
                 launches = _ahead_of_time.LAUNCHES[key.split("/")[0]]
-                made = [_ahead_of_time.Report(key, launch, 99, 0, 99, *counts, 4) for launch in launches]
+                made = [_ahead_of_time.KernelReport(key, launch, 99, 0, 99, *counts, 4) for launch in launches]
                 yield configuration, None if over() else made
 
         monkeypatch.setattr(tune, "Stopwatch", Stopwatch)
@@ -276,7 +276,7 @@ def test_the_stopwatch_calls_what_a_row_is_of(tune: Any, allow_tf32: Callable[..
 def test_marks_of_other_versions_stay_with_their_configuration(tune: Any) -> None:
     shipped = Card.shipped(GRADIENT)
     before = {"configuration": tune.asdict(shipped), "serialised": {"weight gradient": ["3.5", _ahead_of_time.SERIES]}}
-    reports = [_ahead_of_time.Report(GRADIENT, "weight gradient", 99, 0, 99, 4, 0, 4)]
+    reports = [_ahead_of_time.KernelReport(GRADIENT, "weight gradient", 99, 0, 99, 4, 0, 4)]
     assert tune._marks(reports, before, shipped) == {"weight gradient": ["3.5"]}
     assert tune._marks(reports, before, replace(shipped, num_stages=2)) == {}
     assert tune._marks([replace(reports[0], waits=4)], None, shipped) == {"weight gradient": [_ahead_of_time.SERIES]}
