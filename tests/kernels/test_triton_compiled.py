@@ -1,8 +1,8 @@
 """The Triton kernels without a GPU and without the interpreter: compiled ahead of time.
 
 Every kernel in every configuration of `kernels/sm_90.json` compiles for that card; the suite prints registers, spills,
-shared memory, tensor-core instructions and the waits behind them, and fails on a spill, on shared memory that the card
-has not, on a product in bf16, fp16 or TF32 that does not use the tensor cores, and on tensor cores that wait for every
+shared memory, tensor-core instructions and the waits after them, and fails on a spill, on more shared memory than the
+card has, on a product in bf16, fp16 or TF32 that does not use the tensor cores, and on tensor cores that wait for every
 product, unless the table marks the row as such; a mark that no longer holds fails too.
 """
 
@@ -121,7 +121,7 @@ def test_what_the_binary_shows_is_what_ptxas_says(
     assert f"{report.waits} full waits" in str(report) and ("SERIALISED" in str(report)) == serialised
 
 
-def test_the_wait_behind_a_loop_is_no_wait_for_a_product() -> None:
+def test_the_wait_after_a_loop_is_no_wait_for_a_product() -> None:
     """One product a step of the loop, which the next step overlaps, and one full wait at the end of all."""
     tile = _configurations.Configuration(block_m=64, block_p=64, block_k=16, num_warps=4, num_stages=3)
     report = _ahead_of_time.compiled_as(CARD, "rows_product/bf16/narrow", "forward", tile)

@@ -1,4 +1,4 @@
-"""That the tolerances of the Triton kernels can fail, in plain torch: what is right is within, what is wrong beyond."""
+"""The tolerances of the Triton kernels, tried in plain torch: right results are within them, wrong ones are not."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_what_is_forgotten_breaks_every_bound(stem: str, what: str, name: str, p
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_sums_in_half_precision_break_its_bound(precision: str) -> None:
-    """Rounded behind every group of 16 products, as tensor cores can add them up too."""
+    """Rounded after every group of 16 products, as tensor cores can add them up too."""
     dtype = PRECISIONS[precision]
     args, grads = prepared("interval_linear", large("interval_linear", "narrow"), dtype)
     stack, radius, weight, bias = mapped(args, lambda t: t.double())
@@ -156,7 +156,7 @@ def test_sums_in_half_precision_break_its_bound(precision: str) -> None:
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
 def test_sums_that_cut_off_are_within_the_bound(precision: str) -> None:
-    """A tensor core without a digit to spare: 8 products and the sum so far, cut off behind 24 digits of the largest.
+    """A tensor core without a digit to spare: 8 products and the sum so far, cut off after 24 digits of the largest.
 
     Sums of one sign, as those of radii, then lose at every step.
     """

@@ -249,7 +249,7 @@ def test_a_row_that_no_call_is_of_is_as_it_was(tune: Any, card: Card, written: A
 
 
 def test_the_stopwatch_calls_what_a_row_is_of(tune: Any, allow_tf32: Callable[..., None]) -> None:
-    """The calls behind each row, made once on the CPU; the kernels' own are timed on a card alone."""
+    """The calls that each row times, made once on the CPU; those of the kernels are timed only on a card."""
     from bench.gpu.case import Sizes
 
     sizes = Sizes(elements=1 << 12, batches=(2,), width=64, side=8, features=80)

@@ -56,7 +56,7 @@ def test_no_part_stops_the_later_ones_and_the_table_comes_first(
 
 
 def test_what_a_part_started_ends_with_it(tmp_path: Path) -> None:
-    """Also a child of a part that hears no interrupt: nothing may run on the card beside the next part."""
+    """Even a child of a part that ignores interrupts: nothing may run on the card together with the next part."""
     run(tmp_path, "deaf")
     child = int((tmp_path / "work" / "results" / "deaf.log").read_text())
     for _ in range(50):

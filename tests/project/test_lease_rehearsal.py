@@ -98,7 +98,7 @@ def test_the_parts_on_request_are_rehearsed(tree: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_planted_faults_leave_the_other_parts_whole(tree: Path, tmp_path: Path) -> None:
-    """No git, a broken archive of images, no Triton cache, a test that hangs beside a driver that is gone."""
+    """No git, a broken archive of images, no Triton cache, a test that hangs, and a driver that is missing."""
     broken = tmp_path / "broken"
     shutil.copytree(tree, broken)
     (broken / ".lease" / "images.tar.xz").write_bytes(b"broken")

@@ -165,7 +165,7 @@ def trained(
     optimizer = make_optimizer(recipe, model, torch.device(device), captured and device == "cuda")
     if captured and device == "cpu":
         optimizer.param_groups[0].update(lr=torch.tensor(recipe.lr), foreach=False)
-    # A bias in front of a BatchNorm has no gradient but rounding, of which Adam would make whole steps; hence float64.
+    # The gradient of a bias before a BatchNorm is only rounding, which Adam would turn into whole steps; hence float64.
     optimizer.param_groups[0]["eps"] = 1e-3
     eager = TrainingStep(recipe, model, optimizer, 10, recipe.memory(), lowered)
     step = CapturedByPhase(eager) if captured else eager
@@ -178,7 +178,7 @@ def trained(
 
 
 def long_enough_in_each_phase(recipe: Recipe) -> list[int]:
-    """Moments of a run: at least six in every phase, so that each records and replays, and a way back to the first."""
+    """Moments of a run: at least six in every phase, so that each records and replays, then the first phase again."""
     return [*itertools.chain.from_iterable([step] * 6 for step in moments(recipe)), 0, 0]
 
 
