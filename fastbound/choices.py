@@ -89,7 +89,7 @@ CUDA_GRAPH = ("auto", "on", "off")
 # The relaxations that a study compares by default.
 COMPARED = ("box", "hbox", "deepz", "crown-ibp-r", "crown")
 
-# What `fastbound.benchmark` measures: steps, on networks given as (network, input shape, batch, options).
+# The measurements of `fastbound.benchmark`: steps, on networks given as (network, input shape, batch, options).
 STEPS: Table[Callable[..., None]] = Table(
     {
         "natural": "fastbound.benchmark:natural_step",

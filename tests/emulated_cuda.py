@@ -49,10 +49,10 @@ class Machine:
         if call in self.broken:
             raise self.broken.pop(call)
 
-    # What a step does.
+    # The operations of a step.
 
     def draw(self) -> int:
-        """A random number: where it is in the sequence."""
+        """A random number, as its position in the sequence."""
         graph = self.current.capturing
         recording = self.generator.recording if self.release < (2, 12) else graph is not None
         if recording != (graph is not None):

@@ -198,7 +198,7 @@ def test_a_monotone_network_is_attained_at_both_ends() -> None:
 @every_model
 @pytest.mark.parametrize("kind", ["margins", "any"])
 def test_a_specification_is_merged_into_the_last_layer(name: str, kind: str) -> None:
-    """As a linear layer W' = C W of the second propagation where the model ends in one, else on the bounds."""
+    """As a layer W' = C W of the second propagation if the model ends in a linear layer, else on the bounds."""
     model, x = zoo.build(name)
     classes = model(x).flatten(1).shape[1]
     tail = model[-1] if isinstance(model, nn.Sequential) else getattr(model, "fc", getattr(model, "head", None))

@@ -79,7 +79,7 @@ def test_what_is_right_is_within_the_bound(stem: str, name: str, precision: str)
 @pytest.mark.parametrize("way", TO_TF32)
 @pytest.mark.parametrize("precision", ["ieee", "tf32x3"])
 def test_tf32_operands_break_the_finer_bounds(stem: str, way: str, precision: str) -> None:
-    """In three passes that is what is left without the low parts. It shows in every output and gradient."""
+    """Three passes without the low parts leave just these. The error shows in every output and gradient."""
     args, grads = prepared(stem, large(stem, "narrow"), torch.float32)
     found = in_float64(stem, args, grads, TO_TF32[way])
     assert products(stem, args) <= expected(stem, args, grads, precision).beyond(found).keys()
@@ -87,7 +87,7 @@ def test_tf32_operands_break_the_finer_bounds(stem: str, way: str, precision: st
 
 @pytest.mark.parametrize("way", TO_TF32)
 def test_what_three_passes_leave_out_of_a_product(way: str) -> None:
-    """By numbers of which every digit counts. A pass less, either one, leaves out a thousand times as much."""
+    """On numbers that use every digit. Without either of the low passes, a thousand times as much is left out."""
     high = TO_TF32[way]
     a, b = (1 + torch.rand(100_000) for _ in range(2))
     (a1, a2), (b1, b2) = ((high(x).double(), high(x - high(x)).double()) for x in (a, b))
@@ -99,7 +99,7 @@ def test_what_three_passes_leave_out_of_a_product(way: str) -> None:
 
 
 def forgotten(stem: str, args: tuple[Any, ...], grads: Any, what: str) -> dict[str, Tensor]:
-    """What the formulas give that forget something, for the outputs and gradients in which it counts."""
+    """The results of formulas that forget something, for the outputs and gradients in which it counts."""
     args, grads = mapped(args, lambda t: t.double()), mapped(grads, lambda t: t.double())
     code, names = reference(stem), gradient_names(stem, args)
 

@@ -77,9 +77,9 @@ PRODUCT, GRADIENT = "interval_product/bf16/wide", "interval_weight_gradient/bf16
 
 
 class Card:
-    """A card of which the times are known: to time anything takes a second, and ``best`` is the fastest.
+    """A card with known times: every timing takes a second, and ``best`` is the fastest.
 
-    ``calls``: what was timed, in order, by key, configuration (None: the library) and rounds. ``broken``: what fails.
+    ``calls``: the timings in order, by key, configuration (None: the library) and rounds. ``broken``: those that fail.
     """
 
     def __init__(self, tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:

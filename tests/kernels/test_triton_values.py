@@ -133,7 +133,7 @@ def test_shapes_that_cross_the_shipped_tiles(stem: str, name: str, precision: st
     assert_agrees_within(wanted, found, PRECISIONS[precision])
 
 
-# What TF32 does to a product shows on a card alone.
+# The effect of TF32 on a product shows only on a card.
 if not _support.INTERPRETED:
 
     @every_stem

@@ -1,4 +1,4 @@
-"""What a lease carries and brings back: archives of logs, kernels and images, and the page that is written of them."""
+"""The contents of a lease and its results: archives of logs, kernels and images, and the page written from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Initialisations, by what they promise of the weights and of the widths of bounds."""
+"""Initialisations and their promises about weights and about the widths of bounds."""
 
 import math
 

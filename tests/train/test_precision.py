@@ -115,7 +115,7 @@ def test_losses_and_gradients_follow_those_of_float32(name):
 
 
 def test_specifications_and_margins_are_not_lowered():
-    """What adds up a bound stays float32: on an output made outside autocast, autocast changes nothing."""
+    """Products that add up a bound stay float32: on an output made outside autocast, autocast changes nothing."""
     model, (x, labels) = network().eval(), batch()
     out = model(fb.linf_box(x, 0.02))
     for spec in (fb.margin_spec(labels, 10), torch.randn(8, 3, 10)):
@@ -195,7 +195,7 @@ def test_maps_between_products_are_stored_in_bfloat16_and_read_in_float32():
 
 @pytest.mark.parametrize("lower", [torch.float16, torch.bfloat16])
 def test_after_autocast_everything_is_float32_again(lower):
-    """So is, inside, what no code here stores in half precision: float16 on a CPU."""
+    """Inside it, too, maps are float32 if no code here stores them in the lower type: float16 on a CPU."""
     layer, (x, _) = nn.Conv2d(1, 8, 3), batch()
     with torch.autocast("cpu", lower):
         low = layer(fb.linf_box(x, 0.02))
