@@ -1,14 +1,14 @@
 # make demo | test | check | slow | bench | lease | lease-rehearsal. Each sets up $(VENV) on first use; a later call
 # reinstalls nothing and recompiles what changed. Needs python3 (with its headers), a C++ compiler and make.
 
-# The one place of the tested torch.
+# The tested version of torch; nothing else sets it.
 TORCH ?= torch==2.13.0
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_ARGS ?=
 
-# The machine with a GPU that `make lease` prepares for: it has these versions, and can build and fetch nothing. The images
-# are an archive of train/<class>/<image> and test/<class>/<image>; without one its recipe is left out.
+# The machine with a GPU that `make lease` prepares for: it has these versions, and can neither build nor download. The
+# images are an archive of train/<class>/<image> and test/<class>/<image>; without it their recipe is left out.
 LEASE_VENV ?= .venv-lease
 LEASE_TORCH ?= torch==2.11.0
 LEASE_PYTHON ?= $(shell for p in python3.12 $(HOME)/.pyenv/versions/3.12.*/bin/python3.12; do "$$p" -c "" 2>/dev/null && echo "$$p" && break; done)
@@ -26,7 +26,7 @@ NVCC := $(firstword $(wildcard $(CUDACXX) $(CUDA_HOME)/bin/nvcc) $(shell command
 # Build tools (cmake, ninja) of the environment come before those of the machine.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-# Triton's interpreter needs a process of its own: what it interprets cannot be compiled.
+# Triton's interpreter needs a process of its own, because a process either interprets or compiles.
 INTERPRETER := TRITON_INTERPRET=1 $(BIN)/python -m pytest
 INTERPRETED := tests/kernels/test_triton_interpreter.py tests/kernels/test_triton_power.py tests/kernels/test_triton_values.py
 CONTRACT := tests/primitives/test_contract.py tests/primitives/test_layouts.py tests/primitives/test_choice_of_code.py
@@ -72,7 +72,7 @@ lease:
 	$(LEASE_VENV)/bin/python -m bench.gpu.prepare .lease \
 		$(if $(LEASE_IMAGES),--images $(LEASE_IMAGES) --images-name "$(LEASE_IMAGES_NAME)")
 
-# The whole order of bench/gpu/lease.sh on tiny sizes: with what the machine of the card has, then with the tested torch.
+# The whole of bench/gpu/lease.sh on tiny sizes: with the versions of the machine with a GPU, then with the tested torch.
 lease-rehearsal: lease install
 	LEASE_PREPARED=$(abspath .lease) $(LEASE_VENV)/bin/python -m pytest -m slow tests/project/test_lease_order.py tests/project/test_lease_rehearsal.py
 	$(BIN)/python -m pytest -m slow tests/project/test_lease_order.py tests/project/test_lease_rehearsal.py

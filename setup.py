@@ -1,7 +1,7 @@
 """Builds fastbound._C with CMake and ninja; everything else about the package is in pyproject.toml.
 
-FASTBOUND_CUDA=auto (default) compiles the CUDA sources where nvcc is found and falls back, with a printed warning,
-where nvcc does not work; `on` fails instead; `off` never looks.
+FASTBOUND_CUDA=auto (default) compiles the CUDA sources if nvcc is found; if nvcc then fails, it prints a warning and
+builds without CUDA. `on` fails instead; `off` never looks for nvcc.
 """
 
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def find_nvcc():
-    """The first nvcc of CUDACXX, CUDA_HOME, PATH and the customary folder, or None."""
+    """The first nvcc in CUDACXX, CUDA_HOME, PATH and the usual folder, or None."""
     home = os.environ.get("CUDA_HOME")
     for candidate in (os.environ.get("CUDACXX"), home and f"{home}/bin/nvcc", "nvcc", "/usr/local/cuda/bin/nvcc"):
         found = candidate and shutil.which(candidate)
@@ -27,7 +27,7 @@ def find_nvcc():
 
 
 class CMakeBuild(build_ext):
-    """Runs CMake; a build folder of its own for each mode and interpreter, so that a rebuild compiles what changed."""
+    """Runs CMake in a build folder for each mode and interpreter, so that a rebuild compiles only what changed."""
 
     def build_extension(self, ext):
         mode = os.environ.get("FASTBOUND_CUDA", "auto").lower()
@@ -70,14 +70,14 @@ class CMakeBuild(build_ext):
             command.append(f"-DCMAKE_CUDA_COMPILER={nvcc}")
         subprocess.run(command, check=True)
         subprocess.run(["cmake", "--build", str(build)], check=True)
-        # A new file moved into place, never written over: a running process may have the old one mapped.
+        # Moved into place as a new file, never overwritten: a running process may have mapped the old one.
         fresh = target.with_name(target.name + ".new")
         shutil.copyfile(build / "_C.so", fresh)
         os.replace(fresh, target)
 
 
 def say(line):
-    # pip shows what a build prints only with -v or on failure; stderr keeps the order right in both.
+    # pip shows the output of a build only with -v or on failure; stderr keeps the lines in order in both cases.
     print(f"fastbound: {line}", file=sys.stderr, flush=True)
 
 

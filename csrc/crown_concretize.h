@@ -10,13 +10,13 @@ FASTBOUND_HD T concretized(T row, T center, T radius) {
   return row * center - absolute(row) * radius;
 }
 
-// The gradient of the row, at the gradient of the sum.
+// The gradient of a coefficient of the row, from the gradient of the sum.
 template <typename T>
 FASTBOUND_HD T concretized_grad_row(T grad, T row, T center, T radius) {
   return grad * (center - signed_as(row, radius));
 }
 
-// Adds to the gradients of center and radius.
+// Adds one row's terms to the gradients of center and radius.
 template <typename T>
 FASTBOUND_HD void concretized_grad_box(T grad, T row, T& grad_center, T& grad_radius) {
   grad_center += grad * row;

@@ -5,8 +5,8 @@
 
 namespace fastbound {
 
-// The lower line of an unstable neuron has slope 1 where its center exceeds `threshold`, else that of the negative
-// side; `same_slope` gives it the slope of the chord instead.
+// The lower line of an unstable neuron has slope 1 if its center exceeds `threshold`, else that of the negative side;
+// `same_slope` gives it the slope of the chord instead.
 template <typename T>
 struct Relaxation {
   T slope;      // on the negative side, in [0, 1]
@@ -39,7 +39,7 @@ struct ThroughRelu {
 };
 
 // One coefficient of a row passed back through its neuron, whose input is scale x + shift: the coefficient of x, and
-// what is added to the function's constant.
+// the term that it adds to the function's constant.
 template <typename T>
 FASTBOUND_HD ThroughRelu<T> through_relu(T row, T lower, T upper, T intercept, T scale, T offset) {
   const bool negative = row < T(0);
@@ -55,13 +55,13 @@ FASTBOUND_HD T row_before_relu(T out, T lower, T upper) {
   return out / (taken == T(0) ? T(1) : taken);
 }
 
-// Gradients: of a coefficient, and what it gives to those of the chord's slope and intercept, of scale and of offset.
+// The gradient of a coefficient, and its terms in the gradients of the chord's slope and intercept, scale and offset.
 template <typename T>
 struct ThroughReluGrad {
   T row, slope, intercept, scale, offset;
 };
 
-// From the gradients of what the coefficient became and of the function's constant.
+// From the gradients of the passed-back coefficient and of the function's constant.
 template <typename T>
 FASTBOUND_HD ThroughReluGrad<T> through_relu_grad(T row, T grad_row, T grad_constant, T lower, T upper, T intercept,
                                                   T scale, T offset, bool same_slope) {

@@ -47,8 +47,8 @@ FASTBOUND_HD void moments_of(const double* sums /* [8] */, double size, T* momen
   }
 }
 
-// The gradient of the moments with respect to the center and radius of one element, added to what is there. mu moves
-// with every center, hence the term for all elements.
+// Adds the gradient of the moments to those of the center and radius of one element. mu moves with every center, hence
+// the term for all elements.
 template <typename T>
 struct MomentsGrad {
   T mean, to_radius, to_center;

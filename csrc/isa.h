@@ -5,8 +5,8 @@ namespace fastbound {
 
 enum class Isa { base, avx2, avx512 };
 
-// The best one that this processor has, at most what FASTBOUND_ISA names. Throws std::invalid_argument for another
-// name.
+// The best instruction set of this processor, at most the one that FASTBOUND_ISA names. Throws std::invalid_argument
+// for an unknown name.
 Isa active_isa();
 const char* isa_name(Isa isa);
 

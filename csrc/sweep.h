@@ -48,7 +48,7 @@ constexpr Index kBlocksOfSums = 4096;
 constexpr Index kAnyBlocks = 0x7fffffff;  // if nothing is left to add up: as many as a launch can have
 
 // Parts have at least `least_steps` steps each, and the launch about `most_blocks` blocks. Nothing here depends on the
-// device, so that the order of every sum is the same on all of them.
+// device, so that the order of every sum is the same on all devices.
 inline Sweep make_sweep(MapShape shape, int pack, Index least_steps, Index most_blocks) {
   const auto smaller = [](Index a, Index b) { return a < b ? a : b; };
   const auto larger = [](Index a, Index b) { return a > b ? a : b; };

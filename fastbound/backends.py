@@ -1,14 +1,14 @@
 """The one place that chooses code: which backend serves which primitive.
 
-A backend is a module per primitive (``fastbound/reference/<stem>.py``, ``fastbound/native/<stem>.py``,
-``kernels/<stem>.py``) with the functions ``<stem>_fwd`` and, where it is differentiated, ``<stem>_bwd``, and, except
-for the reference, ``unsupported(device_type, dtype)`` that returns a reason or None. An explicit request
-(`use_backend`) gets what it asks for or an error; the automatic choice takes the first backend without a reason against
-it, and `show_config` prints all reasons. Triton is chosen automatically where measurements on the card at hand say
-that it is faster than the library (`measured_faster`), and nowhere else.
+A backend is a package with a module for each primitive that it serves (``fastbound/reference/<stem>.py``,
+``fastbound/native/<stem>.py``, ``kernels/<stem>.py``). The module has the functions ``<stem>_fwd`` and, if the
+primitive is differentiated, ``<stem>_bwd``; except in the reference it also has ``unsupported(device_type, dtype)``,
+which returns a reason or None. An explicit request (`use_backend`) gets the backend that it names or an error. The
+automatic choice takes the first backend without a reason against it, and `show_config` prints all reasons. Triton is
+chosen automatically only if it was measured to be faster than the library on the card at hand (`measured_faster`).
 
 A backend may also have helpers: modules of passes that several operators share, found in the same way (`helper`). They
-have no reference. Their callers have a plain formula, which serves where no helper does.
+have no reference; if no helper serves, the callers use a plain formula instead.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from fastbound.errors import BackendError
 
 PACKAGES = {"native": "fastbound.native", "triton": "fastbound.kernels", "reference": "fastbound.reference"}
 PREFERENCE = {"cpu": ("native", "reference"), "cuda": ("native", "reference")}
-# Primitives for which a backend has no better code on a device than plain torch: there the reference is its code too.
+# Primitives for which plain torch is the best code of a backend on a device: there it uses the reference.
 PLAIN = {("native", "cpu"): ("lipschitz_power",)}
 HELPERS = ("crown_windows", "layout")
 
-# Backends by stem, as far as they are asked for.
+# The requested backends by stem.
 _requested: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar(
     "fastbound_backend", default=MappingProxyType({})
 )
@@ -44,9 +44,9 @@ def use_backend(name: str, only: Collection[str] | None = None) -> Iterator[None
 
     Args:
         name: ``"reference"`` (plain torch), ``"native"`` (C++/CUDA) or ``"triton"``.
-        only: stems of the primitives (or names of the helpers) that are meant, such as ``["interval_conv2d",
-            "interval_linear"]``, for a backend that has not all of them; the others stay as they are outside. None:
-            every primitive and helper.
+        only: stems of the primitives (or names of the helpers) to which the request applies, such as
+            ``["interval_conv2d", "interval_linear"]``, for a backend that does not have all of them; the choice for
+            the others stays as it was. None: every primitive and helper.
 
     Raises:
         ValueError: the name, or a stem, is unknown.
@@ -79,9 +79,9 @@ def find(
 ) -> ModuleType:
     """The module that serves the primitive ``stem`` for tensors like ``tensor`` (its device and dtype).
 
-    Compiled code reads all tensors of a call by the dtype and on the device of one, so ``others`` must share both:
-    TypeError, ValueError. What belongs to channels [C], and ``parameters``, may be float32 beside maps of half
-    precision.
+    Compiled code reads all tensors of a call with the dtype and on the device of the first, so another dtype among
+    ``others`` raises TypeError, and another device ValueError. With maps in half precision, vectors of channels [C] and
+    ``parameters`` may be float32.
     """
     half = tensor.dtype in (torch.float16, torch.bfloat16)
     for index, other in enumerate((*others, *parameters)):
@@ -104,9 +104,9 @@ def find(
 
 
 def helper(name: str, tensor: torch.Tensor) -> ModuleType | None:
-    """The module of passes ``name``, one of `HELPERS`, for tensors like ``tensor``; None: the plain formula serves.
+    """The module of the helper ``name``, one of `HELPERS`, for tensors like ``tensor``; None: use the plain formula.
 
-    So it does for the compiler, and if the backend that was requested has no such passes, as the reference never has.
+    It is None inside torch.compile, and if the requested backend does not have the helper; the reference has none.
     """
     if torch.compiler.is_compiling():
         return None
@@ -121,9 +121,9 @@ def serves(stem: str, device_type: str, dtype: torch.dtype) -> bool:
 
 
 def measured_faster(stem: str, *tensors: torch.Tensor | None) -> bool:
-    """Whether Triton has measured faster than the library for tensors like those of `find`, on their card.
+    """Whether Triton was measured to be faster than the library on this card, for tensors like those given to `find`.
 
-    False where nobody has measured: the figures are those of the card's table, which `bench/gpu/tune.py` writes.
+    False without a measurement. The figures come from the table of the card, which `bench/gpu/tune.py` writes.
     """
     from fastbound.kernels import _measurements  # needs no Triton
 
@@ -131,7 +131,7 @@ def measured_faster(stem: str, *tensors: torch.Tensor | None) -> bool:
 
 
 def needs_grad(*tensors: torch.Tensor | None) -> bool:
-    """Whether autograd must see the call; without it a primitive is a direct call."""
+    """Whether autograd must record the call; if not, the code of a primitive is called directly."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
@@ -160,7 +160,7 @@ def _select_helper(name: str, device_type: str, dtype: torch.dtype, requested: s
 
 
 def _first(stem: str, device_type: str, dtype: torch.dtype, requested: str | None) -> ModuleType | None:
-    """The module of the backend that was requested, else of the first in the order of preference that has one."""
+    """The module of the requested backend, or, without a request, of the first one in the order of preference."""
     names = PREFERENCE.get(device_type, ("reference",)) if requested is None else (requested,)
     modules = (_load(name, stem, device_type, dtype)[0] for name in names)
     return next((module for module in modules if module is not None), None)
@@ -191,21 +191,21 @@ def primitives() -> list[str]:
 
 
 def show_config() -> str:
-    """Describe, for this machine, which backend serves which primitive and why not another. Prints and returns it."""
+    """Print, and return, which backend serves which primitive on this machine, and why the others do not."""
     from fastbound.native import description
 
     lines = [f"torch {torch.__version__}, {torch.get_num_threads()} threads, {description()}"]
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     for stem in primitives():
         for device in devices:
-            found = {name: _load(name, stem, device, torch.float32) for name in PACKAGES}
-            chosen = next(name for name in PREFERENCE[device] if found[name][0] is not None)
+            candidates = {name: _load(name, stem, device, torch.float32) for name in PACKAGES}
+            chosen = next(name for name in PREFERENCE[device] if candidates[name][0] is not None)
             lines.append(f"{stem} [{device}]: {chosen}")
-            for name, (module, reason) in found.items():
+            for name, (module, reason) in candidates.items():
                 if module is None:
                     lines.append(f"    not {name}: {reason}")
                 elif name == "triton":
-                    lines.append("    triton on request, and where the table of the card has measured it faster")
+                    lines.append("    triton on request, and for tensors for which it was measured to be faster")
     text = "\n".join(lines)
     print(text)
     return text

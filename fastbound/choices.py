@@ -1,6 +1,6 @@
-"""All that users choose by name, a line each: the command line shows these names without loading torch.
+"""Everything that users choose by name, one line each; the command line lists the names without loading torch.
 
-A line says where its thing is defined. What a name means, and what it may be combined with, its module documents.
+A line says where the object is defined; that module documents what it means and what it can be combined with.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Any
 
 from fastbound.on_demand import Table
 
-# Ways of bounding; `fastbound.methods` adds the relaxations.
+# Methods of bounding; `fastbound.methods` adds the relaxations.
 BOUNDS = ("ibp", "crown-ibp", "crown")
 
 # Norms of the balls that `fastbound.certify` knows.
 BALLS: Table[Any] = Table({"linf": "fastbound.certify.balls:LinfBall", "l2": "fastbound.certify.balls:L2Ball"})
 
-# Data sets: readers of a folder, but for digits, which ships with the package.
+# Data sets: functions that read a folder, except digits, which ships with the package.
 DATASETS: Table[Callable[..., Any]] = Table(
     {
         "cifar10": "fastbound.data.cifar:cifar10",
@@ -27,7 +27,7 @@ DATASETS: Table[Callable[..., Any]] = Table(
     }
 )
 
-# Networks: the layers for an input shape and a number of classes.
+# Networks: functions that return the layers for an input shape and a number of classes.
 NETWORKS: Table[Callable[..., Any]] = Table(
     {
         "cnn7": "fastbound.models:cnn7",
@@ -81,7 +81,7 @@ EPS_SCHEDULES: Table[Callable[..., float]] = Table(
         "log": "fastbound.train.schedules:log_eps",
     }
 )
-# Products in training; "default": as torch's own flags say.
+# Precisions of products in training; "default" follows torch's own flags.
 PRECISIONS = ("default", "ieee", "tf32", "bf16")
 # Whether steps are recorded as CUDA graphs.
 CUDA_GRAPH = ("auto", "on", "off")
@@ -89,7 +89,7 @@ CUDA_GRAPH = ("auto", "on", "off")
 # The relaxations that a study compares by default.
 COMPARED = ("box", "hbox", "deepz", "crown-ibp-r", "crown")
 
-# What `fastbound.benchmark` measures: steps, on networks given as (network, input shape, batch, options).
+# The measurements of `fastbound.benchmark`: steps, on networks given as (network, input shape, batch, options).
 STEPS: Table[Callable[..., None]] = Table(
     {
         "natural": "fastbound.benchmark:natural_step",

@@ -9,7 +9,7 @@ class MissingRuleError(NotImplementedError, AttributeError):
 
 
 class TapeError(RuntimeError):
-    """A bound was asked of a tape that can no longer answer: ``backward()`` freed it, or the weights have changed."""
+    """A bound needs a tape that is no longer valid: ``backward()`` freed it, or the weights have changed since."""
 
 
 class BackendError(RuntimeError):
@@ -17,7 +17,7 @@ class BackendError(RuntimeError):
 
 
 class SoundnessError(RuntimeError):
-    """An attack broke a certified sample: the certificate is wrong. `index` is the sample's place in the loader."""
+    """An attack broke a certified sample: the certificate is wrong. `index` is the sample's position in the loader."""
 
     def __init__(self, index: int, margin: float, method: str, eps: float) -> None:
         super().__init__(
@@ -29,7 +29,7 @@ class SoundnessError(RuntimeError):
 
 
 class CaptureError(RuntimeError):
-    """A step does what no CUDA graph can hold."""
+    """A step does something that a CUDA graph cannot record."""
 
 
 class Diverged(RuntimeError):

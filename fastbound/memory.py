@@ -11,10 +11,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 def keep_freed_memory() -> bool:
     """Let the C library keep freed blocks for the next step instead of returning them to the operating system.
 
-    A training step on CPU frees and takes again the same large blocks; by default glibc returns them, and each step
-    pays for page faults on every byte it writes (10-30% of a step was measured, of an ordinary one as of ours). Acts on
-    the whole process, so fastbound calls it only where the process is its own: in ``fastbound train`` and
-    ``fastbound bench``. Call it once at the start of your own training script.
+    Each training step on CPU frees the same large blocks and allocates them again. By default glibc returns them in
+    between, and the next step pays with page faults for every byte it writes (10-30% of a step in measurements, in
+    plain PyTorch as in fastbound). The setting affects the whole process, so fastbound makes it only in processes of
+    its own: in ``fastbound train`` and ``fastbound bench``. Call it once at the start of your own training script.
 
     Returns:
         Whether the C library took the setting (glibc does; others return False).

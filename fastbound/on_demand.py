@@ -1,6 +1,6 @@
-"""Names that cost nothing until they are used: what they stand for is imported on first use.
+"""Names whose objects are imported on first use.
 
-This keeps ``import fastbound`` nearly free, and ``--help`` lists methods and networks without loading torch.
+This keeps ``import fastbound`` nearly free, and lets ``--help`` list methods and networks without loading torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 
 class Table(Mapping[str, Value]):
-    """What each name stands for, written as ``"module:attribute"`` and imported when it is looked up."""
+    """Objects by name, each written as ``"module:attribute"`` and imported when it is looked up."""
 
     def __init__(self, places: Mapping[str, str]) -> None:
         self._places = dict(places)
@@ -50,7 +50,7 @@ class Package(ModuleType):
         return value
 
     def __setattr__(self, name: str, value: object) -> None:
-        # The import system binds a submodule to its package, also over a function of the same name: fastbound.certify.
+        # The import system binds a submodule to its package, even over a function of that name: fastbound.certify.
         if not (isinstance(value, ModuleType) and name in self._homes):
             super().__setattr__(name, value)
 
@@ -59,12 +59,12 @@ class Package(ModuleType):
 
 
 def load_on_demand(package: str, names: Mapping[str, Iterable[str]], submodules: Iterable[str] = ()) -> None:
-    """Makes a package import its public names on first use; its block under ``TYPE_CHECKING`` is for type checkers.
+    """Makes a package import its public names on first use; type checkers read its block under ``TYPE_CHECKING``.
 
     Args:
         package: its ``__name__``.
-        names: the public names by the module that defines them.
-        submodules: modules of the package that are its attributes without an import of their own.
+        names: for each module, the public names that it defines.
+        submodules: modules of the package that users can reach as its attributes without importing them.
     """
     module = sys.modules[package]
     vars(module)["_homes"] = {name: home for home, defined in names.items() for name in defined}

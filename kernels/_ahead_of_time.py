@@ -1,4 +1,4 @@
-"""Compiles the kernels without the card, and reads from the binaries what the compiler made of them.
+"""Compiles the kernels without a GPU, and reads from the binaries which resources they need.
 
 The tools that read the binary (`cuobjdump`, `nvdisasm`) come with Triton. Arguments are specialised as the launcher
 does it for aligned tensors: addresses, strides and channel counts are multiples of 16, the innermost stride is 1.
@@ -46,7 +46,7 @@ FUNCTIONS = {
     "power_conv2d": conv2d_kernel,
 }
 SERIES = ".".join(triton.__version__.split(".")[:2])  # of Triton: each brings a compiler of its own
-UNIT = "unit vector"  # the last launch of a power iteration, of a kernel of its own
+UNIT = "unit vector"  # the last launch of a power iteration, which has a kernel of its own
 
 # The launches of each kernel. Forward, W is read along its rows (weight_channel 1), transposed along its columns.
 _FORWARD = {"BIAS": True, "SCALED": False, "BIAS_SUM": False, "weight_channel": 1}
@@ -77,7 +77,7 @@ LAUNCHES: dict[str, dict[str, dict[str, Any]]] = {
         "transposed, strided": {"NORMALISE": True, "SPREAD": True},
     },
 }
-# Pointers that are None where a flag is off.
+# Pointers that are None if a flag is off.
 ABSENT = {
     "RADIUS": ("out_radius", "radius", "grad_radius"),
     "BIAS": ("bias",),
@@ -88,10 +88,12 @@ ABSENT = {
 
 
 @dataclass(frozen=True)
-class Report:
-    """The resources of one compiled kernel. ``spills``: instructions that store to or load from local memory;
-    ``tensor_cores``: products of a warp group; ``waits``: how many of them it waits for to the end before it goes on;
-    ``matrix``: products of older tensor cores too.
+class KernelReport:
+    """The resources of a compiled kernel.
+
+    ``spills``: instructions that store to or load from local memory. ``tensor_cores``: products of a warp group.
+    ``waits``: the products among them after which the warp group waits until all are done. ``matrix``: products of
+    tensor cores of any kind.
     """
 
     key: str
@@ -121,7 +123,7 @@ class Report:
         return None
 
     def objection(self, card: str) -> str | None:
-        """Why the table of ``card`` may not hold this row as it stands, or None: a problem, or a mark that is wrong."""
+        """Why this kernel may not stand in the table of ``card`` as it does, or None: a problem or a wrong mark."""
         problem = self.problem(card)
         if problem is not None:
             return problem
@@ -134,11 +136,11 @@ class Report:
         return None
 
     def __str__(self) -> str:
-        found = (
+        text = (
             f"{self.key:<36} {self.launch:<28} {self.registers:>4} registers {self.spills:>4} spills "
             f"{self.shared:>7} B shared {self.tensor_cores:>4} wgmma {self.waits:>3} full waits"
         )
-        return f"{found}, SERIALISED" if self.serialised else found
+        return f"{text}, SERIALISED" if self.serialised else text
 
 
 def shipped(card: str) -> Iterator[tuple[str, str]]:
@@ -148,12 +150,12 @@ def shipped(card: str) -> Iterator[tuple[str, str]]:
             yield key, launch
 
 
-def compiled(card: str, key: str, launch: str) -> Report:
+def compiled(card: str, key: str, launch: str) -> KernelReport:
     """Compiles a launch in its configuration from the table of ``card``."""
     return compiled_as(card, key, launch, Configuration(**table(card)[key]["configuration"]))
 
 
-def compiled_as(card: str, key: str, launch: str, configuration: Configuration) -> Report:
+def compiled_as(card: str, key: str, launch: str, configuration: Configuration) -> KernelReport:
     """Compiles a launch in any configuration; ``key`` is ``kernel/precision/shape class``."""
     name, precision, _ = key.split("/")
     kernel = unit_kernel if launch == UNIT else FUNCTIONS[name]
@@ -174,7 +176,7 @@ def _source(kernel: Any, constants: dict[str, Any], tensor: str) -> ASTSource:
         if name in constants:
             signature[name] = "constexpr"
             if isinstance(constants[name], str) or SERIES != "3.6":
-                attributes[(index,)] = []  # as the launcher has it, under whose name the binary then lies in the cache
+                attributes[(index,)] = []  # as in the launcher, which then finds the binary in the cache
             continue
         summed = kernel is weight_gradient_kernel and name == "out"
         signature[name] = ("*fp32" if summed else tensor) if name in POINTERS else "i32"
@@ -185,7 +187,7 @@ def _source(kernel: Any, constants: dict[str, Any], tensor: str) -> ASTSource:
     return ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
 
 
-def _read(key: str, launch: str, binary: Any) -> Report:
+def _read(key: str, launch: str, binary: Any) -> KernelReport:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()
@@ -194,7 +196,7 @@ def _read(key: str, launch: str, binary: Any) -> Report:
     registers = re.search(r"\bREG:(\d+)", usage)
     if registers is None:
         raise RuntimeError(f"cuobjdump says nothing about registers:\n{usage}")
-    return Report(
+    return KernelReport(
         key=key,
         launch=launch,
         registers=int(registers[1]),

@@ -56,7 +56,7 @@ class Configuration:
         return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
 
 
-# In the interpreter a program costs milliseconds whatever its tile: tiles are large. A part ends inside one.
+# A program of the interpreter takes milliseconds whatever its tile, so tiles are large. A part ends inside a tile.
 _INTERPRETED = Configuration(block_m=32, block_p=64, block_k=32, num_warps=4, num_stages=1, part=100)
 
 
@@ -102,6 +102,6 @@ def cards() -> list[str]:
 
 @cache
 def table(card: str) -> Mapping[str, Any]:
-    """Rows of a card by key: ``configuration``, ``measured`` (a mapping or null), and what else is known of them."""
+    """Rows of a card by key, with ``configuration``, ``measured`` (a mapping or null), and optional entries."""
     path = FOLDER / f"{card}.json"
     return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}

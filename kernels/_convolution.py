@@ -26,9 +26,9 @@ class Geometry:
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
-    convolution: bool = True  # which of torch's two precision flags counts
+    convolution: bool = True  # which of torch's two precision flags applies
 
-    def reached(self, size: Pair, kernel: Pair) -> Pair:
+    def output_size(self, size: Pair, kernel: Pair) -> Pair:
         """Height and width of the output for a map of ``size``."""
         each = zip(size, kernel, self.stride, self.padding, self.dilation)
         height, width = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in each)
@@ -47,7 +47,7 @@ def convolve(
     geometry: Geometry,
 ) -> tuple[Tensor, Tensor | None]:  # [N, B, H, W, G M], [B, H, W, G M]
     """``conv(stack, W) + scale bias`` and ``conv(radius, |W|)``."""
-    height, width = geometry.reached((stack.shape[2], stack.shape[3]), (weight.shape[1], weight.shape[2]))
+    height, width = geometry.output_size((stack.shape[2], stack.shape[3]), (weight.shape[1], weight.shape[2]))
     out = stack.new_empty(*stack.shape[:2], height, width, weight.shape[0])
     out_radius = None if radius is None else out.new_empty(out.shape[1:])
     windows = zip(geometry.stride, (-p for p in geometry.padding), geometry.dilation)
@@ -127,9 +127,10 @@ def weight_gradient(
 
 
 def _residue(residue: int, dim: int, geometry: Geometry, kernel: int) -> tuple[slice, tuple[int, int, int]]:
-    """Taps that reach the input pixels ``residue`` modulo the stride, and (step, start, tap) of what they read.
+    """Taps that reach the input pixels ``residue`` modulo the stride, and (step, start, tap) of the outputs they read.
 
-    Tap k of output y lands on ``y stride - padding + k dilation``; solved for y, with k in steps that keep it whole.
+    Tap k of output y reaches the input ``y stride - padding + k dilation``. This is solved for y; k takes the steps
+    that keep y an integer.
     """
     stride, padding, dilation = geometry.stride[dim], geometry.padding[dim], geometry.dilation[dim]
     every = stride // math.gcd(stride, dilation)

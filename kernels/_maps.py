@@ -1,4 +1,4 @@
-"""How tensors reach the kernels: channels innermost and dense, all maps of a call in one order."""
+"""The layout of tensors in the kernels: channels innermost and dense, all maps of a call in one order."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def weight_rows(weight: Tensor) -> Tensor:  # [O, C, KH, KW] -> [O, KH, KW, C]
 def dense(x: Tensor) -> Tensor:
     """``x`` row-major and aligned, so that whole words can be loaded; a copy if it is not.
 
-    A new order of memory is part of the layout that the kernels state. An unaligned start costs a copy that the
-    caller can avoid, so it is announced.
+    The kernels document the memory order that they read, so converting to it needs no warning. An unaligned start
+    costs a copy that the caller can avoid, so a warning says so.
     """
     x = x.contiguous()
     if x.data_ptr() % ALIGNMENT == 0:

@@ -5,8 +5,8 @@ run `bench/gpu/tune.py` on such a card; afterwards, for each primitive, the medi
 
     "measured": {"interval_conv2d": {"triton_ms": 0.21, "library_ms": 0.34}}
 
-A primitive goes to Triton in a shape class where product and weight gradient together take less time; power iterations
-have the product alone.
+In a shape class, Triton serves a primitive if product and weight gradient together take less time (for power
+iterations, the product alone).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""One half of a power iteration, ``W v`` or ``W^T v``, in one launch that also normalises.
+"""One half of a power iteration, ``W v`` or ``W^T v``, in one launch that also normalises its input.
 
-A product writes the sum of its squares too, one number for each program, and the next one scales what it reads by the
-root of them all: no launch normalises, and none waits for another. Squares are float64, where those of float32 neither
-overflow nor vanish, and are added in one order, so that results repeat to the bit.
+A product also writes the sums of the squares of its output, one for each program; the next product divides its input by
+the root of their total. So normalisation needs no launch of its own, and no program waits for another. Squares are
+float64, in which those of float32 numbers neither overflow nor vanish, and are added in a fixed order, so that results
+repeat to the bit.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ def _factor(
     squares,  # [parts], float64
     parts,
 ):
-    """The factor that makes a unit vector of one with these squares; 1 for zeros, which stay zeros."""
+    """The factor that scales a vector with these sums of squares to norm 1; it is 1 for a vector of zeros."""
     total = tl.zeros((256,), tl.float64)
     for start in range(0, parts, 256):
         place = start + tl.arange(0, 256)
@@ -27,7 +28,7 @@ def _factor(
 
 @triton.jit
 def _load_scaled(pointers, mask, factor):
-    """A tile times a factor, zero where masked; rounded once, however large or small both are."""
+    """A tile times a factor, zero where masked; rounded only once, however large or small both are."""
     return (tl.load(pointers, mask=mask, other=0.0).to(tl.float64) * factor).to(tl.float32)
 
 
@@ -36,7 +37,7 @@ def linear_kernel(
     out,  # [M]
     out_squares,  # [programs], float64
     vector,  # [K]
-    squares,  # [parts], float64; of the vector where NORMALISE
+    squares,  # [parts], float64; of the vector if NORMALISE
     weight,  # [M, K], strided
     parts,
     features,  # M
@@ -78,7 +79,7 @@ def conv2d_kernel(
     out,  # [G M, H, W]
     out_squares,  # [programs], float64
     maps,  # [G K, Y, X]
-    squares,  # [parts], float64; of the maps where NORMALISE
+    squares,  # [parts], float64; of the maps if NORMALISE
     weight,  # [G, M, K, T U], strided, taps dense
     parts,
     height,
@@ -106,8 +107,8 @@ def conv2d_kernel(
     BLOCK_P: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Output pixel (i, j) reads, through tap (a, b), the pixel (y, x) with ``y row_spread = i row_step + row_start +
-    a row_tap``, likewise for columns, where there is one. Forwards the step is the stride, transposed the spread is.
+    """Output pixel (i, j) reads, for tap (a, b), the pixel (y, x) with ``y row_spread = i row_step + row_start +
+    a row_tap``, and likewise for columns, if that is a pixel. Forward, the step is the stride; transposed, the spread.
     """
     factor = _factor(squares, parts) if NORMALISE else 1.0
     feature_blocks = tl.cdiv(features, BLOCK_M)

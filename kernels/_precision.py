@@ -1,4 +1,4 @@
-"""The one place that chooses the precision of a product, by torch's flags and the dtype alone."""
+"""The one place that chooses the precision of a product, only by torch's flags and the dtype."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _three_passes: contextvars.ContextVar[bool] = contextvars.ContextVar("fastbound_
 def three_pass_tf32() -> Iterator[None]:
     """Inside the context, products that torch's flags allow in TF32 take three passes: nearly the digits of float32.
 
-    It never lowers a precision. Where the flags ask for IEEE float32, as certification does, nothing changes.
+    It never lowers a precision: if the flags ask for IEEE float32, as in certification, nothing changes.
     """
     token = _three_passes.set(True)
     try:

@@ -5,11 +5,11 @@ pixel (i * step + start + a * tap, likewise for columns), which is zero outside 
 
 * convolution: step = stride, start = -padding, tap = dilation;
 * its transpose (input gradient, CROWN): the pixels of one residue modulo the stride read with step 1 and a negative
-  tap, through the taps that reach them alone;
+  tap, through only those taps that reach them;
 * linear layer: one pixel, one tap.
 
-Rows of a tile are output channels, so that W is the left operand: |W| is made in registers and fed to the tensor cores
-from there. As the right operand it would be written back to shared memory first.
+Rows of a tile are output channels, so that W is the left operand: |W| is computed in registers, from which tensor cores
+read it. As the right operand it would have to be written back to shared memory first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import triton.language as tl
 
 @triton.jit
 def load(pointers, mask, INTERPRETED: tl.constexpr):
-    """A tile, zero where masked. The interpreter computes bfloat16 on its bits, so it gets float32."""
+    """A tile, zero where masked. The interpreter would compute with the bits of bfloat16, so it gets float32."""
     tile = tl.load(pointers, mask=mask, other=0.0)
     if INTERPRETED:
         tile = tile.to(tl.float32)

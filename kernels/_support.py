@@ -6,9 +6,9 @@ import numpy
 import torch
 import triton
 
-# First and last series that the suites of the interpreter and of ahead-of-time compilation have passed with.
+# First and last series with which the suites of the interpreter and of ahead-of-time compilation have passed.
 TESTED = ((3, 6), (3, 9))
-SPILLING = ((3, 8),)  # between them: compiles six of the shipped kernels so that registers spill
+SPILLING = ((3, 8),)  # series in between that compile six of the shipped kernels so that registers spill
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 # Read when Triton decorates the kernels: later changes of TRITON_INTERPRET have no effect on them either.

@@ -1,7 +1,7 @@
 """The weight gradient of a layer: ``sum g x`` over all pixels, plus ``sign(W) sum g_r r`` for the radius.
 
-Maps lie with their channels innermost; output pixel (i, j) has read the input as in `_product`. One program makes a
-tile of W at one tap from one part of the pixels; sign(W) goes onto its own sum, so the parts simply add up.
+Maps lie with their channels innermost; output pixel (i, j) has read the input as in `_product`. One program computes a
+tile for one tap from one part of the pixels; it multiplies its own sum by sign(W), so that the parts simply add up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`interval_conv2d` in Triton: implicit matrix products on channels_last maps, one launch for all streams.
 
 Maps in another order are copied; the results are channels_last. The input gradient takes one launch for each residue
-of a pixel modulo the stride, so that no product with an inserted zero is made.
+of a pixel modulo the stride, so that no inserted zero is multiplied.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def interval_conv2d_bwd(
 ) -> Gradients:
     if grad_stack is None and grad_radius is None:
         return None, None, None, None
-    if grad_stack is None:  # the kernels always have a center; only a loss of widths alone comes here
+    if grad_stack is None:  # the kernels always read a center; only a loss of nothing but widths gives it no gradient
         assert grad_radius is not None
         grad_stack = grad_radius.new_zeros(stack.shape[0], *grad_radius.shape)
     geometry = Geometry(stride, padding, dilation, groups)
@@ -63,8 +63,8 @@ def interval_conv2d_bwd(
         d_stack = outermost(d_stack)
         d_radius = None if d_radius is None else outermost(d_radius)
     if needs[2]:
-        reached = None if wide is None else innermost(radius)
-        d_weight = outermost(weight_gradient(grads, wide, innermost(stack), reached, kernel, geometry))
+        read_radius = None if wide is None else innermost(radius)
+        d_weight = outermost(weight_gradient(grads, wide, innermost(stack), read_radius, kernel, geometry))
     if needs[3]:
         d_bias = grads.flatten(0, -2).sum(0)
     return d_stack, d_radius, d_weight, d_bias

@@ -37,7 +37,7 @@ def interval_linear_bwd(
 ) -> Gradients:
     if grad_stack is None and grad_radius is None:
         return None, None, None, None
-    if grad_stack is None:  # the kernels always have a center; only a loss of widths alone comes here
+    if grad_stack is None:  # the kernels always read a center; only a loss of nothing but widths gives it no gradient
         grad_stack = stack.new_zeros(*stack.shape[:-1], weight.shape[0])
     grads, wide = stacked_pixels(grad_stack), None if grad_radius is None else pixels(grad_radius)
     kernel = pixels(weight)
@@ -47,8 +47,8 @@ def interval_linear_bwd(
         d_stack = d_stack.view(stack.shape)
         d_radius = None if d_radius is None else d_radius.view(radius.shape)
     if needs[2]:
-        reached = None if wide is None else pixels(radius)
-        d_weight = weight_gradient(grads, wide, stacked_pixels(stack), reached, kernel, LINEAR).view(weight.shape)
+        read_radius = None if wide is None else pixels(radius)
+        d_weight = weight_gradient(grads, wide, stacked_pixels(stack), read_radius, kernel, LINEAR).view(weight.shape)
     if needs[3]:
         d_bias = grads.flatten(0, -2).sum(0)
     return d_stack, d_radius, d_weight, d_bias

@@ -1,7 +1,7 @@
 """`lipschitz_power` in Triton: two launches an iteration and one at the end; torch takes five or more an iteration.
 
-Products are IEEE float32 whatever torch's flags say. Vectors go from launch to launch without normalisation: the kernel
-that reads one normalises it, W v as well as W^T W v, so that neither overflows nor vanishes if the norm of W does not.
+Products are IEEE float32 whatever torch's flags say. Vectors go from launch to launch without normalisation; the kernel
+that reads one normalises it, W v as well as W^T W v, so that neither overflows nor vanishes unless the norm of W does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Sizes = tuple[int, ...]
 
 
 class Scaled(NamedTuple):
-    """A vector, and the sums of its squares by program: together they stand for the unit vector in its direction."""
+    """A vector and the sums of its squares, one for each program: together they represent its unit vector."""
 
     values: Tensor  # [N]
     squares: Tensor | None  # [parts], float64; None: the values as they are
@@ -39,7 +39,7 @@ class Scaled(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Output place i reads, through tap t, the input place k with ``k spread = i step + start + t tap``."""
+    """Output position i reads, for tap t, the input position k with ``k spread = i step + start + t tap``."""
 
     step: int
     start: int
@@ -62,10 +62,10 @@ def lipschitz_power_fwd(
     if not weight.numel():
         return torch.zeros_like(iterate)
     applied, adjoint = _products(dense(weight), tuple(iterate.shape[2:]), stride, padding, dilation, groups)
-    found = Scaled(dense(iterate), None)
+    vector = Scaled(dense(iterate), None)
     for _ in range(iterations):
-        found = adjoint(applied(found))
-    return _unit(found).view(iterate.shape)
+        vector = adjoint(applied(vector))
+    return _unit(vector).view(iterate.shape)
 
 
 def _products(
@@ -83,13 +83,13 @@ def _products(
         return _products(weight.unsqueeze(2), (1, *size), (1, *stride), (0, *padding), (1, *dilation), groups)
     if weight.dim() == 4:
         grouped = weight.unflatten(0, (groups, -1))  # [G, O / G, C / G, KH, KW]
-        along = list(zip(size, weight.shape[2:], stride, padding, dilation))
-        reached = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in along)
-        forwards = [Window(s, -p, d, 1) for _, _, s, p, d in along]
-        backwards = [Window(1, p, -d, s) for _, _, s, p, d in along]
+        dimensions = list(zip(size, weight.shape[2:], stride, padding, dilation))
+        out_size = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in dimensions)
+        forwards = [Window(s, -p, d, 1) for _, _, s, p, d in dimensions]
+        backwards = [Window(1, p, -d, s) for _, _, s, p, d in dimensions]
         return (
-            partial(_conv2d, grouped, size, reached, forwards),
-            partial(_conv2d, grouped.transpose(1, 2), reached, size, backwards),
+            partial(_conv2d, grouped, size, out_size, forwards),
+            partial(_conv2d, grouped.transpose(1, 2), out_size, size, backwards),
         )
     raise BackendError(
         "the Triton kernels of lipschitz_power know linear layers and convolutions of 1 or 2 dimensions, not weight "
@@ -118,18 +118,18 @@ def _linear(
 def _conv2d(
     weight: Tensor,  # [G, M, K, T, U], taps dense
     size: Sizes,  # (Y, X)
-    reached: Sizes,  # (H, W)
+    out_size: Sizes,  # (H, W)
     windows: list[Window],  # of rows and columns
     x: Scaled,  # of [G K, Y, X]
 ) -> Scaled:  # of [G M, H, W]
     groups, features, channels, *taps = weight.shape
     chosen = _choice("power_conv2d", weight, features)
-    pixels = reached[0] * reached[1]
+    pixels = out_size[0] * out_size[1]
     blocks = triton.cdiv(features, chosen.block_m) * triton.cdiv(pixels, chosen.block_p)
     out = _empty(groups * features * pixels, groups * blocks, weight)
     with torch.cuda.device_of(weight):
         conv2d_kernel[(blocks, groups)](
-            *(*out, *x, weight, x.parts, *reached, *size, features, channels, taps[0] * taps[1], taps[1]),
+            *(*out, *x, weight, x.parts, *out_size, *size, features, channels, taps[0] * taps[1], taps[1]),
             *(number for window in windows for number in window),
             *weight.stride()[:3],
             NORMALISE=x.squares is not None,

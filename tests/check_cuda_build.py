@@ -1,4 +1,4 @@
-"""Compiles every CUDA source as the build does, with warnings as errors, and prints what each kernel takes of a GPU.
+"""Compiles every CUDA source as the build does, with warnings as errors, and prints the resources of each kernel.
 
     python tests/check_cuda_build.py [NVCC]
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Usage:
-    """What ptxas says of one kernel on one architecture."""
+    """The resources of one kernel on one architecture, as ptxas reports them."""
 
     kernel: str  # with its template arguments
     architecture: str
@@ -38,14 +38,14 @@ class Usage:
 
 
 def architectures() -> list[str]:
-    """What the build compiles for, as in CMake: 80-real, 90a-real, 90-virtual."""
+    """The architectures of the build, written as in CMake: 80-real, 90a-real, 90-virtual."""
     found = re.search(r'CMAKE_CUDA_ARCHITECTURES "([^"]+)"', (ROOT / "CMakeLists.txt").read_text())
     assert found, "CMakeLists.txt sets no CMAKE_CUDA_ARCHITECTURES"
     return found[1].split(";")
 
 
 def compile_source(nvcc: str, source: Path) -> tuple[str, bytes]:
-    """What nvcc and ptxas print for ``source``, and the object. Raises RuntimeError on errors and warnings."""
+    """The output of nvcc and ptxas for ``source``, and the object file. Raises RuntimeError on errors and warnings."""
     code = [
         f"-gencode=arch=compute_{number},code={'sm' if kind == 'real' else 'compute'}_{number}"
         for number, kind in (name.split("-") for name in architectures())
@@ -61,7 +61,7 @@ def compile_source(nvcc: str, source: Path) -> tuple[str, bytes]:
 
 
 def parse(output: str) -> list[Usage]:
-    """The kernels in what ``ptxas -v`` printed."""
+    """The kernels in the output of ``ptxas -v``."""
     demangled = subprocess.run([shutil.which("c++filt") or "c++filt"], input=output, capture_output=True, text=True)
     pattern = re.compile(
         r"Compiling entry function '(?P<name>.+)' for '(?P<architecture>\w+)'\n"
@@ -87,7 +87,7 @@ def parse(output: str) -> list[Usage]:
 
 
 def problems(source: Path, usages: Iterable[Usage], binary: bytes) -> list[str]:
-    """What is wrong with one compiled source."""
+    """The problems of one compiled source."""
     usages = list(usages)
     wrong = [f"{source.name}: {u.kernel} spills: {u}" for u in usages if u.spilled > 0]
     for name in architectures():

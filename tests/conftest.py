@@ -1,4 +1,4 @@
-"""Fixed seeds and threads, IEEE products, fresh memory of the library full of NaN, a loud count of absent GPU tests."""
+"""Fixed seeds and threads, IEEE products, NaN in fresh memory of the library, a loud count of GPU tests left out."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def allow_tf32() -> Iterator[Callable[..., None]]:
 
 @pytest.fixture(autouse=True)
 def poisoned_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that the library asks for uninitialised comes filled with NaN, so an element that nobody writes shows."""
+    """Fills uninitialised memory of the library with NaN, so that elements which are never written show."""
     if request.node.get_closest_marker("own_memory"):
         return
 
@@ -107,7 +107,7 @@ def poisoned_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 
 
 def find_shared_data(*names: str) -> Path | None:
-    """The first of ``names`` under ``../shared/data`` beside the checkout, or None."""
+    """The first of ``names`` in ``../shared/data`` next to the checkout, or None."""
     for name in names or ("",):
         candidate = ROOT.parent / "shared" / "data" / name
         if candidate.exists():
@@ -117,7 +117,7 @@ def find_shared_data(*names: str) -> Path | None:
 
 @pytest.fixture
 def shared_data() -> Iterator[Callable[..., Path]]:
-    """``shared_data("mnist")``: the folder of a data set beside the checkout; skips where it is absent."""
+    """``shared_data("mnist")``: the folder of a data set next to the checkout; skips the test if it is absent."""
 
     def find(*names: str) -> Path:
         found = find_shared_data(*names)

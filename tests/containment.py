@@ -1,4 +1,4 @@
-"""Whether what a model computes stays within its bounds: for what a recipe adds, also in a copy of the tree."""
+"""Checks that the outputs of a model stay within its bounds; also for what recipes add in a copy of the tree."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def entries() -> dict[str, Callable[..., Any]]:
 
 
 def check(function: Callable[[Tensor], Tensor], *domains: str) -> None:
-    """Raise AssertionError where an element-wise function leaves what the domains say of it, by default all."""
+    """Raise AssertionError if an element-wise function, by default any of them, leaves its bounds in a domain."""
     for domain in domains or CHECKS:
         for model, x in networks(function):
             for eps in WIDTHS:

@@ -1,4 +1,4 @@
-"""How every primitive is tested, by discovery: a new stem in ``fastbound/reference`` is covered as it stands.
+"""How every primitive is tested, by discovery: a new stem in ``fastbound/reference`` is covered at once.
 
 A reference module gives ``<stem>_fwd``, ``<stem>_bwd`` and ``samples``. It may add
 
@@ -7,8 +7,8 @@ A reference module gives ``<stem>_fwd``, ``<stem>_bwd`` and ``samples``. It may 
   ``<stem>_bwd``;
 * ``OUTPUTS``: names of the forward's outputs, under which ``<stem>_bwd`` takes those that it reads again;
 * ``rounding(*args) -> (n, magnitudes)`` and ``rounding_bwd(grads, args) -> (n, magnitudes)``: the number of rounded
-  operations behind an element, and the sum of the magnitudes of the terms that make it, for every output (default: the
-  formula on absolute values, and the longest sum that the shapes allow).
+  operations in an element, and the sum of the magnitudes of its terms, for every output (default: the formula on
+  absolute values, and the longest sum that the shapes allow).
 
 An element then agrees with the float64 reference within gamma(n) = n u / (1 - n u) times its magnitude.
 """
@@ -103,7 +103,7 @@ def forward_names(stem: str) -> list[str]:
 
 
 def gradient_names(stem: str, args: tuple[Any, ...]) -> list[str]:
-    """The forward's arguments that have a gradient, also where this sample passes None for one."""
+    """The forward's arguments that have a gradient, even if this sample passes None for one."""
     declared = getattr(reference(stem), "GRADIENTS", None)
     if declared is not None:
         return list(declared)
@@ -116,7 +116,7 @@ def gradient_names(stem: str, args: tuple[Any, ...]) -> list[str]:
 
 
 def backward(code: ModuleType, stem: str, grads: Any, args: tuple[Any, ...], needs: tuple[bool, ...]) -> Any:
-    """``<stem>_bwd`` of a backend, its arguments found by name; flags that the forward has not are False."""
+    """``<stem>_bwd`` of a backend, its arguments found by name; flags that the forward does not have are False."""
     values = dict(zip(forward_names(stem), args))
     outputs = getattr(reference(stem), "OUTPUTS", ())
     values |= dict(zip(outputs, getattr(code, f"{stem}_fwd")(*args))) if outputs else {}
@@ -129,7 +129,7 @@ def backward(code: ModuleType, stem: str, grads: Any, args: tuple[Any, ...], nee
 
 
 def gamma(terms: int, dtype: torch.dtype) -> float:
-    """The rounding bound of the type that is computed in."""
+    """The rounding bound of the type of the computation."""
     unit = torch.finfo(torch.float32 if dtype in HALVES.values() else dtype).eps / 2
     return terms * unit / (1 - terms * unit)
 
@@ -194,13 +194,13 @@ def expected_outputs(stem: str, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
 
 
 def output_dtypes(stem: str, args: tuple[Any, ...]) -> tuple[torch.dtype, ...]:
-    """Sums over a whole map are float32 beside maps of half precision."""
+    """Sums over a whole map are float32 if maps are in half precision."""
     outputs = as_tuple(getattr(reference(stem), f"{stem}_fwd")(*args))
     return tuple(args[0].dtype if o is None else o.dtype for o in outputs)
 
 
 def expected_gradients(stem: str, grads: Any, args: tuple[Any, ...], names: list[str]) -> tuple[Tensor | None, ...]:
-    """Gradients of the named arguments by autograd through the float64 reference; None where the argument is."""
+    """Gradients of the named arguments by autograd through the float64 reference; None if the argument is None."""
     positions = forward_names(stem)
     args = mapped(args, lambda t: t.detach().double())
     leaves = {name: args[positions.index(name)] for name in names}
@@ -253,7 +253,7 @@ def channels_last(t: Tensor) -> Tensor:
 
 
 def channels_last_by_stream(t: Tensor) -> Tensor:
-    """The streams [N, B, C, H, W] as one channels_last batch, which is what the products hand on."""
+    """The streams [N, B, C, H, W] as one channels_last batch, as products return them."""
     if t.dim() != 5:
         return channels_last(t)
     return t.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, t.shape[:2])

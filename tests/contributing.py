@@ -19,13 +19,13 @@ LINT_IMPORTS = ("-c", "import sys; from importlinter import cli; sys.exit(cli.li
 
 
 def section(heading: str) -> str | None:
-    """The text under ``## heading``, None where the page has no such heading."""
+    """The text under ``## heading``, or None if the page has no such heading."""
     found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.M | re.S)
     return None if found is None else found[1]
 
 
 def files(heading: str, first: str = "") -> dict[str, str]:
-    """What a recipe writes, by path: a line ``# path/to/file.py`` of its indented blocks begins a file.
+    """The files that a recipe writes, by path: a line ``# path/to/file.py`` in its indented blocks begins a file.
 
     Code without such a line before it goes to the file ``first``.
     """
@@ -56,7 +56,7 @@ class Tree:
             file.write(text)
 
     def follow(self, heading: str, first: str = "") -> None:
-        """Write what a recipe of the page says; ``first`` as for `files`."""
+        """Write the files of a recipe of the page; ``first`` as for `files`."""
         for path, text in files(heading, first).items():
             self.write(path, text)
 
@@ -66,7 +66,7 @@ class Tree:
         (self.root / path).write_text(text.replace(old, new), encoding="utf-8")
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """``python *arguments`` in the tree; what it prints, errors included, is ``stdout``."""
+        """``python *arguments`` in the tree; ``stdout`` has its output, errors included."""
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.root,

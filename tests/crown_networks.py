@@ -1,4 +1,4 @@
-"""Networks of every shape that CROWN knows, points of a box, and the claim that bounds contain what they take."""
+"""Networks of every shape that CROWN knows, points of a box, and the check that bounds contain their outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An emulation of what torch keeps of captures, in the releases that differ in what a failed one leaves behind."""
+"""An emulation of the state that torch keeps of captures, for the releases that differ after a capture has failed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import torch
 
-# The releases that differ in what a failed capture leaves behind, read in their sources and seen in their libraries:
+# The releases that differ in their state after a failed capture, read in their sources and seen in their libraries:
 # up to 2.11 capture_end() raises before anything is undone; 2.12 knows a generator by capture; 2.13 ends the
 # allocation to the pool before it raises; from 2.14 on reset() gives back the pool.
 RELEASES = ((2, 11), (2, 12), (2, 13), (2, 14))
@@ -26,7 +26,7 @@ class Stream:
 
 
 class Machine:
-    """What torch keeps of captures: current stream, pools and who claims them, where allocations go, a generator."""
+    """Torch's state of captures: current stream, pools and who claims them, where allocations go, a generator."""
 
     now: Machine
 
@@ -49,10 +49,10 @@ class Machine:
         if call in self.broken:
             raise self.broken.pop(call)
 
-    # What a step does.
+    # The operations of a step.
 
     def draw(self) -> int:
-        """A random number: where it is in the sequence."""
+        """A random number, as its position in the sequence."""
         graph = self.current.capturing
         recording = self.generator.recording if self.release < (2, 12) else graph is not None
         if recording != (graph is not None):

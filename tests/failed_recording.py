@@ -1,4 +1,4 @@
-"""Steps that cannot be recorded, and all that the process does afterwards. Needs a GPU, and a process of its own:
+"""Steps that cannot be recorded, and everything that must still work afterwards. Needs a GPU and its own process:
 
 python tests/failed_recording.py    exits with 0 and ends with "whole"
 """
@@ -67,7 +67,7 @@ def wanders(loss: Tensor) -> None:
 
 
 def swallows(loss: Tensor) -> None:
-    """Reads a value and minds no error: only the end of the capture tells."""
+    """Reads a value and swallows the error, so that only the end of the capture fails."""
     with suppress(RuntimeError):
         loss.item()
 
@@ -89,7 +89,7 @@ def drawn(draw: Callable[[], Tensor]) -> list[Tensor]:
 
 
 def fail(training: Training, at_the_end: Callable[[Tensor], None]) -> None:
-    """Four calls of a step, of which the last cannot be recorded; two times, for the fifth tries again."""
+    """Four calls of a step, of which the last cannot be recorded; twice, because the fifth tries again."""
     step = capture(training.step(at_the_end), (batch(),))
     for _ in range(3):
         step(batch())

@@ -18,7 +18,7 @@ class Case(NamedTuple):
 
     torch_function: object
     arguments: tuple[object, ...] = ()
-    # What the values may be off by, in units of rounding of x: where torch's own formula cancels.
+    # By how much values may be off, in units of rounding of x, because torch's own formula cancels.
     noise: float = 0.0
     tight: bool = True
 
@@ -89,7 +89,7 @@ def intervals(function: Function, count: int, dtype: torch.dtype) -> tuple[Tenso
 
 
 def _defined(function: Function, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Moved to where the function is defined, and those left out of which it leaves float's range."""
+    """The intervals moved to where the function is defined, without those on which it leaves float's range."""
     if function.defined is not None:
         width = (upper - lower).clamp(max=30)
         if "poles" in function.defined.wanted:

@@ -1,4 +1,4 @@
-"""Calls of fastbound._C on fenced memory, and what a test needs to hold them to a wide computation of its own.
+"""Calls of fastbound._C on fenced memory, and helpers to compare them with a computation in wider numbers.
 
 Values, scales and shifts are small multiples of 1/8: every gate is then decided exactly in both precisions, and kinks
 (lower == 0, upper == 0, value == 0), zero scales and equal weights occur often. Inputs are fenced by NaN, outputs
@@ -64,7 +64,7 @@ class Memory:
         return buffer[self.inside].reshape(self.shape)
 
 
-# Which of its arguments a CUDA function's workspace is sized by.
+# The arguments of each CUDA function that give the size of its workspace.
 WORKSPACES = {
     "norm_statistics": slice(-3, None),
     "interval_norm_relu_bwd_sums": slice(-4, -1),

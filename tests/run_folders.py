@@ -1,4 +1,4 @@
-"""What is read in the folder of a run."""
+"""Readers of the folder of a run."""
 
 import json
 

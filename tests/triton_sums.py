@@ -4,8 +4,8 @@ An element is a sum of n products. As a share of the sum of their magnitudes it 
 
 * IEEE float32: gamma(n), one rounding a product.
 * bf16, fp16: gamma(2 (n + n / 4)). A product of two of them is exact in float32. A tensor core adds up a group of 8
-  products or more and the sum so far: it shifts all to one exponent and cuts off what falls behind the last digit,
-  which is up to twice what rounding loses, for each product, each sum so far and each result. What is stored is rounded
+  products or more and the sum so far: it shifts all to one exponent and cuts off all digits after the last one, which
+  loses up to twice as much as rounding, for each product, each sum so far and each result. Stored results are rounded
   once more.
 * TF32: the same, and (1 + 2^-10)^2 - 1 a product. An operand loses 13 digits, 2^-10 of it where they are cut off.
 * TF32 in three passes: the same, and 3 x 2^-20 a product. An operand is a = a' + a" + r with a', a" of TF32,
@@ -108,7 +108,7 @@ def large(stem: str, name: str) -> tuple[Any, ...]:
 def aligned_between_nan(t: Tensor) -> Tensor:
     """The same values in the order that the kernels read, from an aligned address, between two walls of NaN: no copy.
 
-    What stands before and behind a tensor is then what an unmasked load reads.
+    An unmasked load then reads the NaN before or after a tensor.
     """
     wall = 64
     buffer = t.new_full((t.numel() + 2 * wall,), float("nan"))
@@ -154,10 +154,10 @@ OPERANDS = {"tf32": (1 + 2**-10) ** 2 - 1, "tf32x3": 3 * 2**-20 * (1 + 2**-9)}
 
 
 def allowed(wanted: Tensor, magnitude: Tensor, found: Sum, precision: str, truncated: bool) -> Tensor:
-    """``truncated``: what is stored in half precision is cut off, not rounded."""
+    """``truncated``: results in half precision are cut off when stored, not rounded."""
     dtype = PRECISIONS[precision]
     half = dtype != torch.float32
-    roundings = found.terms + 8  # bias, sign and parts are added behind the sum
+    roundings = found.terms + 8  # bias, sign and parts are added after the sum
     lost = 0.0
     if found.kind == "kernel" and precision != "ieee":
         roundings, lost = 2 * (roundings + roundings // 4), OPERANDS.get(precision, 0.0)

@@ -34,7 +34,7 @@ class Residual(nn.Module):
 
 
 class Dense(nn.Module):
-    """Concatenation of all earlier maps, norm and ReLU in front of the convolution."""
+    """Concatenation of all earlier maps, norm and ReLU before the convolution."""
 
     def __init__(self) -> None:
         super().__init__()

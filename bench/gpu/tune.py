@@ -39,7 +39,7 @@ from bench.gpu.timing import time_kernel
 from fastbound import backends
 from fastbound.certify.modes import float32_products
 from fastbound.kernels import _ahead_of_time, _configurations, three_pass_tf32
-from fastbound.kernels._ahead_of_time import Report
+from fastbound.kernels._ahead_of_time import KernelReport
 from fastbound.kernels._configurations import Configuration
 from fastbound.kernels._measurements import STEMS
 
@@ -60,7 +60,7 @@ class Search:
     """The search for one row: reports of its compiled candidates, the timed ones, and reasons for those left out."""
 
     key: str
-    reports: dict[Configuration, list[Report]] = field(default_factory=dict)  # of all usable candidates
+    reports: dict[Configuration, list[KernelReport]] = field(default_factory=dict)  # of all usable candidates
     chosen: list[Configuration] = field(default_factory=list)  # to be timed, in this order
     timed: int = 0
     left_out: int = 0  # candidates without time
@@ -207,7 +207,7 @@ def _compile(card: str, search: Search, wanted: list[Configuration], over: Calla
 
 def compiled(
     card: str, key: str, wanted: list[Configuration], over: Callable[[], bool]
-) -> Iterator[tuple[Configuration, list[Report] | Exception | None]]:
+) -> Iterator[tuple[Configuration, list[KernelReport] | Exception | None]]:
     """Each candidate with the reports of its launches, with the error, or with None if there was no time."""
     launches = _ahead_of_time.LAUNCHES[key.split("/")[0]]
     workers = min(len(os.sched_getaffinity(0)), len(wanted) * len(launches))
@@ -278,7 +278,7 @@ def _time(search: Search, stopwatch: Stopwatch, table: dict[str, Any], over: Cal
     search.row |= {"left_out": search.left_out} if search.left_out else {}
 
 
-def _marks(reports: list[Report], before: dict[str, Any] | None, chosen: Configuration) -> dict[str, list[str]]:
+def _marks(reports: list[KernelReport], before: dict[str, Any] | None, chosen: Configuration) -> dict[str, list[str]]:
     """Launches that are serialised, by series of Triton. Marks of other series stay only for the same configuration."""
     same = before is not None and Configuration(**before["configuration"]) == chosen
     old = before.get("serialised", {}) if before is not None and same else {}

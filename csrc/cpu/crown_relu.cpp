@@ -7,7 +7,7 @@ namespace fastbound {
 namespace FASTBOUND_CPU_ISA {
 namespace {
 
-constexpr Index kBlock = 256;  // what a block keeps, some 16 arrays of it, fits the innermost cache
+constexpr Index kBlock = 256;  // the arrays of a block, some 16, fit the innermost cache
 
 // If channels are innermost and a block can hold whole pixels, it does: per-channel numbers are then the same in every
 // block.

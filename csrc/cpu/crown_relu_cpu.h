@@ -29,7 +29,7 @@ struct CrownRelu {
                   CrownShape shape, Relaxation<T> relaxation, int threads);
   void (*backward)(const T* grad_rows,  // [B, S, map] or null: zero
                    const T* grad_bias,  // [B, S] or null: zero
-                   const T* kept,       // [B, S, map]: the outgoing rows where there is no scale, else the rows
+                   const T* kept,       // [B, S, map]: the outgoing rows if there is no scale, else the rows
                    CrownBounds<T> bounds,
                    T* out_rows,                   // [B, S, map]
                    T* out_center, T* out_radius,  // [B, map]

@@ -1,5 +1,5 @@
 // Sparse rows of full CROWN: row i is a window [h][w][C] of a map [H][W][C] of sample i / S, its corner at
-// base[i] * stride + start. What lies outside the map counts as zero, in values as in maps.
+// base[i] * stride + start. Pixels outside the map count as zero, in values as in maps.
 #pragma once
 
 #include <cstdint>

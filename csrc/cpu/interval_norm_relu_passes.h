@@ -1,5 +1,5 @@
-// The passes of interval_norm_relu over all streams, for every table that is made of them. Each reads and writes each
-// map once: they are bound by memory.
+// The passes of interval_norm_relu over all streams, for every table that consists of them. Each pass reads and writes
+// each map only once, because it is bound by memory.
 #pragma once
 
 #include "cpu/map_runs.h"
@@ -13,7 +13,7 @@ namespace {
 template <typename S>
 struct Forward {
   using T = Compute<S>;
-  const S *nominal, *center, *radius;  // nominal is null where there is no such stream
+  const S *nominal, *center, *radius;  // nominal is null if there is no such stream
   S *out_nominal, *out_center, *out_radius;
   T slope;
 

@@ -7,8 +7,7 @@
 
 namespace {
 
-// Per-channel numbers along a run of memory: one per element where channels are innermost, one for all where they are
-// not.
+// Per-channel numbers along a run of memory: one per element if channels are innermost, else one for all elements.
 template <typename T>
 struct Varying {
   const T* values;
@@ -65,7 +64,8 @@ void plane_runs(Shape shape, int share, int shares, Run run) {
   }
 }
 
-// visit(share, first element, length, scale, shift) over all runs of a map, with the affine map of each; none: x 1 + 0.
+// visit(share, first element, length, scale, shift) over all runs of a map, with the affine map of each: x 1 + 0 if
+// there is none.
 template <typename T, typename Visit>
 void affine_runs(Shape shape, const T* scale /* [C] or null */, const T* shift /* [C] or null */, int shares,
                  Visit visit) {

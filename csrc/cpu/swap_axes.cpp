@@ -1,5 +1,5 @@
-// Compiled once per instruction set. channels_last to NCHW and back: square blocks, so that both sides are read and
-// written in whole cache lines.
+// Compiled once per instruction set. channels_last to NCHW and back, in square blocks, so that whole cache lines are
+// read and written.
 #include "cpu/parallel.h"
 #include "cpu/swap_axes_cpu.h"
 

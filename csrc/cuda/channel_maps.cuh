@@ -12,14 +12,14 @@ inline MapShape map_shape(Index outer, Index channels, Index inner) {
   return inner == 1 ? MapShape{1, outer, channels, 1} : MapShape{outer, 1, channels, inner};
 }
 
-// The sweep of a pass that writes maps alone; without numbers of channels, all elements belong to one.
+// The sweep of a pass that only writes maps; without numbers of channels, all elements belong to one channel.
 inline Sweep elementwise_sweep(bool channels_matter, Index outer, Index channels, Index inner, int pack) {
   const MapShape shape =
       channels_matter ? map_shape(outer, channels, inner) : map_shape(outer * channels * inner, 1, 1);
   return make_sweep(shape, pack, 4, kAnyBlocks);
 }
 
-// The sweep of a pass that leaves sums.
+// The sweep of a pass that leaves partial sums.
 inline Sweep sums_sweep(Index outer, Index channels, Index inner, int pack) {
   return make_sweep(map_shape(outer, channels, inner), pack, 4, kBlocksOfSums);
 }

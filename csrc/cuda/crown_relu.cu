@@ -72,7 +72,7 @@ __global__ void crown_relu_bias_kernel(const double* __restrict__ partial,  // [
   row_totals(partial, bias, rows, tiles);
 }
 
-// All gradients of the neurons of one thread: those of its packs are written, those of its channels added up.
+// All gradients of the neurons of one thread: those of its packs are written, those of its channels are added up.
 template <typename S>
 struct Backward {
   using A = Compute<S>;

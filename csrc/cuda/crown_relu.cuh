@@ -41,7 +41,7 @@ inline Sweep crown_relu_bwd_sweep(MapShape shape, int pack) { return make_sweep(
 template <typename S>
 void crown_relu_bwd_launch(const S* grad_rows,  // [B, S, map] or null: zero
                            const S* grad_bias,  // [B, S] or null: zero
-                           const S* kept,       // [B, S, map]: the outgoing rows where `reads_output`, else the rows
+                           const S* kept,       // [B, S, map]: the outgoing rows if `reads_output`, else the rows
                            CrownBounds<S> bounds,
                            S* out_rows,                   // [B, S, map]
                            S* out_center, S* out_radius,  // [B, map]

@@ -5,7 +5,7 @@ namespace fastbound {
 namespace cuda {
 namespace {
 
-// Never launched: the runtime reports for it whether the module holds code for a device.
+// Never launched: by its attributes the runtime reports whether the module holds code for a device.
 __global__ void probe_kernel() {}
 
 std::string version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }

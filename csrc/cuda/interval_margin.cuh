@@ -1,5 +1,5 @@
 // Column i of a [B, K-1] array belongs to the i-th class other than the sample's label, in increasing order. A label
-// outside [0, K) makes NaN of what depends on its sample. Launchers work on the given stream and device, do not
+// outside [0, K) makes everything that depends on its sample NaN. Launchers work on the given stream and device, do not
 // synchronise and allocate nothing.
 #pragma once
 

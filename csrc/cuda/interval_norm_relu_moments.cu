@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(Sweep::kThreads)
   body.leave(blockIdx.x, sweep.blocks(), partial);
 }
 
-// One block adds up what the others left, and many warps of it one moment.
+// One block adds up the partial sums of the others; several of its warps share one moment.
 constexpr int kWarpsPerMoment = 4;
 constexpr int kEndThreads = 32 * kWarpsPerMoment * kMoments;
 

@@ -1,5 +1,5 @@
 // interval_norm_relu with the moments [8] of the bounds that enter the ReLU, as interval_norm_relu.cuh has it. The
-// moments are in the type of the computation: half precision would overflow, and count no further than 2048.
+// moments are in the type of the computation: half precision would overflow, and cannot count beyond 2048.
 #pragma once
 
 #include "cuda/channel_maps.cuh"

@@ -1,4 +1,4 @@
-// The passes of interval_norm_relu over all streams, for every operator that is made of them.
+// The passes of interval_norm_relu over all streams, for every operator that consists of them.
 #pragma once
 
 #include "cuda/channel_maps.cuh"
@@ -10,7 +10,7 @@ namespace fastbound {
 namespace cuda {
 namespace {
 
-// The maps of both streams in a stack: the nominal one is null where there is none.
+// The maps of both streams in a stack; the nominal one is null if there is none.
 template <typename S>
 struct Streams {
   S *nominal, *center;
@@ -53,7 +53,7 @@ struct Forward {
   }
 };
 
-// `terms()` is what a backward pass adds to the gradients after the ReLU, made once per thread: here nothing.
+// `terms()`, called once per thread, gives what a backward pass adds to the gradients after the ReLU: here nothing.
 struct NoTerms {
   __device__ NoMore operator()() const { return {}; }
 };
@@ -98,7 +98,7 @@ struct BackwardSums {
                   sign(scale[k]), shift[k], slope, more, to_scale, to_shift);
       add_nominal_grad(x.grad_nominal[k], x.nominal[k], scale[k], shift[k], slope, to_scale, to_shift);
       sums.add(0, k, to_scale);
-      sums.add(1, k, k < site.count ? to_shift : A(0));  // what is missing was read as zeros, to which `more` may add
+      sums.add(1, k, k < site.count ? to_shift : A(0));  // missing elements were read as zeros, to which `more` may add
     }
   }
 };

@@ -1,4 +1,4 @@
-// For every launcher: the device made current for its lifetime, and launch errors turned into exceptions.
+// For every launcher: a device that is current for a scope, and launch errors turned into exceptions.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -20,7 +20,7 @@ __device__ bool whole(const S* pointer, int count) {
   return count == kPack<S> && reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;
 }
 
-// `count` elements from `pointer` on, the others 0: in one access where the address allows it and none is missing.
+// `count` elements from `pointer` on, the others 0: in one access if the address allows it and none is missing.
 template <typename S>
 __device__ Pack<S> load(const S* pointer, int count) {
   Pack<S> pack;
@@ -49,8 +49,8 @@ __device__ Pack<S> load_or_zero(const S* base, Index at, int count) {  // base m
   return load(base + (base == nullptr ? 0 : at), base == nullptr ? 0 : count);
 }
 
-// Passes over the sites of one thread of a sweep, reading kInFlight of them before the first is worked on:
-// body.load(site) and body.apply(site, what was loaded).
+// Passes over the sites of one thread of a sweep, reading kInFlight of them before working on the first:
+// body.load(site) and body.apply(site, loaded).
 template <int kInFlight, typename Body>
 __device__ void for_sites(Walker walker, Body& body) {
   while (!walker.done()) {
@@ -67,7 +67,7 @@ __device__ void for_sites(Walker walker, Body& body) {
   }
 }
 
-// The values of this thread's channels; `missing` where there are none.
+// The values of this thread's channels; `missing` if there are none.
 template <int kCount, typename A>
 struct PerChannel {
   A values[kCount];

@@ -89,8 +89,8 @@ __global__ void channel_sums_end_kernel(const double* __restrict__ partial,  // 
   two[channel] = static_cast<A>(second);
 }
 
-// Rows [samples, rows, size] against what a thread keeps of its pack of elements: body.row(index of the row, pack,
-// site) is the pack's contribution to the sum of a row.
+// Sums over rows [samples, rows, size], with the numbers that each thread keeps for its pack of elements:
+// body.row(index of the row, pack, site) is the pack's contribution to the sum of a row.
 template <typename S, typename Body>
 __device__ void row_sums(const RowTiles& tiles, const S* rows, Body& body, double* partial /* [rows, tiles] */) {
   using A = Compute<S>;

@@ -1,6 +1,6 @@
 """The command line: fastbound train | certify | study | bench | info.
 
-What a command runs it imports inside its function, so that --help need not wait for torch.
+Commands import what they run inside their functions, so that --help does not wait for torch.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ app.command("study")(study_runs)
 app.command("bench")(bench)
 app.command("info")(info)
 
-# Exit codes beyond 0 and click's 2 for bad usage.
+# Exit codes of failures; 2 is also click's code for bad usage.
 EXIT_ERROR, EXIT_UNSOUND, EXIT_LOST, EXIT_INTERRUPTED = 2, 3, 4, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs the command line and exits; what a user can get wrong is one line on standard error, not a traceback."""
+    """Runs the command line and exits; a user's mistake is one line on standard error instead of a traceback."""
     try:
         app(args=None if arguments is None else list(arguments))
     except SoundnessError as problem:
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _fail(problem: object, code: int, once: bool = False) -> NoReturn:
-    # What every process of a run meets alike is said by the first one.
+    # An error that all processes of a run have in common is printed by the first one only.
     if not once or os.environ.get("RANK", "0") == "0":
         print(f"fastbound: error: {problem}", file=sys.stderr, flush=True)
     sys.exit(code)

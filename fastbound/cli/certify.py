@@ -80,16 +80,15 @@ def _with_progress(
     from fastbound.certify import certify
 
     console = Console(stderr=True)
-    shown = Progress(console=console, transient=True, disable=not console.is_terminal)
-    with shown:
-        task = shown.add_task(f"{method} at eps {eps:.4g}", total=len(loader))
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"{method} at eps {eps:.4g}", total=len(loader))
         return certify(
-            model, loader, eps, method, norm=norm, attack=attack, seed=seed, on_batch=lambda _: shown.advance(task)
+            model, loader, eps, method, norm=norm, attack=attack, seed=seed, on_batch=lambda _: bar.advance(task)
         )
 
 
 def _norm_of(trained: Trained, norm: str | None, radii: str | None) -> str:
-    """The norm to certify in; raises ValueError where the radius of the run would be read in another norm."""
+    """The norm to certify in; raises ValueError if the radius of the run would be used in another norm."""
     from fastbound.certify.balls import find_ball
 
     if norm is not None and find_ball(norm).norm != trained.norm and radii is None:

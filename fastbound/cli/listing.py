@@ -1,4 +1,4 @@
-"""fastbound train --list: what can be named, in lines that no terminal and no pipe cuts."""
+"""fastbound train --list: the names that options take, in lines that neither a terminal nor a pipe cuts."""
 
 from __future__ import annotations
 

@@ -16,11 +16,11 @@ def print_reports(reports: Sequence[dict], title: str) -> None:
         shares |= {"verified error": "verified_error"}
     table = Table(f"eps ({reports[0]['norm']})", "method", "samples", *shares, title=title)
     for report in reports:
-        found = [report.get(key) for key in shares.values()]
+        values = [report.get(key) for key in shares.values()]
         table.add_row(
             f"{report['eps']:.4g}",
             str(report["method"]),
             str(report["num_samples"]),
-            *("-" if share is None else f"{share:.2%}" for share in found),
+            *("-" if share is None else f"{share:.2%}" for share in values),
         )
     Console().print(table)

@@ -24,7 +24,7 @@ def study_runs(
     ],
     relaxation: Annotated[
         list[str] | None,
-        typer.Option(help=f"Measured beside those of the runs; {', '.join(COMPARED)} by default."),
+        typer.Option(help=f"Measured in addition to those of the runs; {', '.join(COMPARED)} by default."),
     ] = None,
     data_dir: DataDir = None,
     limit: Annotated[int, typer.Option(help="The first test images only (tightness).")] = 200,
@@ -34,7 +34,7 @@ def study_runs(
     device: Device = None,
     threads: Threads = None,
 ) -> None:
-    """Measure tightness, continuity and sensitivity of relaxations on trained networks, beside their certificates.
+    """Measure tightness, continuity and sensitivity of relaxations on trained networks, next to their certificates.
 
     At least one run is of --method relaxation; any others are networks to measure on.
     """
@@ -48,54 +48,54 @@ def study_runs(
     settings = runs[0].settings
     images = data.load(settings.dataset, data_dir or settings.data_dir).test.limit(limit).to(place)
     console = Console(stderr=True)
-    with console.status("") as shown:
-        found = study(runs, images, relaxation or COMPARED, seed=seed, on_part=shown.update)
-    _print(found)
+    with console.status("") as status:
+        result = study(runs, images, relaxation or COMPARED, seed=seed, on_part=status.update)
+    _print(result)
     if out is not None:
-        _write(found, out)
+        _write(result, out)
 
 
-def _print(found: Study) -> None:
+def _print(result: Study) -> None:
     console = Console()
-    if found.relaxations:
-        for table in (_properties(found), _growth(found), _networks(found)):
+    if result.relaxations:
+        for table in (_properties(result), _growth(result), _networks(result)):
             console.print(table)
-    if found.loosened:
-        console.print(_controlled(found))
+    if result.loosened:
+        console.print(_controlled(result))
 
 
-def _properties(found: Study) -> Table:
-    title = f"Relaxations on {len(found.fixed)} networks, {found.samples} images"
+def _properties(result: Study) -> Table:
+    title = f"Relaxations on {len(result.fixed)} networks, {result.samples} images"
     table = Table("relaxation", "tightness", "jumps", "continuous", "sensitivity", title=title)
-    for name, one in found.relaxations.items():
+    for name, one in result.relaxations.items():
         continuous = "yes" if one.continuous else "no"
         table.add_row(name, f"{one.area:.4f}", f"{one.jump_share:.1%}", continuous, _number(one.sensitivity))
     return table
 
 
-def _growth(found: Study) -> Table:
+def _growth(result: Study) -> Table:
     from fastbound.study.sensitivity import DEPTHS
 
     table = Table("hidden layers", *map(str, DEPTHS), title="Sensitivity on untrained networks")
-    for name, one in found.relaxations.items():
+    for name, one in result.relaxations.items():
         table.add_row(name, *map(_number, one.growth))
     return table
 
 
-def _networks(found: Study) -> Table:
-    table = Table("run", "trained by", "clean", "certified", "best", "by", title=f"Accuracies at eps {found.eps:.4g}")
-    for run in found.fixed:
+def _networks(result: Study) -> Table:
+    table = Table("run", "trained by", "clean", "certified", "best", "by", title=f"Accuracies at eps {result.eps:.4g}")
+    for run in result.fixed:
         best = f"{run.by_method[run.best_method]:.2%}"
         table.add_row(str(run.path), run.trained_by, *_accuracies(run), best, run.best_method)
     return table
 
 
-def _controlled(found: Study) -> Table:
+def _controlled(result: Study) -> Table:
     table = Table("run", "looseness", "jumps a unit", "clean", "certified", "jumps", title="Loosened intervals")
-    for run in found.runs:
+    for run in result.runs:
         if run.controlled and run.recipe is not None:
             jumps = f"{run.recipe.jumps:g}" if run.recipe.jumps else "continuous"
-            share = f"{found.loosened[str(run.path)].jump_share:.1%}"
+            share = f"{result.loosened[str(run.path)].jump_share:.1%}"
             table.add_row(str(run.path), f"{run.recipe.looseness:g}", jumps, *_accuracies(run), share)
     return table
 
@@ -108,13 +108,13 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.0e}"
 
 
-def _write(found: Study, out: Path) -> None:
+def _write(result: Study, out: Path) -> None:
     from fastbound.certify.report import write_json
     from fastbound.study import plot_controlled, plot_study
 
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "study.json", found.as_dict())
-    if found.relaxations:
-        plot_study(found, out / "study.png")
-    if found.loosened:
-        plot_controlled(found.runs, out / "controlled.png")
+    write_json(out / "study.json", result.as_dict())
+    if result.relaxations:
+        plot_study(result, out / "study.png")
+    if result.loosened:
+        plot_controlled(result.runs, out / "controlled.png")

@@ -14,8 +14,8 @@ from fastbound.cli.values import DataDir, Device, Threads, assignments, given, p
 from fastbound.memory import keep_freed_memory
 
 
-def _list(wanted: bool) -> None:
-    if wanted:
+def _print_list(requested: bool) -> None:
+    if requested:
         from fastbound.cli.listing import print_listing
 
         print_listing()
@@ -57,7 +57,7 @@ def train(
     warmup: Annotated[float | None, typer.Option(help="Epochs at eps 0.")] = None,
     ramp: Annotated[float | None, typer.Option(help="Epochs in which eps grows to its training value.")] = None,
     eps_schedule: Annotated[str | None, typer.Option(help=f"Shape of the ramp: {', '.join(EPS_SCHEDULES)}.")] = None,
-    eps_train: Annotated[str | None, typer.Option(help="Radius to train at when it is not the one of --eps.")] = None,
+    eps_train: Annotated[str | None, typer.Option(help="Radius to train at, if it is not that of --eps.")] = None,
     kappa_start: Annotated[float | None, typer.Option(help="Weight of the clean loss before the ramp.")] = None,
     kappa_end: Annotated[float | None, typer.Option(help="Weight of the clean loss after the ramp.")] = None,
     beta_end: Annotated[
@@ -68,7 +68,7 @@ def train(
     ] = None,
     fuse_loss: Annotated[bool | None, typer.Option(help="One backward row a sample (crown-ibp).")] = None,
     flip: Annotated[
-        bool | None, typer.Option(help="Random horizontal flips; by default as the data set has it.")
+        bool | None, typer.Option(help="Random horizontal flips; by default as usual for the data set.")
     ] = None,
     crop: Annotated[
         int | None, typer.Option(help="Random crops of images padded by this many pixels; 0 for none.")
@@ -85,7 +85,7 @@ def train(
     device: Device = None,
     cuda_graph: Annotated[
         str | None,
-        typer.Option(help=f"Steps as CUDA graphs: {', '.join(CUDA_GRAPH)}; auto, the default, where there is one GPU."),
+        typer.Option(help=f"Steps as CUDA graphs: {', '.join(CUDA_GRAPH)}; auto, the default, if there is one GPU."),
     ] = None,
     precision: Annotated[
         str | None,
@@ -103,7 +103,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the final table.")] = False,
     list_: Annotated[
         bool,
-        typer.Option("--list", is_eager=True, callback=_list, help="List methods and published configurations."),
+        typer.Option("--list", is_eager=True, callback=_print_list, help="List methods and published configurations."),
     ] = False,
 ) -> None:
     """Train a network, certify it, and leave a run folder.

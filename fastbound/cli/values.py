@@ -1,4 +1,4 @@
-"""Options that several commands take, and the values in which they come."""
+"""Options that several commands share, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import typer
 if TYPE_CHECKING:
     import torch
 
-Threads = Annotated[int | None, typer.Option(help="Threads of PyTorch and of the native code; PyTorch's default.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of PyTorch and the native code; PyTorch's own by default.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder with the files of the data set (digits needs none).")]
 
 
@@ -39,7 +39,7 @@ def parse_epochs(text: str | None) -> tuple[float, ...] | None:
 
 
 def _parse_value(text: str) -> object:
-    """The value of name=value: JSON where it is some, else the text."""
+    """The value of name=value: parsed if it is JSON, else the text itself."""
     try:
         return json.loads(text)
     except ValueError:
@@ -47,7 +47,7 @@ def _parse_value(text: str) -> object:
 
 
 def assignments(texts: Sequence[str] | None, option: str) -> dict[str, object]:
-    """What the name=value texts of `option` say."""
+    """The names and values in the name=value texts of `option`."""
     pairs = [text.partition("=") for text in texts or ()]
     for name, sign, _ in pairs:
         if not name or not sign:
@@ -78,7 +78,7 @@ def find_place(device: str | None) -> torch.device:
 
 
 def check_free(out: Path | None, names: Sequence[str], overwrite: bool) -> None:
-    """Raises ValueError where files of ``names`` in the folder ``out`` would be replaced unasked."""
+    """Raises ValueError if files of ``names`` in the folder ``out`` would be replaced without ``overwrite``."""
     taken = [str(out / name) for name in names if out is not None and (out / name).exists()]
     if taken and not overwrite:
         raise ValueError(

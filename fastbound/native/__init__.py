@@ -1,4 +1,4 @@
-"""Primitives on torch tensors through torch's products and the compiled passes of ``fastbound._C``."""
+"""Primitives on torch tensors, by torch's products and the compiled passes of ``fastbound._C``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ try:
     from fastbound import _C
 except ImportError as error:
     raise ImportError(
-        "fastbound's compiled module fastbound._C is missing; the package must be installed (pip install .), a source "
+        "fastbound's compiled module fastbound._C is missing; install the package (pip install .), because a source "
         "folder on PYTHONPATH is not enough."
     ) from error
 
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
-HALVES = (torch.float16, torch.bfloat16)  # stored, never computed in
+HALVES = (torch.float16, torch.bfloat16)  # for storage only: computations are in float32
 DTYPES = tuple(DTYPE_CODES)
 
 
@@ -35,12 +35,12 @@ def cpu_only(device_type: str, dtype: torch.dtype) -> str | None:
 
 
 def product_on_cpu(device_type: str, dtype: torch.dtype) -> str | None:
-    """The same for a product, which is ATen's, in any dtype that it is defined for."""
+    """Like `cpu_only`, for a product: ATen computes it, in every dtype for which it is defined."""
     return None if device_type == "cpu" else cpu_only(device_type, dtype)
 
 
 def cpu_and_cuda(device_type: str, dtype: torch.dtype) -> str | None:
-    """The same for a primitive with code for both; of several GPUs, the current one is asked."""
+    """Like `cpu_only`, for a primitive with code for both devices; of several GPUs, the current one counts."""
     if device_type != "cuda":
         return cpu_only(device_type, dtype)
     problem = _C.cuda_problem(torch.cuda.current_device() if torch.cuda.is_available() else 0)
@@ -48,12 +48,12 @@ def cpu_and_cuda(device_type: str, dtype: torch.dtype) -> str | None:
 
 
 def product_on_cpu_and_cuda(device_type: str, dtype: torch.dtype) -> str | None:
-    """The same for one that on a GPU is the library's too, with a kernel of ours behind it."""
+    """Like `product_on_cpu`, for a product that the library computes on a GPU, too, before a kernel of fastbound."""
     return None if device_type == "cpu" else cpu_and_cuda(device_type, dtype)
 
 
 def maps_on_cpu_and_cuda(device_type: str, dtype: torch.dtype) -> str | None:
-    """The same for a primitive whose code reads maps in bfloat16 on CPU too."""
+    """Like `cpu_and_cuda`, for a primitive whose code also reads maps in bfloat16 on CPU."""
     return None if (device_type, dtype) == ("cpu", torch.bfloat16) else cpu_and_cuda(device_type, dtype)
 
 
@@ -64,30 +64,31 @@ def launch(
     numbers: Iterable[float],
     workspace: Iterable[int] | None = None,
 ) -> None:
-    """Run ``fastbound._C.<name>`` for the dtype of ``like`` where it lives.
+    """Run ``fastbound._C.<name>`` for the dtype and on the device of ``like``.
 
-    On CPU with torch's number of threads; on a GPU on its current stream, without a synchronisation, so that a CUDA
-    graph can record the call.
+    On CPU it runs with torch's number of threads; on a GPU it runs on the current stream without a synchronisation, so
+    that a CUDA graph can record the call.
 
     Args:
         tensors, numbers: the arguments of the function, in order.
-        workspace: what ``<name>_workspace`` asks for to say how much memory the CUDA code must be lent; None: none.
+        workspace: the arguments of ``<name>_workspace``, which computes how much memory the CUDA code needs; None if
+            it needs none.
     """
     arguments = (DTYPE_CODES[like.dtype], *(pointer(t) for t in tensors), *numbers)
     if like.device.type == "cpu":
         getattr(_C, name)(*arguments, torch.get_num_threads())
         return
-    lent: tuple[int, ...] = ()
+    scratch: tuple[int, ...] = ()
     if workspace is not None:
         size = getattr(_C, f"{name}_workspace")(arguments[0], *workspace)
         memory = torch.empty(size, dtype=torch.float64, device=like.device)
-        lent = (memory.data_ptr(),)
+        scratch = (memory.data_ptr(),)
     stream = torch.cuda.current_stream(like.device)
-    getattr(_C, f"{name}_cuda")(*arguments, *lent, stream.cuda_stream, stream.device_index)
+    getattr(_C, f"{name}_cuda")(*arguments, *scratch, stream.cuda_stream, stream.device_index)
 
 
-def computed(x: Tensor | None) -> Tensor | None:
-    """What belongs to channels [C], in the type that is computed in: float32 beside maps of half precision."""
+def in_compute_dtype(x: Tensor | None) -> Tensor | None:
+    """A vector of channels [C] in the dtype of the computation: float32 if maps are in half precision."""
     if x is None:
         return None
     return x.float() if x.dtype in HALVES else x.contiguous()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastbound.native import DTYPES, HALVES, computed, launch
+from fastbound.native import DTYPES, HALVES, in_compute_dtype, launch
 from fastbound.native import cpu_and_cuda as unsupported
 from fastbound.native.layout import channel_layout, in_order_of
 from fastbound.primitives import Gradients
@@ -26,7 +26,7 @@ def crown_relu_fwd(
 ) -> tuple[Tensor, Tensor]:  # [B, S, C, *], [B, S]
     rows, layout = dense_rows(rows)
     center, radius = like_rows(center, rows), like_rows(radius, rows)
-    vectors = [computed(v) for v in (scale, shift, offset)]
+    vectors = [in_compute_dtype(v) for v in (scale, shift, offset)]
     out, bias = torch.empty_like(rows), rows.new_empty(rows.shape[:2])
     sizes = (*rows.shape[:2], *layout)
     numbers = (*sizes, slope, RELAXATIONS.index(relaxation))
@@ -37,8 +37,8 @@ def crown_relu_fwd(
 def crown_relu_bwd(
     grad_rows: Tensor | None,  # [B, S, C, *]
     grad_bias: Tensor | None,  # [B, S]
-    rows: Tensor | None,  # [B, S, C, *], None where `reads_output`
-    out_rows: Tensor | None,  # [B, S, C, *], None where not
+    rows: Tensor | None,  # [B, S, C, *], None if `reads_output`
+    out_rows: Tensor | None,  # [B, S, C, *], None if not
     center: Tensor,  # [B, C, *]
     radius: Tensor,  # [B, C, *]
     scale: Tensor | None,  # [C]
@@ -53,7 +53,7 @@ def crown_relu_bwd(
     assert kept is not None
     kept, layout = dense_rows(kept)
     center, radius = like_rows(center, kept), like_rows(radius, kept)
-    vectors = [computed(v) for v in (scale, shift, offset)]
+    vectors = [in_compute_dtype(v) for v in (scale, shift, offset)]
     grad_rows = None if grad_rows is None else in_order_of(grad_rows, kept)
     grad_bias = None if grad_bias is None else grad_bias.contiguous()
     d_rows, d_center, d_radius = torch.empty_like(kept), torch.empty_like(center), torch.empty_like(radius)

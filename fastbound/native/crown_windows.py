@@ -16,7 +16,7 @@ from fastbound.primitives import Pair
 
 __all__ = ["fold_convolution", "unsupported", "windows_concretized", "windows_through_lines"]
 
-# Numbers in the columns of one product of `fold_convolution`: they are added up while a cache still holds them.
+# Numbers in the columns of one product of `fold_convolution`: few enough to be added up while still in a cache.
 _COLUMNS = 2**19
 
 
@@ -76,9 +76,9 @@ def fold_convolution(
     padding: Pair,
     dilation: Pair,
 ) -> Tensor:  # [R, C, *size]
-    """The transposed convolution as a matrix product and a pass that adds its columns up.
+    """The transposed convolution as a matrix product and a pass that adds up its columns.
 
-    For one or two channels oneDNN's takes 5 times as long.
+    oneDNN's own takes 5 times as long for one or two channels.
     """
     outputs, channels, kernel_height, kernel_width = weight.shape
     pixels = _innermost(maps).movedim(1, -1)
@@ -86,8 +86,8 @@ def fold_convolution(
     out = maps.new_empty(maps.shape[0], *size, channels)
     height, width = maps.shape[2:]
     geometry = ((height, width), (kernel_height, kernel_width), channels, size, stride, padding, dilation)
-    together = max(1, _COLUMNS // max(height * width * matrix.shape[1], 1))
-    for part, target in zip(pixels.split(together), out.split(together)):
+    maps_at_once = max(1, _COLUMNS // max(height * width * matrix.shape[1], 1))
+    for part, target in zip(pixels.split(maps_at_once), out.split(maps_at_once)):
         columns = linear(part.reshape(-1, outputs), matrix.T)
         _C.crown_windows_fold(
             DTYPE_CODES[maps.dtype],

@@ -1,4 +1,4 @@
-"""`interval_conv2d` by the library: oneDNN's and cuDNN's convolutions in the memory order that they are fastest in."""
+"""`interval_conv2d` by the library: oneDNN's and cuDNN's convolutions in their fastest memory order."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastbound.native import DTYPES, HALVES, computed, launch
+from fastbound.native import DTYPES, HALVES, in_compute_dtype, launch
 from fastbound.native import maps_on_cpu_and_cuda as unsupported
 from fastbound.native.layout import channel_layout, in_order_of
 from fastbound.primitives import Gradients, batch_norm
@@ -75,7 +75,7 @@ def backward(
     batch_statistics: bool,
     needs: tuple[bool, bool, bool, bool],
 ) -> Gradients:
-    """The gradients by the pass ``<passes>_sums`` and the pass ``passes`` over the elements; both also take `more`."""
+    """The gradients, by the pass ``<passes>_sums`` and the pass ``<passes>``; both also take the tensors `more`."""
     grad_stack, grad_radius = grads
     stack, radius, layout = one_layout(stack, radius, norm[0] is not None)
     grad_stack = torch.zeros_like(stack) if grad_stack is None else in_order_of(grad_stack, stack)
@@ -83,10 +83,10 @@ def backward(
     maps, numbers = (grad_stack, grad_radius, *more, stack, radius), (stack.shape[0], *layout, slope)
     d_stack, d_radius = torch.empty_like(stack), torch.empty_like(radius)
     outputs = (d_stack, d_radius)
-    return *outputs, *through_passes(passes, maps, numbers, layout, norm, batch_statistics, needs, outputs)
+    return *outputs, *run_backward_passes(passes, maps, numbers, layout, norm, batch_statistics, needs, outputs)
 
 
-def through_passes(
+def run_backward_passes(
     passes: str,
     maps: tuple[Tensor | None, ...],  # the last one a radius [B, C, *]
     numbers: tuple[float, ...],
@@ -96,7 +96,7 @@ def through_passes(
     needs: tuple[bool, bool, bool, bool],
     outputs: tuple[Tensor, Tensor],
 ) -> tuple[Tensor | None, Tensor | None]:  # [C], [C]
-    """Both passes of a backward, into `outputs`; returns the gradients of weight and bias."""
+    """Runs both passes of a backward, which write to `outputs`; returns the gradients of weight and bias."""
     radius = outputs[1]
     mean, var, weight, bias, eps = norm
     scale, shift = affine(*norm)
@@ -119,11 +119,13 @@ def through_passes(
 def affine(
     mean: Tensor | None, var: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor | None, Tensor | None]:  # [C], [C]
-    """The affine map of a BatchNorm as scale and shift; None twice where there is none."""
-    mean, var, weight, bias = (computed(v) for v in (mean, var, weight, bias))
+    """The scale and shift of a BatchNorm, or None and None without statistics."""
+    mean, var, weight, bias = (in_compute_dtype(v) for v in (mean, var, weight, bias))
     if mean is None or var is None:
         return None, None
-    return batch_norm.scale_and_shift(mean, var, weight, bias, eps, fused=True)
+    scale = batch_norm.scale_of(var, weight, eps)
+    # addcmul is one kernel instead of two, and may round the shift once instead of twice.
+    return scale, -mean * scale if bias is None else torch.addcmul(bias, mean, scale, value=-1)
 
 
 def one_layout(stack: Tensor, radius: Tensor, channels: bool) -> tuple[Tensor, Tensor, tuple[int, int, int]]:

@@ -1,11 +1,11 @@
-"""`interval_norm_relu_moments`: the passes of `interval_norm_relu`, which add up and add on while they run."""
+"""`interval_norm_relu_moments`: the passes of `interval_norm_relu`, which also compute moments and their gradient."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fastbound.native import DTYPES, HALVES, computed, launch
+from fastbound.native import DTYPES, HALVES, in_compute_dtype, launch
 from fastbound.native import maps_on_cpu_and_cuda as unsupported
 from fastbound.native.interval_norm_relu import affine, backward, interval_norm_relu_bwd, one_layout
 from fastbound.primitives import Gradients
@@ -22,7 +22,7 @@ def interval_norm_relu_moments_fwd(
     bias: Tensor | None,  # [C]
     eps: float,
     slope: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # [N, B, C, *], [B, C, *], [8]: float32 beside maps of half precision
+) -> tuple[Tensor, Tensor, Tensor]:  # [N, B, C, *], [B, C, *], [8]: float32 if maps are in half precision
     stack, radius, layout = one_layout(stack, radius, mean is not None)
     scale, shift = affine(mean, var, weight, bias, eps)
     out_stack, out_radius = torch.empty_like(stack), torch.empty_like(radius)
@@ -51,5 +51,5 @@ def interval_norm_relu_moments_bwd(
     norm = (mean, var, weight, bias, eps)
     if grad_moments is None:
         return interval_norm_relu_bwd(grad_stack, grad_radius, stack, radius, *norm, slope, batch_statistics, needs)
-    more, grads = tuple(computed(t) for t in (grad_moments, moments)), (grad_stack, grad_radius)
+    more, grads = tuple(in_compute_dtype(t) for t in (grad_moments, moments)), (grad_stack, grad_radius)
     return backward("interval_norm_relu_moments_bwd", more, grads, stack, radius, norm, slope, batch_statistics, needs)

@@ -1,4 +1,4 @@
-"""Memory orders of maps: which one a tensor has, and conversion at memory speed (on a GPU by torch's own copy)."""
+"""Memory orders of maps: how to tell them apart, and conversion at memory speed (on a GPU by torch's own copy)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastbound.primitives import PRODUCT_DTYPES as DTYPES  # noqa: F401
 
 
 def unsupported(device_type: str, dtype: torch.dtype) -> None:
-    """No reason against any map: those that the compiled pass does not read are copied by torch."""
+    """None for all maps, because torch copies those that the compiled pass cannot read."""
 
 
 def channel_layout(x: Tensor) -> tuple[int, int, int] | None:
@@ -28,7 +28,7 @@ def channel_layout(x: Tensor) -> tuple[int, int, int] | None:
 
 
 def as_channels_last(x: Tensor) -> Tensor:
-    """``x`` [B, C, H, W] with channels_last strides, also where one channel makes the format ambiguous."""
+    """``x`` [B, C, H, W] with channels_last strides, also if one channel makes the format ambiguous."""
     if x.shape[1] == 1 and x.is_contiguous():
         _, _, height, width = x.shape
         return x.as_strided(x.shape, (height * width, 1, width, 1))
@@ -43,10 +43,10 @@ def as_channels_last(x: Tensor) -> Tensor:
 
 
 def as_convolved(x: Tensor) -> Tensor:  # [B, C, H, W]
-    """``x`` in the memory order that convolutions are fastest in: channels_last, but for IEEE types on a GPU.
+    """``x`` in the memory order in which convolutions are fastest: channels_last, except for IEEE types on a GPU.
 
-    oneDNN was measured 1.05 to 3.4 times faster so. Tensor cores take channels_last alone: cuDNN transposes other maps
-    before and behind every convolution.
+    oneDNN was measured to be 1.05 to 3.4 times faster in it. Tensor cores read channels_last only: cuDNN transposes
+    other maps before and after every convolution.
     """
     tensor_cores = x.dtype in HALVES or (x.dtype == torch.float32 and _convolves_in_tf32())
     return as_channels_last(x) if x.device.type == "cpu" or tensor_cores else x

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastbound.native import DTYPES, launch
 from fastbound.native import maps_on_cpu_and_cuda as unsupported
-from fastbound.native.interval_norm_relu import affine, through_passes
+from fastbound.native.interval_norm_relu import affine, run_backward_passes
 from fastbound.native.layout import channel_layout, in_order_of
 from fastbound.primitives import Gradients
 from fastbound.primitives.singleprop_norm_relu import VARIANTS
@@ -57,7 +57,7 @@ def singleprop_norm_relu_bwd(
     outputs = torch.empty_like(nominal), torch.empty_like(radius)
     norm = (mean, var, weight, bias, eps)
     passes = "singleprop_norm_relu_bwd"
-    return *outputs, *through_passes(passes, maps, numbers, layout, norm, batch_statistics, needs, outputs)
+    return *outputs, *run_backward_passes(passes, maps, numbers, layout, norm, batch_statistics, needs, outputs)
 
 
 def _one_layout(

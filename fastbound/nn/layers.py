@@ -1,6 +1,6 @@
 """Drop-in layers: torch.nn's own for tensors; for an abstract value they call its rules without dispatch.
 
-A BatchNorm needs no layer of its own: by its rule it waits for the ReLU after it, and shares its pass.
+BatchNorm needs no layer here: its rule waits for the ReLU that follows, so that both run in one pass.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ class Conv2d(nn.Conv2d):
 
 
 class ReLU(nn.ReLU):
-    """`torch.nn.ReLU`; right behind a BatchNorm both run in one pass over all streams."""
+    """`torch.nn.ReLU`; directly after a BatchNorm, both run in one pass over all streams."""
 
     def forward(self, input: Any) -> Any:
-        if type(input) is Interval and not self.inplace:  # domains derived from it have ReLUs of their own
+        if type(input) is Interval and not self.inplace:  # derived domains have their own ReLU
             return relu(input)
         return super().forward(input)
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):
-    """`torch.nn.SyncBatchNorm`; on an abstract value, with the statistics of all processes' nominal streams."""
+    """`torch.nn.SyncBatchNorm`; for abstract values, with statistics of the nominal streams of all processes."""
 
     def forward(self, input: Any) -> Any:
         if not isinstance(input, Streams):
             return super().forward(input)
-        if not self._synchronises():  # then torch's own is a BatchNorm too
+        if not self._synchronises():  # torch's own is a plain BatchNorm then, too
             return super(nn.SyncBatchNorm, self).forward(input)  # type: ignore[arg-type]
         nominal = input.nominal
         if nominal is None:
@@ -64,8 +64,8 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         count = self._over_processes(nominal.new_tensor([nominal.numel() / nominal.shape[1]]))
         mean = self._over_processes(nominal.sum(dims)) / count
         # A second pass: the difference of two large sums would lose the variance of channels far from 0.
-        spread = nominal - mean.view(-1, *(1,) * (nominal.dim() - 2))
-        var = self._over_processes(spread.square().sum(dims)) / count
+        deviation = nominal - mean.view(-1, *(1,) * (nominal.dim() - 2))
+        var = self._over_processes(deviation.square().sum(dims)) / count
         self._track(mean.detach(), var.detach(), count)
         scale, shift = scale_and_shift(mean, var, self.weight, self.bias, self.eps)
         # The gradient passes through the statistics as through an affine map.
@@ -74,7 +74,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         return batch_norm(input, zeros, torch.ones_like(zeros), scale, shift, training=False, eps=0.0)
 
     def _synchronises(self) -> bool:
-        """Whether there are other processes to take statistics with; in evaluation each is on its own."""
+        """Whether statistics are those of several processes; in evaluation they never are."""
         if not (self.training and dist.is_available() and dist.is_initialized()):
             return False
         return dist.get_world_size(self.process_group) > 1

@@ -1,4 +1,4 @@
-"""Differentiable primitives, one a file: the autograd function and the public function of each stem."""
+"""Differentiable primitives, one file each: the autograd function and the public function of each stem."""
 
 from fastbound.ops.crown_concretize import crown_concretize
 from fastbound.ops.crown_conv2d import crown_conv2d

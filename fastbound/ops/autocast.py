@@ -1,4 +1,4 @@
-"""Autocast lowers the products of layers, and the maps between them while nobody computes in them.
+"""``torch.autocast`` lowers the products of layers, and the storage of the maps between them.
 
 Soundness: none inside autocast. A rounded operand moves a bound by up to one part in 256 (bfloat16) or 2048 (float16)
 of its terms, so such bounds may train and may not certify; `fastbound.certify` switches autocast off.
@@ -17,17 +17,17 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def autocast_dtype(kind: str) -> torch.dtype | None:
-    """What ``torch.autocast`` lowers products to on a kind of device; None where it is off."""
+    """The dtype to which ``torch.autocast`` lowers products on a kind of device; None if it is off."""
     if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
         return None
     return torch.get_autocast_dtype(kind)
 
 
 def maps_lowered_by_autocast(product: Function) -> Function:
-    """A product of two float32 maps and weights that under ``torch.autocast`` takes the maps in autocast's dtype.
+    """Makes a product of maps and weights take float32 maps in autocast's dtype under ``torch.autocast``.
 
-    It returns what it makes of such maps, as a plain layer does: sums are float32 where the hardware's are, and rounded
-    once. Weights come as they are, so that what center and radius make of them adds up in their own dtype.
+    Results come in that dtype, as from a plain layer: sums are float32 if the hardware's are, and rounded once. Weights
+    keep their dtype, so that their gradients from center and radius add up in it.
     """
 
     @wraps(product)
@@ -43,14 +43,14 @@ def maps_lowered_by_autocast(product: Function) -> Function:
 
 
 def read_as(dtype: torch.dtype, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Parameters in the dtype of the maps that they meet."""
+    """Weight and bias in the dtype of the maps."""
     return weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
 def lowered_by_autocast(product: Function) -> Function:
-    """A product that under ``torch.autocast`` reads its float32 tensors in autocast's dtype and returns float32 again.
+    """Makes a product read float32 tensors in autocast's dtype under ``torch.autocast``, and return float32 again.
 
-    The result is rounded to autocast's dtype once, as that of a plain layer.
+    The result is rounded to autocast's dtype once, as that of a plain layer is.
     """
 
     @wraps(product)
@@ -73,7 +73,7 @@ def _converted(value: Any, dtype: torch.dtype) -> Any:
 
 
 def kept_from_autocast(function: Function) -> Function:
-    """A function of tensors whose own products autocast must not lower: they add up a bound, and are no layer's."""
+    """Switches autocast off inside a function of tensors, whose products add up a bound and belong to no layer."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`crown_relu`: one backward step of linear bounds through a (leaky) ReLU and the affine map in front of it."""
+"""`crown_relu`: one backward step of linear bounds through a (leaky) ReLU and the affine map before it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ def crown_relu(
     Args:
         rows: S functions a sample. center, radius: the box of x. All float32 or float64.
         scale, shift: the affine map per channel, both or neither.
-        offset: what multiplies the rows behind the ReLU as a constant: ``shift``, plus ``scale`` times a bias that x
-            contains and that its own rule then leaves out.
+        offset: the constant part of ``scale x + shift`` per channel: ``shift``, plus ``scale`` times a bias that x
+            contains and that the rule of x then leaves out.
         negative_slope: in [0, 1]; 0 is ReLU.
         relaxation: the lower line of unstable neurons: ``"adaptive"``, ``"same-slope"``, ``"zero"`` or ``"one"``.
 
     Returns:
-        Rows over x, and what the step adds to the bias of each function. Upper bounds: negate the rows, and the result.
+        Rows over x, and the constant that the step adds to the bias of each function. For upper bounds, negate the rows
+        and the result.
 
     Raises:
         ValueError: a slope outside [0, 1], an unknown relaxation, shapes that do not match.

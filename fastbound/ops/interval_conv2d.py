@@ -27,8 +27,8 @@ def interval_conv2d(
 
     Args:
         stack: N = 2 streams (nominal, center) or N = 1 (center). radius: >= 0. float32, float64, bfloat16 or float16;
-            float32 maps are read, and the results left, in autocast's dtype inside ``torch.autocast``.
-        weight, bias: of the dtype of the maps, in which they are read; beside half precision also float32.
+            inside ``torch.autocast`` float32 maps are read, and results returned, in autocast's dtype.
+        weight, bias: in the dtype of the maps; for maps in half precision also float32, rounded when they are read.
 
     Raises:
         ValueError: shapes that do not match. BackendError: a requested backend cannot serve it.

@@ -12,7 +12,7 @@ from fastbound.primitives import batch_norm
 
 
 def interval_norm_relu_statistics(nominal: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance [C] of ``nominal`` [B, C, *], outside autograd (`interval_norm_relu` differentiates)."""
+    """Mean and biased variance [C] of ``nominal`` [B, C, *], without gradient: `interval_norm_relu` has it."""
     with torch.no_grad():
         return backends.find("interval_norm_relu", nominal).interval_norm_relu_statistics(nominal.detach())
 
@@ -32,8 +32,8 @@ def interval_norm_relu(
 
     Args:
         stack: N = 2 streams (nominal, center) or N = 1 (center). radius: >= 0. Maps of float32, float64, bfloat16 or,
-            on CUDA, float16; half precision is computed in float32, and what belongs to channels may be float32 there.
-        mean, var: statistics, outside autograd; biased variance.
+            on CUDA, float16. With maps in half precision, computations are in float32, and vectors of channels may be.
+        mean, var: statistics, constants to autograd; the variance is biased.
         negative_slope: in [0, 1]; 0 is ReLU, 1 no activation.
         batch_statistics: mean and var are those of ``stack[0]``, and the gradient passes through them.
 
@@ -58,9 +58,10 @@ def interval_norm_relu_with_box(
     negative_slope: float = 0.0,
     batch_statistics: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # [N, B, C, *] and three times [B, C, *]
-    """`interval_norm_relu`, and the center and radius of x handed on for whoever relaxes the function.
+    """`interval_norm_relu` that also returns the center and radius of x, for relaxations of the function.
 
-    Their gradient joins the function's own in place; from another reader of x it would take passes over whole stacks.
+    Their gradient is added to the function's own in place. If relaxations read x itself, autograd would add whole
+    stacks.
     """
     check_arguments(radius, mean, negative_slope)
     code = backends.find("interval_norm_relu", radius, stack, mean, var, weight, bias)
@@ -113,7 +114,7 @@ class _IntervalNormRelu(torch.autograd.Function):
         grad_radius_before: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
         d_stack = d_radius = d_weight = d_bias = None
-        saved = ctx.saved_tensors  # once: a checkpoint gives them one time
+        saved = ctx.saved_tensors  # read once: activation checkpointing allows no second time
         stack, radius = saved[:2]
         if grad_stack is not None or grad_radius is not None:
             d_stack, d_radius, d_weight, d_bias = ctx.code.interval_norm_relu_bwd(
@@ -130,7 +131,7 @@ def join_box(
     before: tuple[Tensor | None, Tensor | None],
     like: tuple[Tensor, Tensor],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """`grads` of a stack and a radius, with those of the box that was handed on (`before`) added in place."""
+    """`grads` of a stack and a radius, to which those of the returned box (`before`) are added in place."""
     d_stack, d_radius = grads
     if before[0] is not None:
         d_stack = _own(d_stack, given[0], like[0])
@@ -141,7 +142,7 @@ def join_box(
 
 
 def _own(gradient: Tensor | None, given: Tensor | None, like: Tensor) -> Tensor:
-    """A gradient that may be written to: not the one that was given, which an identity passes through."""
+    """A gradient that may be written to: a copy if it is the `given` one, as an identity returns it."""
     if gradient is None:
         return torch.zeros_like(like)
     return gradient.clone() if gradient is given else gradient

@@ -23,11 +23,11 @@ def interval_norm_relu_moments(
     negative_slope: float = 0.0,
     batch_statistics: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:  # [N, B, C, *], [B, C, *], [8]
-    """`interval_norm_relu`, and the moments [8] of the bounds behind the norm and in front of the ReLU.
+    """`interval_norm_relu`, and the moments [8] of the bounds after the norm and before the ReLU.
 
     With center c, radius r and mu the mean of c, sums over all elements of: r; c; active units (c - r > 0); inactive
     units (c + r < 0); c of active; c of inactive; (c - mu)^2 of active; (c - mu)^2 of inactive. All but the counts are
-    differentiable, through batch statistics too. They are float32 beside maps of half precision.
+    differentiable, through batch statistics too. They are float32 if the maps are in half precision.
 
     Args, Raises: as `interval_norm_relu`.
 
@@ -49,7 +49,7 @@ def interval_norm_relu_moments_with_box(
     negative_slope: float = 0.0,
     batch_statistics: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # [N, B, C, *], [B, C, *], [8] and twice [B, C, *]
-    """The same, and the box handed on as by `interval_norm_relu_with_box`."""
+    """The same, which also returns the box, as `interval_norm_relu_with_box` does."""
     check_arguments(radius, mean, negative_slope)
     code = backends.find("interval_norm_relu_moments", radius, stack, mean, var, weight, bias)
     if torch.compiler.is_compiling():

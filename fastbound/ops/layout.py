@@ -1,4 +1,4 @@
-"""Memory order of maps, with a gradient: on CPU a quarter of the time of torch's strided copies."""
+"""Differentiable conversion of memory orders; on CPU it takes a quarter of the time of torch's strided copies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def channels_last(x: Tensor) -> Tensor:  # [B, C, H, W]
 
 
 def stream(stack: Tensor, index: int) -> Tensor:  # [N, B, *S] -> [B, *S]
-    """One stream of a stack; its gradient keeps the stack's memory order, where torch's own would be row-major."""
+    """One stream of a stack; unlike torch's own, its gradient keeps the stack's memory order."""
     expanded = any(step == 0 and size > 1 for step, size in zip(stack.stride(), stack.shape, strict=True))
     if stack.dim() < 5 or expanded or torch.compiler.is_compiling() or not backends.needs_grad(stack):
         return stack[index]

@@ -1,4 +1,4 @@
-"""`lipschitz_power`: the iterate from which a layer's spectral norm is estimated, some power iterations further."""
+"""`lipschitz_power`: power iterations, from which the spectral norm of a layer is estimated."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def lipschitz_power(
     """``v <- W^T W v / ||W^T W v||``, ``iterations`` times, for a layer W without its bias.
 
     v approaches the right singular vector of the largest singular value, so ``||W v||`` approaches the spectral norm
-    from below. A weight of zeros gives zeros. In plain float32 so does one whose norm is above 4e9, because its fourth
-    power overflows, and below 3e-10 the vector loses digits; in Triton's form neither happens.
+    from below. A weight of zeros gives zeros. In plain float32 so does a weight whose norm is above 4e9, because its
+    fourth power overflows, and below 3e-10 the vector loses digits; the Triton kernels avoid both.
 
     Args:
         iterate: v, one sample of the layer's inputs, float32 or float64; its length does not matter.
@@ -42,8 +42,9 @@ def lipschitz_power(
         ValueError: shapes or numbers that do not match. TypeError: two dtypes. BackendError: a requested backend
         cannot serve it.
 
-    Soundness: none; an estimate from below trains, and does not certify. Products of the library follow torch's TF32
-    flags on a GPU, those of Triton are IEEE float32. Source: Leino, Wang & Fredrikson, 2021, arXiv 2102.08452.
+    Soundness: none; an estimate from below is for training, not for certificates. On a GPU products of the library
+    follow torch's TF32 flags, and those of Triton are IEEE float32.
+    Source: Leino, Wang & Fredrikson, 2021, arXiv 2102.08452.
     """
     window = (tuple(stride), tuple(padding), tuple(dilation), groups)
     _check(iterate, weight, iterations, *window)

@@ -27,7 +27,7 @@ def singleprop_norm_relu(
 
     Args:
         nominal: the clean activations z. radius: v >= 0. Maps as those of `interval_norm_relu`.
-        mean, var: statistics, outside autograd; biased variance.
+        mean, var: statistics, constants to autograd; the variance is biased.
         variant: e of the unstable neurons, ``"zero"`` or ``"fast-lin"``; None for the affine map alone.
         batch_statistics: mean and var are those of ``nominal``, and the gradient passes through them.
 

@@ -12,19 +12,16 @@ def scale_and_shift(
     weight: Tensor | None,  # [C]
     bias: Tensor | None,  # [C]
     eps: float,
-    fused: bool = False,
 ) -> tuple[Tensor, Tensor]:  # [C], [C]
-    """``weight / sqrt(var + eps)`` and ``bias - mean scale``, differentiable.
+    """``weight / sqrt(var + eps)`` and ``bias - mean scale``, differentiable."""
+    scale = scale_of(var, weight, eps)
+    return scale, -mean * scale if bias is None else bias - mean * scale
 
-    Args:
-        fused: make the shift in one kernel in place of two. It may then be rounded once in place of twice.
-    """
-    scale = inverse_deviation(var, eps)
-    if weight is not None:
-        scale = scale * weight
-    if bias is None:
-        return scale, -mean * scale
-    return scale, torch.addcmul(bias, mean, scale, value=-1) if fused else bias - mean * scale
+
+def scale_of(var: Tensor, weight: Tensor | None, eps: float) -> Tensor:  # [C], [C] -> [C]
+    """``weight / sqrt(var + eps)``, differentiable."""
+    inverse = inverse_deviation(var, eps)
+    return inverse if weight is None else inverse * weight
 
 
 def inverse_deviation(var: Tensor, eps: float) -> Tensor:  # [C] -> [C]

@@ -4,8 +4,8 @@ With z in center and radius (``q = c / r``) and slope a in [0, 1] on the negativ
 
 * c >= r: both lines z; c <= -r: both lines a z;
 * else the upper line is the chord ``s z + t``, ``s = (1 + a) / 2 + (1 - a) / 2 q``, ``t = (1 - a) / 2 (r - c q)``, and
-  the lower line any slope in [a, 1] through 0: see `RELAXATIONS`. The test ``|c| < r`` is exact and r > 0 where it
-  holds, so no denominator needs a guard.
+  the lower line passes through 0 with any slope in [a, 1]: see `RELAXATIONS`. The test ``|c| < r`` is exact and implies
+  r > 0, so no denominator needs a guard.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# The lower line of an unstable neuron: adaptive, slope 1 where u > -l, else a (least area); same-slope, that of the
-# chord (Fast-Lin: Weng et al., 2018, arXiv 1804.09699); zero, slope a; one, slope 1.
+# The lower line of an unstable neuron has slope 1 if u > -l, else a (adaptive: least area); the slope of the chord
+# (same-slope; Fast-Lin: Weng et al., 2018, arXiv 1804.09699); a (zero); or 1 (one).
 RELAXATIONS = ("adaptive", "same-slope", "zero", "one")
 
 
 def reads_output(dtype: torch.dtype, scale: Tensor | None) -> bool:  # [C]
-    """Whether the backward reads the outgoing rows, and not the incoming; half precision has rounded those."""
+    """Whether the backward reads the outgoing rows instead of the incoming ones; in half precision they are rounded."""
     return scale is None and dtype in (torch.float32, torch.float64)
 
 

@@ -1,6 +1,7 @@
 """`lipschitz_power`: a layer as a linear operator W on samples, its adjoint, and unit vectors.
 
-A convolution acts on zero-padded maps of one size, with as many dimensions as its weight says; a linear layer has none.
+A convolution acts on zero-padded maps of a fixed size; its weight says how many dimensions they have. The inputs of a
+linear layer have no such dimensions.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def applied(
 def adjoint(
     y: Tensor,  # [N, O] or [N, O, *]
     weight: Tensor,  # [O, I] or [O, C / groups, *K]
-    size: Sizes,  # of the map that the layer came from
+    size: Sizes,  # of the layer's input maps
     stride: Sizes,
     padding: Sizes,
     dilation: Sizes,
@@ -60,5 +61,5 @@ def room(size: Sizes, kernel: Sizes, padding: Sizes, dilation: Sizes) -> Sizes:
 
 
 def unit(x: Tensor) -> Tensor:
-    """``x`` as a unit vector; a vector of zeros, of a layer without weights, stays one."""
+    """``x`` scaled to norm 1; a vector of zeros, as from a layer whose weights are zero, stays zero."""
     return F.normalize(x.flatten(), dim=0, eps=torch.finfo(x.dtype).tiny).view_as(x)

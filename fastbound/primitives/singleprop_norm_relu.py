@@ -1,3 +1,3 @@
-"""`singleprop_norm_relu`: the radii that SingleProp may assume around unstable neurons."""
+"""`singleprop_norm_relu`: the names of the radii that SingleProp can assume around unstable neurons."""
 
 VARIANTS = ("zero", "fast-lin")

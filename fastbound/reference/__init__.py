@@ -1,1 +1,1 @@
-"""What each primitive means, in plain torch: forward, explicit backward, and how to make inputs for tests."""
+"""The definition of each primitive in plain torch: forward, explicit backward, and inputs for tests."""

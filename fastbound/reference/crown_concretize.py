@@ -35,7 +35,7 @@ def crown_concretize_bwd(
 
 
 def rounding(rows: Tensor, center: Tensor, radius: Tensor) -> tuple[int, tuple[Tensor, ...]]:
-    """Rounded operations behind an output, and the magnitude of its terms, for the tests."""
+    """The number of rounded operations in an output, and the magnitude of its terms, for the tests."""
     size = center.abs() + radius
     return 8 + 2 * rows[:1, :1].numel(), (crown_concretize_fwd(rows.abs(), size, torch.zeros_like(size)),)
 

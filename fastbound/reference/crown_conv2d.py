@@ -1,6 +1,6 @@
 """Linear functions of ``conv(x, W) + b`` as linear functions of x: the transposed convolution of the rows.
 
-The bias of a function is ``sum_o b_o sum_pixels rows_o``. Rows count as batch: B S maps through one product.
+The bias of a function is ``sum_o b_o sum_pixels rows_o``. Rows count as batch: one product maps all B S of them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def crown_conv2d_bwd(
 
 
 def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> list[tuple[str, tuple[Any, ...]]]:
-    """Named argument lists of ``crown_conv2d_fwd``; ``size`` is what the convolution came from."""
+    """Named argument lists of ``crown_conv2d_fwd``; ``size`` is that of the convolution's input."""
 
     def make(
         batch: Pair,

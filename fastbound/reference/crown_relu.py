@@ -1,15 +1,17 @@
-"""One backward step of linear bounds through a (leaky) ReLU, with the affine map in front of it.
+"""One backward step of linear bounds through a (leaky) ReLU and the affine map before it.
 
-A lower bound ``rows . relu(z)`` with z in [l, u] takes the lower line where a coefficient is >= 0 and the upper line
-where it is negative (Zhang et al., 2018, arXiv 1811.00866; CROWN-IBP: Zhang et al., 2020, arXiv 1906.06316). The lines
+A lower bound ``rows . relu(z)`` with z in [l, u] takes the lower line if a coefficient is >= 0 and the upper line
+if it is negative (Zhang et al., 2018, arXiv 1811.00866; CROWN-IBP: Zhang et al., 2020, arXiv 1906.06316). The lines
 are those of `fastbound.primitives.crown_relu`; t is the intercept of the upper one.
 
-In front of it, ``z = scale x + shift`` per channel (BatchNorm) for x in (center, radius). The result is a function of
-x: ``rows' = scale rows k`` and a bias ``sum min(rows, 0) t + rows k offset`` with k the slope taken. ``offset`` is
-``shift`` plus whatever else is constant per channel, such as ``scale`` times the bias of the convolution that made x.
+The affine map is ``z = scale x + shift`` per channel (BatchNorm) for x in (center, radius). The result is a function of
+x: ``rows' = scale rows k`` and a bias ``sum min(rows, 0) t + rows k offset``, where k is the slope of the line taken.
+``offset`` is ``shift`` plus any other constant of the channel, such as ``scale`` times the bias of the convolution that
+computed x.
 
-The backward needs the rows again. The product behind keeps ``rows'`` for its own backward anyway, so without a scale it
-divides those by the slope taken: one tensor is kept instead of two. Where the slope is 0 nothing of the row is needed.
+The gradient needs the rows again. The next step of the bound keeps ``rows'`` for its own gradient anyway, so without a
+scale this one divides ``rows'`` by the slope taken: one tensor is kept instead of two. If that slope is 0, the gradient
+does not depend on the row.
 """
 
 from __future__ import annotations
@@ -48,8 +50,8 @@ def crown_relu_fwd(
 def crown_relu_bwd(
     grad_rows: Tensor | None,  # [B, S, C, *]
     grad_bias: Tensor | None,  # [B, S]
-    rows: Tensor | None,  # [B, S, C, *], None where `reads_output`
-    out_rows: Tensor | None,  # [B, S, C, *], None where not
+    rows: Tensor | None,  # [B, S, C, *], None if `reads_output`
+    out_rows: Tensor | None,  # [B, S, C, *], None if not
     center: Tensor,  # [B, C, *]
     radius: Tensor,  # [B, C, *]
     scale: Tensor | None,  # [C]
@@ -102,7 +104,7 @@ def chord_gradient(
     slope: float,
 ) -> tuple[Tensor, Tensor]:  # gradients of center and radius [B, *]
     stable = center.abs() >= radius
-    # Only a gradient is guarded here: 1 / r overflows where r is no normal number.
+    # 1 / r overflows if r is subnormal; the guard changes the gradient there, but no bound.
     width = torch.where(stable, torch.ones_like(radius), radius.clamp(min=torch.finfo(radius.dtype).tiny))
     quotient = center / width
     half = (1 - slope) / 2
@@ -135,7 +137,7 @@ def rounding(
     slope: float,
     relaxation: str,
 ) -> tuple[int, tuple[Tensor, ...]]:
-    """Rounded operations behind an output, and the magnitude of its terms, for the tests."""
+    """The number of rounded operations in an output, and the magnitude of its terms, for the tests."""
     scale, shift, offset = (_channels(v, center.dim()) for v in (scale, shift, offset))
     taken, intercept, _, _ = _magnitudes(center, radius, scale, shift, slope)
     wide = 1 if scale is None else scale.abs()

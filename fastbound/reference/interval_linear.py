@@ -49,7 +49,7 @@ def interval_linear_bwd(
 
 
 def signed_sum(grad: Tensor | None, grad_abs: Tensor, weight: Tensor) -> Tensor:  # all of the shape of weight
-    """``grad + sign(W) grad_abs``; in float32 where they are of half precision."""
+    """``grad + sign(W) grad_abs``; in float32 if they are in half precision."""
     if grad is None:
         return weight.sign() * grad_abs
     dtype = torch.promote_types(grad.dtype, torch.float32)

@@ -1,8 +1,8 @@
 """Margins ``z_y - z_j`` of the last linear layer, with the specification merged into its weights.
 
 ``m_j = (w_y - w_j) c + b_y - b_j``, radius ``|w_y - w_j| r`` for the classes j != y in increasing order (last-layer
-elision: Gowal et al., 2018, arXiv 1810.12715, section 3). The center needs no merged weights, it is a difference of
-logits; the radius does, and this formula makes no [B, K - 1, D] either: it goes through the classes one by one.
+elision: Gowal et al., 2018, arXiv 1810.12715, section 3). The center is a difference of logits and needs no merged
+weights. The radius needs them; this formula takes the classes one by one, which avoids a [B, K - 1, D] tensor.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def interval_margin_bwd(
 
 
 def rounding(radius: Tensor, weight: Tensor, labels: Tensor) -> tuple[int, tuple[Tensor]]:
-    """Rounded operations behind an output, and the magnitudes of its terms: both weights of a difference count."""
+    """The number of rounded operations in an output, and the magnitudes of its terms, of both weights of w_y - w_j."""
     widths = (weight.abs()[labels] * radius).sum(1, keepdim=True) + radius @ weight.abs().T
     return 4 + radius.shape[1], (widths.gather(1, other_classes(labels, weight.shape[0])),)
 

@@ -94,7 +94,7 @@ def normed(
     bias: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor]:  # [N, B, C, *], [B, C, *]
-    """The affine map of the streams alone, the identity without statistics."""
+    """Only the affine map of the streams; without statistics, the identity."""
     if mean is None or var is None:
         return stack, radius
     scale, shift = affine(mean, var, weight, bias, eps, radius.dim())
@@ -116,7 +116,7 @@ def _leaky(x: Tensor, slope: float) -> Tensor:
 
 def gate(
     g_stack: Tensor, g_radius: Tensor, stack: Tensor, radius: Tensor, slope: float
-) -> tuple[Tensor, Tensor]:  # gradients before the activation, from those behind it
+) -> tuple[Tensor, Tensor]:  # gradients of the activation's inputs, from those of its outputs
     if slope == 1:
         return g_stack, g_radius
 
@@ -142,7 +142,7 @@ def rounding(
     eps: float,
     slope: float,
 ) -> tuple[int, tuple[Tensor, Tensor]]:
-    """Rounded operations behind an output, and the magnitudes of its terms: both ends c - r and c + r count."""
+    """The number of rounded operations in an output, and the magnitudes of its terms, of both ends c - r and c + r."""
     stack = stack.abs()
     if mean is not None and var is not None:
         scale, shift = affine(-mean.abs(), var, _abs(weight), _abs(bias), eps, radius.dim())
@@ -153,19 +153,19 @@ def rounding(
 
 def rounding_bwd(grads: tuple[Tensor, Tensor], args: tuple[Any, ...]) -> tuple[int, Gradients]:
     """The same for the gradients."""
-    return rounding_behind_gate(*gate_magnitudes(*grads, args[-1]), args)
+    return rounding_affine_bwd(*gate_magnitudes(*grads, args[-1]), args)
 
 
 def gate_magnitudes(g_stack: Tensor, g_radius: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    """A gate mixes the gradients of center and radius, and scales them by at most max(1, slope)."""
+    """The magnitudes after `gate`, which mixes the gradients of center and radius, scaled by at most max(1, slope)."""
     both = max(1.0, slope) * (g_stack[-1].abs() + g_radius.abs())
     return torch.cat((max(1.0, slope) * g_stack[:-1].abs(), both.unsqueeze(0))), both
 
 
-def rounding_behind_gate(g_stack: Tensor, g_radius: Tensor, args: tuple[Any, ...]) -> tuple[int, Gradients]:
-    """The same from the magnitudes of the gradients of the affine map's output."""
+def rounding_affine_bwd(g_stack: Tensor, g_radius: Tensor, args: tuple[Any, ...]) -> tuple[int, Gradients]:
+    """`rounding_bwd` from the magnitudes of the gradients of the affine map's output."""
     stack, radius, mean, var, weight, bias, eps, _ = args
-    negative_mean = None if mean is None else -mean.abs()  # adds up what the formula subtracts
+    negative_mean = None if mean is None else -mean.abs()  # the formula subtracts the mean's term: here it adds
     magnitudes = interval_norm_relu_bwd(
         g_stack,
         g_radius,

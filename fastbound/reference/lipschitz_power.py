@@ -1,7 +1,7 @@
-"""Power iteration of a layer as a linear operator W on one sample: the unit vector v becomes that of ``W^T W v``.
+"""Power iteration of a layer as a linear operator W on one sample: v becomes the unit vector along ``W^T W v``.
 
-W and its adjoint are those of `fastbound.primitives.lipschitz_power`. It is differentiated nowhere: an iterate is a
-constant to autograd.
+W and its adjoint are those of `fastbound.primitives.lipschitz_power`. There is no backward: an iterate is a constant to
+autograd.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ def rounding(
     iterations: int,
     *window: Any,
 ) -> tuple[int, tuple[Tensor]]:
-    """The vector z before it is made a unit vector is a chain of products: off by gamma(n) m at most, with m the chain
-    of the absolute values. The unit vector u = z / ||z|| is then off by (m + |u| ||m||) / ||z||; what normalises in
-    between is a common factor and drops out.
+    """The number of rounded operations in an output, and the magnitude of its terms.
+
+    Before its last normalisation, the result z is a chain of products, off by at most gamma(n) m, where m is the chain
+    of the absolute values. The unit vector u = z / ||z|| is then off by (m + |u| ||m||) / ||z||. The normalisations in
+    between are common factors and cancel.
     """
     size = tuple(iterate.shape[2:])
     z, m = iterate, iterate.abs()
@@ -48,8 +50,8 @@ def rounding(
         z = adjoint(applied(z, weight, *window), weight, size, *window)
         m = adjoint(applied(m, weight.abs(), *window), weight.abs(), size, *window)
     norm = torch.linalg.vector_norm(z).clamp(min=torch.finfo(z.dtype).tiny)
-    both = weight[0].numel() + weight.shape[0] * weight[0, 0].numel()  # terms of W v and of W^T of that
-    terms = iterations * (both + 8) + iterate.numel() + 16  # and of the last norm
+    both = weight[0].numel() + weight.shape[0] * weight[0, 0].numel()  # terms of y = W v, and of W^T y
+    terms = iterations * (both + 8) + iterate.numel() + 16  # and those of the last norm
     return terms, ((m + z.abs() * (torch.linalg.vector_norm(m) / norm)) / norm,)
 
 

@@ -1,16 +1,16 @@
 """Per-channel affine map (BatchNorm), then ReLU, on the clean activations z and the radius v of SingleProp.
 
 With ``s = weight / sqrt(var + eps)`` and ``t = bias - mean s``: ``z -> s z + t``, ``v -> |s| v``. ReLU maps z to
-relu(z) and v to e(z, v): v where z - v >= 0, else 0 where z + v <= 0, else by variant
+relu(z) and v to e(z, v): v if z - v >= 0, else 0 if z + v <= 0, else by variant
 
 * ``"zero"``: (z + v) / 2, the radius of relu([z - v, z + v]);
 * ``"fast-lin"``: 3 v / 4 + z / 2 - z^2 / q with q = 4 v + 1e-4, the half-width of the parallelogram around ReLU.
 
-Variant None stops behind the affine map. The radius back-propagates into z: with g_v the gradient of e(z, v), an
-unstable z gets g_v / 2 (zero) or g_v (1/2 - 2 z / q) (fast-lin), v gets g_v / 2 or g_v (3/4 + 4 z^2 / q^2). At a kink
-the gradient is that of the first case that holds, and of torch's relu.
+Variant None is the affine map alone. The radius back-propagates into z: with g_v the gradient of e(z, v), an unstable
+z gets g_v / 2 (zero) or g_v (1/2 - 2 z / q) (fast-lin), v gets g_v / 2 or g_v (3/4 + 4 z^2 / q^2). At a kink the
+gradient is that of the first case that holds, and of torch's relu.
 
-Batch statistics are those of z; the gradient passes through them as `interval_norm_relu` says.
+Batch statistics are those of z; the gradient passes through them as in `interval_norm_relu`.
 Source: Boopathy et al., 2021, arXiv 2102.01208, and its released code (the 1e-4 is theirs).
 """
 
@@ -92,7 +92,7 @@ def _fast_lin(nominal: Tensor, radius: Tensor) -> Tensor:
 
 def _gate(
     g_nominal: Tensor, g_radius: Tensor, nominal: Tensor, radius: Tensor, variant: str | None
-) -> tuple[Tensor, Tensor]:  # gradients before the activation, from those behind it
+) -> tuple[Tensor, Tensor]:  # gradients of the activation's inputs, from those of its outputs
     if variant is None:
         return g_nominal, g_radius
     in_nominal, in_radius = torch.full_like(nominal, 0.5), torch.full_like(radius, 0.5)
@@ -100,9 +100,9 @@ def _gate(
         ratio = nominal / (4 * radius + 1e-4)
         in_nominal, in_radius = 0.5 - 2 * ratio, 0.75 + 4 * ratio.square()
     unstable, active = _unstable(nominal, radius), nominal - radius >= 0
-    through = torch.where(unstable, g_radius * in_nominal, torch.zeros_like(g_radius))
+    from_radius = torch.where(unstable, g_radius * in_nominal, torch.zeros_like(g_radius))
     kept = torch.where(active, g_radius, torch.zeros_like(g_radius))
-    return g_nominal * (nominal > 0) + through, torch.where(unstable, g_radius * in_radius, kept)
+    return g_nominal * (nominal > 0) + from_radius, torch.where(unstable, g_radius * in_radius, kept)
 
 
 def rounding(
@@ -115,7 +115,7 @@ def rounding(
     eps: float,
     variant: str | None,
 ) -> tuple[int, tuple[Tensor, Tensor]]:
-    """Rounded operations behind an output, and the magnitudes of its terms, of which |z| + v is more than the sum."""
+    """The number of rounded operations in an output, and a bound on the magnitudes of its terms: |z| + v for e."""
     nominal = nominal.abs()
     if mean is not None and var is not None:
         scale, shift = affine(-mean.abs(), var, _abs(weight), _abs(bias), eps, radius.dim())
@@ -124,18 +124,18 @@ def rounding(
 
 
 def rounding_bwd(grads: tuple[Tensor, Tensor], args: tuple[Any, ...]) -> tuple[int, Gradients]:
-    """The same for the gradients: the slopes of e are at most 1 and, however small v is, no steeper in z / q than 4.
+    """The same for the gradients. The slopes of e are at most 1, and their derivatives in z / q at most 4 for any v.
 
-    The rounding of z and v moves z / q by its magnitude over q, which the sample's own q turns into a multiple.
+    The rounding of z and v moves z / q by its magnitude over q, so `steep` grows with that quotient.
     """
     nominal, radius, mean, var, weight, bias, eps, variant = args
     steep = torch.ones_like(radius)
     if variant == "fast-lin":
-        (value, spread) = singleprop_norm_relu_fwd(nominal, radius, mean, var, weight, bias, eps, None)
+        value, width = singleprop_norm_relu_fwd(nominal, radius, mean, var, weight, bias, eps, None)
         magnitude = rounding(nominal, radius, mean, var, weight, bias, eps, None)[1][1]
-        steep = torch.where(_unstable(value, spread), 1 + 4 * magnitude / (4 * spread + 1e-4), steep)
+        steep = torch.where(_unstable(value, width), 1 + 4 * magnitude / (4 * width + 1e-4), steep)
     both = grads[0].abs() + grads[1].abs() * steep
-    negative_mean = None if mean is None else -mean.abs()  # adds up what the formula subtracts
+    negative_mean = None if mean is None else -mean.abs()  # the formula subtracts the mean's term: here it adds
     magnitudes = singleprop_norm_relu_bwd(
         *(both, grads[1].abs() * steep, nominal.abs(), radius, negative_mean, var, _abs(weight), _abs(bias), eps),
         *(None, False, (True,) * 4),

@@ -159,7 +159,7 @@ def test_worst_margin():
 
 
 class _Lying(nn.Module):
-    """Its bounds are of another function than its values: a soundness failure waiting to be found."""
+    """A model whose bounds belong to another function than its values: a soundness failure for attacks to find."""
 
     def __init__(self) -> None:
         super().__init__()

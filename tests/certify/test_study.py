@@ -1,4 +1,4 @@
-"""The three properties of relaxations, measured where the answer is known."""
+"""The three properties of relaxations, measured in cases with a known answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def linear(weight: list[list[float]], bias: list[float]) -> nn.Linear:
 
 
 def test_certified_accuracy_of_a_threshold() -> None:
-    """Class 1 where x > 0.5, so a sample is certified within its distance from 0.5."""
+    """Class 1 if x > 0.5, so a sample is certified within its distance from 0.5."""
     model = linear([[0.0], [1.0]], [0.5, 0.0])
     x = torch.tensor([[0.1], [0.45], [0.52], [0.8], [0.9]])
     labels = torch.tensor([0, 0, 0, 1, 1])  # the third is wrong
@@ -91,7 +91,7 @@ def test_continuous_functions_have_none(function: Callable[[float], float]) -> N
 
 
 def test_a_short_ramp_is_no_jump() -> None:
-    """It keeps its height until the steps are shorter than it is."""
+    """A ramp counts as a jump only until the steps are shorter than the ramp."""
     assert scan(lambda t: min(max(t - 0.4, 0.0), 1 / 1280)).continuous
 
 

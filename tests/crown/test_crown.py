@@ -103,7 +103,7 @@ def test_constants_and_layers_of_several_dtypes(method: str) -> None:
     first, second, third = nn.Linear(6, 5), nn.Linear(5, 5).double(), nn.Linear(5, 3)
 
     def model(x: Any) -> Any:
-        hidden = torch.relu(first((x - mean).float())) * gain  # float64 behind the product
+        hidden = torch.relu(first((x - mean).float())) * gain  # float64 after the product
         return third(torch.relu(second(hidden)).float())
 
     x = torch.rand(2, 6)

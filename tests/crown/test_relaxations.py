@@ -141,7 +141,7 @@ def test_the_others_jump(method: str) -> None:
     ],
 )
 def test_jumps_are_where_the_paper_says(method: str, low: float, high: float) -> None:
-    """Bounds of relu(x + y + b) and x jump where the ReLU's input passes [low, high], and not beside it."""
+    """Bounds of relu(x + y + b) and x jump where the ReLU's input passes [low, high], and nowhere near it."""
 
     def width(shift: float) -> Tensor:
         half = (high - low) / 2
@@ -155,8 +155,8 @@ def test_jumps_are_where_the_paper_says(method: str, low: float, high: float) ->
         found = fb.bound(model, box, method, torch.eye(2).double()[None])
         return torch.cat((found.lower, found.upper))
 
-    jump, beside = width(1e-6) - width(-1e-6), width(0.1 + 1e-6) - width(0.1 - 1e-6)
-    assert jump.abs().max() > 1e-2 and beside.abs().max() < 1e-4
+    jump, nearby = width(1e-6) - width(-1e-6), width(0.1 + 1e-6) - width(0.1 - 1e-6)
+    assert jump.abs().max() > 1e-2 and nearby.abs().max() < 1e-4
 
 
 # ---- gradients -----------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ fastbound::Sweep sweep_of(Shape shape, int pack, Index least_steps, Index most_b
   return fastbound::make_sweep({samples, outer, channels, inner}, pack, least_steps, most_blocks);
 }
 
-// What the threads of some blocks read: (sample, first element, count, channel of the first element).
+// The elements that the threads of some blocks read: (sample, first element, count, channel of the first element).
 std::vector<Visit> visits(Shape shape, int pack, Index least_steps, Index most_blocks, Index first, Index last) {
   const fastbound::Sweep sweep = sweep_of(shape, pack, least_steps, most_blocks);
   std::vector<Visit> found;

@@ -1,4 +1,4 @@
-"""Builds and loads the extension whose CUDA kernels run on the processor (see cuda/launch.cuh beside this file)."""
+"""Builds and loads the extension whose CUDA kernels run on the processor (see cuda/launch.cuh in this folder)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUILD = HERE.parents[1] / "build" / f"cuda-on-cpu-{sys.implementation.cache_tag}
 
 
 def find_nvcc() -> str | None:
-    """The first nvcc that runs, of the places where setup.py looks."""
+    """The first nvcc that runs, in the places where setup.py looks."""
     home = os.environ.get("CUDA_HOME")
     for candidate in (os.environ.get("CUDACXX"), home and f"{home}/bin/nvcc", "nvcc", "/usr/local/cuda/bin/nvcc"):
         found = candidate and shutil.which(candidate)
@@ -30,7 +30,7 @@ def find_nvcc() -> str | None:
 
 @cache
 def load() -> ModuleType:
-    """The module; skips the test where there is no CUDA toolkit to take headers from."""
+    """The module; skips the test if there is no CUDA toolkit, whose headers it needs."""
     nvcc = find_nvcc()
     if nvcc is None:
         pytest.skip("no nvcc here, whose headers define half precision")

@@ -1,4 +1,4 @@
-"""Which spelling of a torch function reaches which rule, and how the absence of a rule is said."""
+"""Which spelling of a torch function reaches which rule, and how the absence of a rule is reported."""
 
 from __future__ import annotations
 

@@ -244,7 +244,7 @@ def test_shape_functions_do_what_torch_does_to_every_stream(name: str, nominal: 
 
 
 @pytest.mark.parametrize("name", ["flatten", "permute", "index slice", "cat", "chunk", "pad value", "avg_pool2d"])
-def test_shape_functions_behind_a_convolution(name: str) -> None:
+def test_shape_functions_after_a_convolution(name: str) -> None:
     """On maps in the memory order of a product rather than that of a box."""
     function = SHAPES[name][0]
     layer = nn.Conv2d(2, 4, 3, padding=1).double()

@@ -23,7 +23,7 @@ every_mode = pytest.mark.parametrize(
 
 
 def assert_same_bounds(out: fb.Interval, wanted: oracle.Range) -> None:
-    """Within 2e-5 of the width of each output, but no closer than float32 can say it."""
+    """Within 2e-5 of the width of each output, but no closer than float32 can express."""
     width = (wanted.upper - wanted.lower).detach()
     for ours, theirs in ((out.lower, wanted.lower), (out.upper, wanted.upper)):
         assert ((ours.double() - theirs).abs() <= 2e-5 * width + torch.finfo(ours.dtype).eps * theirs.abs()).all()
@@ -51,10 +51,10 @@ def test_without_nominal_stream(name: str, backend: str) -> None:
     model, x = zoo.build(name)
     with fb.use_backend(backend), torch.no_grad():
         out = model(fb.linf_box(x, EPS, nominal=False))
-        beside = model(fb.linf_box(x, EPS))
+        with_nominal = model(fb.linf_box(x, EPS))
     assert out.nominal is None
-    assert torch.allclose(out.lower, beside.lower, rtol=1e-5, atol=1e-6)
-    assert torch.allclose(out.upper, beside.upper, rtol=1e-5, atol=1e-6)
+    assert torch.allclose(out.lower, with_nominal.lower, rtol=1e-5, atol=1e-6)
+    assert torch.allclose(out.upper, with_nominal.upper, rtol=1e-5, atol=1e-6)
     assert_same_bounds(out, oracle.propagate(model, x - EPS, x + EPS, x))
 
 
@@ -94,7 +94,7 @@ def points_of(model: nn.Module, lower: Tensor, upper: Tensor, count: int) -> lis
 
 @every_mode
 def test_points_of_the_box_stay_inside(name: str, training: bool) -> None:
-    """In training mode for the statistics of the clean batch, which the sampled forward is given."""
+    """In training mode, both use the statistics of the clean batch."""
     model, x = zoo.build(name, batch=3, dtype=torch.float64)
     model.train(training)
     plain = frozen(model, x) if training or "no running" in name else model
@@ -198,7 +198,7 @@ def test_a_monotone_network_is_attained_at_both_ends() -> None:
 @every_model
 @pytest.mark.parametrize("kind", ["margins", "any"])
 def test_a_specification_is_merged_into_the_last_layer(name: str, kind: str) -> None:
-    """As a linear layer W' = C W of the second propagation where the model ends in one, else on the bounds."""
+    """As a layer W' = C W of the second propagation if the model ends in a linear layer, else on the bounds."""
     model, x = zoo.build(name)
     classes = model(x).flatten(1).shape[1]
     tail = model[-1] if isinstance(model, nn.Sequential) else getattr(model, "fc", getattr(model, "head", None))

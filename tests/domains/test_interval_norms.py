@@ -53,7 +53,7 @@ def test_a_norm_of_another_dtype_is_refused(dtypes: tuple[torch.dtype, torch.dty
 @pytest.mark.parametrize("synchronised", [False, True])
 @pytest.mark.parametrize("converted", [False, True])
 def test_one_value_per_channel_is_no_batch(shape: tuple[int, ...], synchronised: bool, converted: bool) -> None:
-    """One value, not one sample: refused where torch refuses it, and there alone."""
+    """One value, not one sample: refused if and only if torch refuses it."""
     x = torch.rand(shape)
     kind = nn.SyncBatchNorm if synchronised else nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
     plain, ours = nn.Sequential(kind(4), nn.ReLU()), nn.Sequential(kind(4), nn.ReLU())
@@ -85,7 +85,7 @@ def test_a_norm_that_waits_is_the_same_as_one_that_does_not(activation: Callable
 
 @pytest.mark.parametrize("grad", [True, False])
 def test_two_readers_of_a_waiting_value(grad: bool) -> None:
-    """Two activations behind one BatchNorm; two layers behind one flatten."""
+    """Two activations after one BatchNorm; two layers after one flatten."""
 
     class Heads(nn.Module):
         def __init__(self) -> None:

@@ -41,7 +41,7 @@ def test_a_relu_reads_the_wider_interval() -> None:
     ],
 )
 def test_values_of_two_settings_do_not_meet(make: Callable[[fb.Interval], tuple[fb.Interval, ...]], name: str) -> None:
-    """In either order: the ReLUs behind would follow the first one's."""
+    """In either order: the ReLUs that follow would use the settings of the first one."""
     values = make(fb.linf_box(torch.rand(2, 3), 0.1))
     for pair in (values, values[::-1]):
         with pytest.raises(ValueError, match=f"{name} meet"):

@@ -15,7 +15,7 @@ from fastbound.errors import MissingRuleError
 
 
 class Spelled(nn.Module):
-    """A residual block with ReLU in its spellings, one behind a BatchNorm."""
+    """A residual block with ReLU in its spellings, one of them after a BatchNorm."""
 
     def __init__(self, relu) -> None:
         super().__init__()

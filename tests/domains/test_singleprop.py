@@ -31,14 +31,14 @@ every_mode = pytest.mark.parametrize(
 
 
 class Recentred(oracle._Propagation):
-    """Interval propagation whose interval is moved, behind every function, around the clean value: variant zero."""
+    """Interval propagation that centres the interval on the clean value after every function: variant zero."""
 
     def run_node(self, n: fx.Node) -> Any:
         return _around_clean(super().run_node(n))
 
 
 class RecentredFastLin(Recentred):
-    """The same with the published formula for the radius behind a ReLU."""
+    """The same with the published formula for the radius after a ReLU."""
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if isinstance(self.fetch_attr(target), nn.ReLU):
@@ -232,7 +232,7 @@ def test_copies_keep_the_variant(variant: str) -> None:
 
 @pytest.mark.parametrize("joined", [torch.add, torch.sub, lambda x, y: x.add_(y), lambda x, y: torch.cat((x, y), 1)])
 def test_values_of_two_variants_do_not_meet(joined: Callable[..., Any]) -> None:
-    """In either order: the ReLUs behind would follow the first one's rule."""
+    """In either order: the ReLUs that follow would use the rule of the first one."""
     x = torch.rand(2, 3)
     values = fb.singleprop(x, 0.1), fb.singleprop(x, 0.1, "fast-lin")
     for pair in (values, values[::-1]):

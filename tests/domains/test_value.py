@@ -1,4 +1,4 @@
-"""What every domain inherits: rules of a base class, and values of two domains that do not mix."""
+"""The behaviour that every domain inherits: rules of a base class, and values of two domains that do not mix."""
 
 import pytest
 import torch

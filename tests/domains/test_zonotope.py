@@ -1,4 +1,4 @@
-"""Zonotopes: contain what they must, equal second implementations in float64, and say what they cannot do."""
+"""Zonotopes contain all outputs, equal second implementations in float64, and report what they do not support."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_beyond_the_budget_an_interval_holds_the_rest() -> None:
 
 
 def test_a_budget_that_cuts_the_last_layer_is_not_merged_into_it() -> None:
-    """What is folded there has gone through the layer already."""
+    """The terms that are folded there have gone through the layer already."""
     torch.manual_seed(1)
     layer = nn.Linear(4, 50).double()
     x = torch.rand(2, 4, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What a launch of the CUDA kernels covers: every element once, also beyond 2^31; the sweep runs on the processor."""
+"""A launch of the CUDA kernels covers every element once, even beyond 2^31; the sweep runs on the processor."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def half_maps(shape, count):
 @pytest.mark.parametrize("shape", NON_EMPTY, ids=str)
 @pytest.mark.parametrize("norm", [False, True])
 def test_maps_in_bfloat16_are_computed_in_float32_and_rounded_once(shape, norm):
-    """Bit for bit what the float32 pass makes of the same numbers, rounded to nearest even as torch rounds."""
+    """Bit for bit the float32 pass on the same numbers, rounded to nearest even as torch rounds."""
     c, r, g, gr = half_maps((2, *shape), 4)
     r = r.abs()
     scale, shift, mul, add = torch.randn(4, shape[1]) if norm else (None,) * 4
@@ -118,7 +118,7 @@ def test_signed_weight_grad_of_bfloat16_is_float32(n):
 
 
 def test_nan_stays_nan_in_bfloat16():
-    """Also those whose rounding would carry them into infinity, or into zero."""
+    """Even NaNs whose bits rounding would turn into infinity or zero."""
     words = torch.tensor([0x7FFFFFFF, -1, 0x7F800001, 0x7FC00000, 0x7F800000], dtype=torch.int32)
     scale, shift = words.view(torch.float32), torch.zeros(5)
     stack, radius = torch.ones(2, 5, dtype=HALF), torch.zeros(5, dtype=HALF)

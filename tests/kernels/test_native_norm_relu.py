@@ -140,7 +140,7 @@ def test_interval_norm_relu_moments_fwd(call, shape, streams, dtype, norm, offse
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("streams, norm, radius_grad", [(1, True, True), (2, True, False), (2, False, True)])
 def test_interval_norm_relu_moments_bwd(call, shape, streams, dtype, norm, radius_grad):
-    """Both passes: the gradient of the moments is added to the one behind the gate."""
+    """Both passes: the gradient of the moments is added to the one that comes through the gate."""
     d = map_inputs(shape, streams, dtype)
     scale, shift = (d["scale"], d["shift"]) if norm else (None, None)
     stack, radius, *channels = wide(d["stack"], d["radius"], scale, shift)

@@ -1,4 +1,4 @@
-"""What fastbound._C refuses, and how it says so."""
+"""Arguments that fastbound._C refuses, and its error messages."""
 
 import numpy as np
 import pytest

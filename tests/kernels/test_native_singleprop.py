@@ -13,7 +13,7 @@ def singleprop_inputs(shape, dtype):
 
 
 def singleprop_radius(z, v, activation):
-    """The radius behind the ReLU and its slopes in z and v; a kink counts as inside its linear piece."""
+    """The radius after the ReLU and its slopes in z and v; a kink counts as inside its linear piece."""
     lower, upper = z - v, z + v
     q = 4 * v + 1e-4
     mixed, in_z, in_v = {

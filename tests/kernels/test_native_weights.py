@@ -1,4 +1,4 @@
-"""`signed_weight_grad` and `swap_axes`: what products do to weights and maps."""
+"""`signed_weight_grad` and `swap_axes`, the passes over weights and maps that products need."""
 
 import numpy as np
 import pytest

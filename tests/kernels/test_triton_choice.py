@@ -1,4 +1,4 @@
-"""Who is served by the Triton kernels, in which precision, and when they are chosen unasked."""
+"""Which tensors the Triton kernels serve, in which precision, and when they are chosen automatically."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_power_iterations_are_chosen_by_the_kind_of_layer(
     assert faster(8, 4, 3, 3) and faster(8, 4, 3)
     assert not faster(8, 4) and not faster(8, 4, 3, 3, 3) and not faster(128, 4, 3, 3)
     allow_tf32(convolutions=True, products=False)
-    assert not faster(8, 4, 3, 3), "the library's products would be TF32, beside which nobody has measured"
+    assert not faster(8, 4, 3, 3), "the library's products would be TF32, with which nobody has compared"
 
 
 # ---- precision -------------------------------------------------------------------------------------------------------

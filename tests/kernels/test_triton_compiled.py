@@ -1,8 +1,8 @@
 """The Triton kernels without a GPU and without the interpreter: compiled ahead of time.
 
 Every kernel in every configuration of `kernels/sm_90.json` compiles for that card; the suite prints registers, spills,
-shared memory, tensor-core instructions and the waits behind them, and fails on a spill, on shared memory that the card
-has not, on a product in bf16, fp16 or TF32 that does not use the tensor cores, and on tensor cores that wait for every
+shared memory, tensor-core instructions and the waits after them, and fails on a spill, on more shared memory than the
+card has, on a product in bf16, fp16 or TF32 that does not use the tensor cores, and on tensor cores that wait for every
 product, unless the table marks the row as such; a mark that no longer holds fails too.
 """
 
@@ -36,7 +36,7 @@ SHIPPED = list(_ahead_of_time.shipped(CARD))
 
 
 @pytest.fixture(scope="module")
-def reports() -> Iterator[dict[tuple[str, str], _ahead_of_time.Report]]:
+def reports() -> Iterator[dict[tuple[str, str], _ahead_of_time.KernelReport]]:
     """All kernels, compiled by as many processes as there are processors."""
     workers = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -46,7 +46,10 @@ def reports() -> Iterator[dict[tuple[str, str], _ahead_of_time.Report]]:
 
 @pytest.mark.parametrize("key, launch", SHIPPED)
 def test_kernel_compiles_for_the_card(
-    reports: dict[tuple[str, str], _ahead_of_time.Report], key: str, launch: str, capsys: pytest.CaptureFixture[str]
+    reports: dict[tuple[str, str], _ahead_of_time.KernelReport],
+    key: str,
+    launch: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     report = reports[key, launch]
     with capsys.disabled():
@@ -54,7 +57,7 @@ def test_kernel_compiles_for_the_card(
     assert_usable(report)
 
 
-def assert_usable(report: _ahead_of_time.Report) -> None:
+def assert_usable(report: _ahead_of_time.KernelReport) -> None:
     assert report.objection(CARD) is None, f"{report.objection(CARD)}: {report}"
 
 
@@ -118,7 +121,7 @@ def test_what_the_binary_shows_is_what_ptxas_says(
     assert f"{report.waits} full waits" in str(report) and ("SERIALISED" in str(report)) == serialised
 
 
-def test_the_wait_behind_a_loop_is_no_wait_for_a_product() -> None:
+def test_the_wait_after_a_loop_is_no_wait_for_a_product() -> None:
     """One product a step of the loop, which the next step overlaps, and one full wait at the end of all."""
     tile = _configurations.Configuration(block_m=64, block_p=64, block_k=16, num_warps=4, num_stages=3)
     report = _ahead_of_time.compiled_as(CARD, "rows_product/bf16/narrow", "forward", tile)
@@ -141,7 +144,7 @@ def marked(monkeypatch: pytest.MonkeyPatch, kernel: tuple[str, str], series: lis
 
 
 def test_a_serialised_row_without_a_mark_is_caught(
-    reports: dict[tuple[str, str], _ahead_of_time.Report], monkeypatch: pytest.MonkeyPatch
+    reports: dict[tuple[str, str], _ahead_of_time.KernelReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = reports[SERIALISED]
     assert_usable(report)
@@ -152,7 +155,7 @@ def test_a_serialised_row_without_a_mark_is_caught(
 
 
 def test_a_mark_that_no_longer_holds_is_caught(
-    reports: dict[tuple[str, str], _ahead_of_time.Report], monkeypatch: pytest.MonkeyPatch
+    reports: dict[tuple[str, str], _ahead_of_time.KernelReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = reports[FREE]
     assert_usable(report)

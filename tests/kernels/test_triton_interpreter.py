@@ -3,7 +3,7 @@
 The variable counts when Triton decorates a kernel, so one process cannot both interpret and compile. The interpreter
 ignores TF32 (`test_triton_compiled.py` reads that from the binaries) and takes milliseconds for a program, whatever its
 tile: its tile is large (32 x 64 x 32), the samples of the references end inside one, and the shapes here cross it on
-every side. What it computes for float32 is compared with the float64 reference within the rounding bound.
+every side. Its results in float32 are compared with the float64 reference within the rounding bound.
 """
 
 from __future__ import annotations

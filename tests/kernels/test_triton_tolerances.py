@@ -1,4 +1,4 @@
-"""That the tolerances of the Triton kernels can fail, in plain torch: what is right is within, what is wrong beyond."""
+"""The tolerances of the Triton kernels, tried in plain torch: right results are within them, wrong ones are not."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_what_is_right_is_within_the_bound(stem: str, name: str, precision: str)
 @pytest.mark.parametrize("way", TO_TF32)
 @pytest.mark.parametrize("precision", ["ieee", "tf32x3"])
 def test_tf32_operands_break_the_finer_bounds(stem: str, way: str, precision: str) -> None:
-    """In three passes that is what is left without the low parts. It shows in every output and gradient."""
+    """Three passes without the low parts leave just these. The error shows in every output and gradient."""
     args, grads = prepared(stem, large(stem, "narrow"), torch.float32)
     found = in_float64(stem, args, grads, TO_TF32[way])
     assert products(stem, args) <= expected(stem, args, grads, precision).beyond(found).keys()
@@ -87,7 +87,7 @@ def test_tf32_operands_break_the_finer_bounds(stem: str, way: str, precision: st
 
 @pytest.mark.parametrize("way", TO_TF32)
 def test_what_three_passes_leave_out_of_a_product(way: str) -> None:
-    """By numbers of which every digit counts. A pass less, either one, leaves out a thousand times as much."""
+    """On numbers that use every digit. Without either of the low passes, a thousand times as much is left out."""
     high = TO_TF32[way]
     a, b = (1 + torch.rand(100_000) for _ in range(2))
     (a1, a2), (b1, b2) = ((high(x).double(), high(x - high(x)).double()) for x in (a, b))
@@ -99,7 +99,7 @@ def test_what_three_passes_leave_out_of_a_product(way: str) -> None:
 
 
 def forgotten(stem: str, args: tuple[Any, ...], grads: Any, what: str) -> dict[str, Tensor]:
-    """What the formulas give that forget something, for the outputs and gradients in which it counts."""
+    """The results of formulas that forget something, for the outputs and gradients in which it counts."""
     args, grads = mapped(args, lambda t: t.double()), mapped(grads, lambda t: t.double())
     code, names = reference(stem), gradient_names(stem, args)
 
@@ -140,7 +140,7 @@ def test_what_is_forgotten_breaks_every_bound(stem: str, what: str, name: str, p
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_sums_in_half_precision_break_its_bound(precision: str) -> None:
-    """Rounded behind every group of 16 products, as tensor cores can add them up too."""
+    """Rounded after every group of 16 products, as tensor cores can add them up too."""
     dtype = PRECISIONS[precision]
     args, grads = prepared("interval_linear", large("interval_linear", "narrow"), dtype)
     stack, radius, weight, bias = mapped(args, lambda t: t.double())
@@ -156,7 +156,7 @@ def test_sums_in_half_precision_break_its_bound(precision: str) -> None:
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
 def test_sums_that_cut_off_are_within_the_bound(precision: str) -> None:
-    """A tensor core without a digit to spare: 8 products and the sum so far, cut off behind 24 digits of the largest.
+    """A tensor core without a digit to spare: 8 products and the sum so far, cut off after 24 digits of the largest.
 
     Sums of one sign, as those of radii, then lose at every step.
     """

@@ -77,9 +77,9 @@ PRODUCT, GRADIENT = "interval_product/bf16/wide", "interval_weight_gradient/bf16
 
 
 class Card:
-    """A card of which the times are known: to time anything takes a second, and ``best`` is the fastest.
+    """A card with known times: every timing takes a second, and ``best`` is the fastest.
 
-    ``calls``: what was timed, in order, by key, configuration (None: the library) and rounds. ``broken``: what fails.
+    ``calls``: the timings in order, by key, configuration (None: the library) and rounds. ``broken``: those that fail.
     """
 
     def __init__(self, tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ class Card:
             for configuration in wanted:
                 counts = (4, 4) if configuration in self.serialised else (4, 0)
                 launches = _ahead_of_time.LAUNCHES[key.split("/")[0]]
-                made = [_ahead_of_time.Report(key, launch, 99, 0, 99, *counts, 4) for launch in launches]
+                made = [_ahead_of_time.KernelReport(key, launch, 99, 0, 99, *counts, 4) for launch in launches]
                 yield configuration, None if over() else made
 
         monkeypatch.setattr(tune, "Stopwatch", Stopwatch)
@@ -249,7 +249,7 @@ def test_a_row_that_no_call_is_of_is_as_it_was(tune: Any, card: Card, written: A
 
 
 def test_the_stopwatch_calls_what_a_row_is_of(tune: Any, allow_tf32: Callable[..., None]) -> None:
-    """The calls behind each row, made once on the CPU; the kernels' own are timed on a card alone."""
+    """The calls that each row times, made once on the CPU; those of the kernels are timed only on a card."""
     from bench.gpu.case import Sizes
 
     sizes = Sizes(elements=1 << 12, batches=(2,), width=64, side=8, features=80)
@@ -276,7 +276,7 @@ def test_the_stopwatch_calls_what_a_row_is_of(tune: Any, allow_tf32: Callable[..
 def test_marks_of_other_versions_stay_with_their_configuration(tune: Any) -> None:
     shipped = Card.shipped(GRADIENT)
     before = {"configuration": tune.asdict(shipped), "serialised": {"weight gradient": ["3.5", _ahead_of_time.SERIES]}}
-    reports = [_ahead_of_time.Report(GRADIENT, "weight gradient", 99, 0, 99, 4, 0, 4)]
+    reports = [_ahead_of_time.KernelReport(GRADIENT, "weight gradient", 99, 0, 99, 4, 0, 4)]
     assert tune._marks(reports, before, shipped) == {"weight gradient": ["3.5"]}
     assert tune._marks(reports, before, replace(shipped, num_stages=2)) == {}
     assert tune._marks([replace(reports[0], waits=4)], None, shipped) == {"weight gradient": [_ahead_of_time.SERIES]}

@@ -1,4 +1,4 @@
-"""Values of the Triton kernels in every precision: outputs and all gradients of the public operators beside float64.
+"""Values of the Triton kernels in every precision: outputs and all gradients of the public operators against float64.
 
 With TRITON_INTERPRET=1 the tests of device "cpu" run in Triton's interpreter; without it, those of device "cuda" run on
 a GPU, in a process that compiles. Both run the tiles that are shipped for the card, on the samples of the references
@@ -133,7 +133,7 @@ def test_shapes_that_cross_the_shipped_tiles(stem: str, name: str, precision: st
     assert_agrees_within(wanted, found, PRECISIONS[precision])
 
 
-# What TF32 does to a product shows on a card alone.
+# The effect of TF32 on a product shows only on a card.
 if not _support.INTERPRETED:
 
     @every_stem
@@ -163,7 +163,7 @@ every_power_shape = pytest.mark.parametrize("name", POWER_SHAPES)
 
 
 def power(name: str, device: str, iterations: int) -> tuple[Any, ...]:
-    """Of positive numbers: where they cancel, a long chain of products may be off by more than what it gives."""
+    """Of positive numbers: if terms cancel, a long chain of products may be off by more than its result."""
     shape, weight, window = POWER_SHAPES[name]
     iterate = normal(*shape).abs()
     return (iterate / iterate.norm()).to(device), normal(*weight).abs().to(device), iterations, *window

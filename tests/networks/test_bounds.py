@@ -1,4 +1,4 @@
-"""`bound`, `margin_spec` and the losses: the contract beside the numbers, and bad input."""
+"""`bound`, `margin_spec` and the losses: their contract apart from numbers, and bad input."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_margin_spec() -> None:
 
 
 def test_margins_are_those_of_their_dense_specification() -> None:
-    """The fast path through the labels, and the slow one of a tensor that has forgotten them."""
+    """The fast path by labels, and the slow one of a tensor that has lost them."""
     forgotten = SPEC.clone()
     fast, slow = (fb.bound(MODEL, box(), method="ibp", spec=s) for s in (SPEC, forgotten))
     for end in ("lower", "upper", "nominal", "center", "radius"):

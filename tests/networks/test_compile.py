@@ -106,7 +106,7 @@ def test_singleprop_and_its_gradients(training: bool) -> None:
     eager = loss(x)
     assert torch.allclose(compiled, eager, rtol=1e-5)
     theirs = torch.autograd.grad(eager, list(model.parameters()))
-    largest = max(float(b.abs().max()) for b in theirs)  # a bias in front of batch statistics has rounding alone
+    largest = max(float(b.abs().max()) for b in theirs)  # a bias before batch statistics gets only rounding
     for a, b in zip(ours, theirs):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5 * largest)
 

@@ -78,7 +78,7 @@ def test_bounds_and_gradients_are_those_of_the_cpu(name: str, method: str, devic
 @every_network
 @pytest.mark.parametrize("precision", ["bf16", "tf32"])
 def test_lowered_products_cost_bounds_no_more_than_the_plain_model(name: str, precision: str, device: str) -> None:
-    """On channels_last maps, stored in bfloat16 for the one. The error is that against float64 on the CPU."""
+    """On channels_last maps, which bf16 also stores in bfloat16. Errors are those against float64 on the CPU."""
 
     def errors(method: str) -> tuple[float, float]:
         wanted, gradients = on("cpu", name, torch.float64, method)

@@ -59,7 +59,7 @@ def test_layers_are_those_of_the_papers(name):
 
 
 @pytest.mark.parametrize("name", ["dm-small", "dm-medium", "dm-large"])
-def test_norm_puts_batchnorm_behind_every_layer_but_the_classifier(name):
+def test_norm_puts_batchnorm_after_every_layer_but_the_classifier(name):
     with torch.device("meta"):
         model = models.build(name, CIFAR, 10, norm=True)
     assert " ".join(described(model)) == PLANS[name].replace(" r", " b r")
@@ -105,7 +105,7 @@ def test_same_padding_keeps_the_size_that_the_stride_leaves(name, padded):
 
 @pytest.mark.parametrize("norm", [False, True])
 def test_same_padding_is_that_of_torch_where_torch_has_it(norm):
-    """At stride 1 padding='same' puts the odd pixel behind, too."""
+    """At stride 1 padding='same' also puts the odd pixel at the end."""
     layers = models._same_convs((1, 7, 6), [(3, 4, 1, 0)], norm)
     x, conv = torch.rand(2, 1, 7, 6), layers[1]
     wanted = nn.functional.conv2d(x, conv.weight, conv.bias, padding="same")

@@ -15,7 +15,7 @@ from fastbound.ops import crown_concretize, interval_margin, layout
 WITH_CUDA_CODE = [
     *("crown_concretize", "crown_relu", "interval_margin"),
     *("interval_norm_relu", "interval_norm_relu_moments", "singleprop_norm_relu"),
-    *("interval_conv2d", "interval_linear"),  # behind the library's products
+    *("interval_conv2d", "interval_linear"),  # after the library's products
 ]
 PROBLEM = "device 0 has compute capability 7.0, for which the kernels of this build have no code"
 
@@ -78,7 +78,7 @@ def test_tensors_of_two_devices_are_refused() -> None:
         interval_margin(torch.zeros(2, 4), torch.zeros(3, 4), torch.zeros(2, dtype=torch.long, device="meta"))
 
 
-def test_what_belongs_to_channels_may_be_single_precision_beside_half_maps() -> None:
+def test_vectors_of_channels_may_be_single_precision_with_half_maps() -> None:
     maps, vector = torch.zeros(2, 3, dtype=torch.bfloat16), torch.zeros(3)
     assert backends.find("interval_norm_relu", maps, maps, vector).__name__ == "fastbound.native.interval_norm_relu"
     with pytest.raises(TypeError, match="wanted one dtype"):

@@ -1,4 +1,4 @@
-"""What every primitive promises, forward and backward on every backend, beside the float64 reference."""
+"""The promises of every primitive, forward and backward on every backend, checked against the float64 reference."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The CUDA kernels, compiled for the processor, behind the primitives that they serve.
+"""The CUDA kernels, compiled for the processor, in the primitives that they serve.
 
-The contract suite and `test_native_*` run on them as they stand: values, gradients, memory layouts, fences of NaN, all
-four storage types. What only a GPU can show is left to the tests marked ``gpu``.
+The contract suite and `test_native_*` run on them unchanged: values, gradients, memory layouts, fences of NaN, all
+four storage types. Everything that only a GPU can show is left to the tests marked ``gpu``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where values lie in memory changes none: every layout, strides of 0, and maps stored in bfloat16."""
+"""The layout in memory changes no value: every layout, strides of 0, and maps stored in bfloat16."""
 
 from __future__ import annotations
 

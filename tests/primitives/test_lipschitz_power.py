@@ -1,4 +1,4 @@
-"""`lipschitz_power` beside singular values and the formula written out; what it refuses. Kernels: test_triton_power."""
+"""`lipschitz_power` against singular values and the formula; what it refuses. For its kernels see test_triton_power."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matrix products on CPU: oneDNN's are the same numbers up to rounding, and serve only where nothing records them."""
+"""Matrix products on CPU: oneDNN's are the same numbers up to rounding, and are used only if nothing records them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation says what the code does: every rule is listed, every Python block of README and guide runs."""
+"""The documentation agrees with the code: every rule is listed, every Python block of README and guide runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The drivers of the GPU suite where there is no GPU: all of them run, on tiny shapes. What runs them: test_lease."""
+"""The drivers of the GPU suite without a GPU: all of them run, on tiny shapes. For their order see test_lease."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_floors_are_what_the_operations_count() -> None:
             with FlopCounterMode(display=False) as counter:
                 case.run(code, buffers)
             ours, theirs = case.flops, counter.get_total_flops()
-            # The reference also multiplies for the bias, which is small beside a product.
+            # The reference also multiplies for the bias, which is small compared with a product.
             assert ours <= theirs <= 1.2 * ours, (case.stem, case.name, ours, theirs)
         elif case.stem == "interval_norm_relu" and case.name == "forward, channels_last":
             stack, radius, *channels = buffers

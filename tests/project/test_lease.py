@@ -56,7 +56,7 @@ def test_no_part_stops_the_later_ones_and_the_table_comes_first(
 
 
 def test_what_a_part_started_ends_with_it(tmp_path: Path) -> None:
-    """Also a child of a part that hears no interrupt: nothing may run on the card beside the next part."""
+    """Even a child of a part that ignores interrupts: nothing may run on the card together with the next part."""
     run(tmp_path, "deaf")
     child = int((tmp_path / "work" / "results" / "deaf.log").read_text())
     for _ in range(50):
@@ -131,7 +131,7 @@ RERUN = {
 
 
 def asked(content: dict, before: dict | None = None) -> list[str]:
-    """The parts that a call ran: those that stand in its summary anew, in their order."""
+    """The parts that a call ran: those with new entries in its summary, in their order."""
     old = [] if before is None else [entry for entry in before["parts"] if entry in content["parts"]]
     return [entry["part"] for entry in content["parts"] if entry not in old]
 
@@ -144,7 +144,7 @@ def test_a_rerun_takes_what_failed_and_then_what_is_no_routine(tmp_path: Path, m
     monkeypatch.setenv("FASTBOUND_COMMIT", "second")
     _, second = run(tmp_path, *names, options=("--rerun",), parts=RERUN)
     assert asked(second, first) == ["raises", "extra"] and second["of"] == order.RERUN_SECONDS
-    # What the first call found stays in the archive, under its own commit.
+    # The results of the first call stay in the archive, under its own commit.
     assert {entry["part"]: entry["commit"] for entry in second["parts"]} == {
         **{"talks": "first", "raises": "second", "extra": "second"}
     }

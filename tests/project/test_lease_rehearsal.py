@@ -19,7 +19,7 @@ from bench.gpu import archive, order, package, report
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make lease` made, or the same with few kernels, and small images where there is no archive of them."""
+    """The folder of `make lease`, or one with few kernels, and with small images if there is no archive of them."""
     if "LEASE_PREPARED" in os.environ:
         return Path(os.environ["LEASE_PREPARED"])
     folder = tmp_path_factory.mktemp("prepared")
@@ -98,7 +98,7 @@ def test_the_parts_on_request_are_rehearsed(tree: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_planted_faults_leave_the_other_parts_whole(tree: Path, tmp_path: Path) -> None:
-    """No git, a broken archive of images, no Triton cache, a test that hangs beside a driver that is gone."""
+    """No git, a broken archive of images, no Triton cache, a test that hangs, and a driver that is missing."""
     broken = tmp_path / "broken"
     shutil.copytree(tree, broken)
     (broken / ".lease" / "images.tar.xz").write_bytes(b"broken")
@@ -126,7 +126,7 @@ def test_planted_faults_leave_the_other_parts_whole(tree: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_no_prepared_kernel_is_compiled_again(prepared: Path, tmp_path: Path) -> None:
-    """In another folder than where they were made, as on another machine."""
+    """Even in another folder than the one where they were compiled, as on another machine."""
     pytest.importorskip("triton", reason="Triton is not installed: no kernel was prepared")
     cache, site = tmp_path / "cache", tmp_path / "site"
     archive.unpack_triton_cache(prepared / "triton-cache.tar.xz", cache)

@@ -1,4 +1,4 @@
-"""What a lease carries and brings back: archives of logs, kernels and images, and the page that is written of them."""
+"""The contents of a lease and its results: archives of logs, kernels and images, and the page written from them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_triton_cache_works_where_it_is_unpacked(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "made")
     archive.unpack_triton_cache(tmp_path / "cache.tar.xz", tmp_path / "there")
     paths = json.loads((tmp_path / "there" / "KEY" / "__grp__kernel.json").read_text())["child_paths"]
-    assert paths == {"kernel.cubin": str(tmp_path / "there" / "KEY" / "kernel.cubin")}, "what stayed behind is a miss"
+    assert paths == {"kernel.cubin": str(tmp_path / "there" / "KEY" / "kernel.cubin")}, "a file left there is a miss"
     assert Path(paths["kernel.cubin"]).read_bytes() == b"code"
 
 

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md promises about adding an operator, and that a build left nothing out."""
+"""The promises of CONTRIBUTING.md about adding an operator, and that a build left nothing out."""
 
 import ast
 import importlib.metadata
@@ -66,7 +66,7 @@ def imports(file):
 
 
 def test_code_is_chosen_by_backends_alone():
-    """The reference is the oracle and a backend, no library of facts; no backend leans on another."""
+    """The reference is the oracle and a backend, not a place for shared definitions; no backend imports another."""
     for file in (ROOT / "fastbound").rglob("*.py"):
         floor = file.relative_to(ROOT / "fastbound").parts[0]
         imported = {path.split(".")[1] for path in imports(file) if path.startswith("fastbound.")}

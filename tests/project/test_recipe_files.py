@@ -73,7 +73,7 @@ def test_a_recipe_of_ones_own_trains_resumes_and_is_certified(tmp_path, monkeypa
     path.unlink()
     code, _, err = run("train", "--out", out, "--resume", capsys=capsys)
     assert code == 2 and "mine.py: there is no such file" in err
-    # What is certified is the network, which needs no recipe.
+    # Certification is of the network, which needs no recipe.
     assert run("certify", out, "--limit", "20", capsys=capsys)[0] == 0
 
 

@@ -29,7 +29,7 @@ def tree(tmp_path: Path) -> Tree:
 
 
 def passes(tree: Tree, *arguments: str) -> str:
-    """What ``python *arguments`` prints in the tree, where it must succeed."""
+    """The output of ``python *arguments`` in the tree; the command must succeed."""
     run = tree.python(*arguments)
     assert run.returncode == 0, run.stdout
     return run.stdout

@@ -1,4 +1,4 @@
-"""What an import and a --help load, and that names which are imported on first use are there all the same."""
+"""An import and a --help load little, and names that are imported on first use are there all the same."""
 
 import ast
 import copy
@@ -21,7 +21,7 @@ ENTRIES = [(table, name) for table in TABLES for name in TABLES[table]]
 
 
 def in_a_new_process(code):
-    """What the code prints in an interpreter of its own."""
+    """The output of the code in an interpreter of its own."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -94,7 +94,7 @@ def test_a_long_step_ends_in_the_worst_corner_of_a_linear_model() -> None:
 
 
 def test_the_best_point_of_a_search_is_kept() -> None:
-    """Steps of 2 half-widths jump over the maximum in the middle and back; what is kept is the best they met."""
+    """Steps of 2 half-widths jump over the maximum in the middle and back; the best point on the way is kept."""
 
     class Bump(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ def test_modes_are_checked() -> None:
 
 
 class OnHost(Captured):
-    """The same calls where there is no GPU: a replay runs the recorded function on the memory of its inputs."""
+    """The same calls without a GPU: a replay runs the recorded function on the memory of its inputs."""
 
     def __init__(self, step: Callable[..., Any], inputs: StaticInputs) -> None:
         self._step, self._inputs = step, inputs
@@ -158,14 +158,14 @@ def trained(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Losses and final parameters of one training step at each of the moments `at` of a run.
 
-    In float64; where autocast lowers products, in float32, which is what it lowers.
+    In float64, or in float32 if autocast lowers products, because it lowers only those.
     """
     dtype = torch.float64 if lowered is None else torch.float32
     model = network(recipe.norm).to(device, dtype)
     optimizer = make_optimizer(recipe, model, torch.device(device), captured and device == "cuda")
     if captured and device == "cpu":
         optimizer.param_groups[0].update(lr=torch.tensor(recipe.lr), foreach=False)
-    # A bias in front of a BatchNorm has no gradient but rounding, of which Adam would make whole steps; hence float64.
+    # The gradient of a bias before a BatchNorm is only rounding, which Adam would turn into whole steps; hence float64.
     optimizer.param_groups[0]["eps"] = 1e-3
     eager = TrainingStep(recipe, model, optimizer, 10, recipe.memory(), lowered)
     step = CapturedByPhase(eager) if captured else eager
@@ -178,7 +178,7 @@ def trained(
 
 
 def long_enough_in_each_phase(recipe: Recipe) -> list[int]:
-    """Moments of a run: at least six in every phase, so that each records and replays, and a way back to the first."""
+    """Moments of a run: at least six in every phase, so that each records and replays, then the first phase again."""
     return [*itertools.chain.from_iterable([step] * 6 for step in moments(recipe)), 0, 0]
 
 
@@ -242,7 +242,7 @@ def test_a_run_says_how_its_steps_ran(tmp_path: Any) -> None:
         train_run(tmp_path / "run", {**given, "cuda_graph": "on"}, {"epochs": 1}, quiet=True)
     report = train_run(tmp_path / "run", given, {"epochs": 1}, quiet=True)
     assert report["cuda_graph"] == "off (the run is on cpu)"
-    # Where a run continues it may be told anew.
+    # A run may continue with another choice.
     again = train_run(tmp_path / "run", {"cuda_graph": "off"}, resume=True, quiet=True)
     assert again["cuda_graph"] == "off (asked for)" and again["verified_error"] == report["verified_error"]
 

@@ -21,7 +21,7 @@ def network() -> nn.Sequential:
 
 
 def reference_bottom(model: nn.Sequential, x: Tensor, constant: float, eps: float) -> Tensor:  # [B]
-    """The definition, sample by sample in float64: k is the constant in front of the last layer."""
+    """The definition, sample by sample in float64: k is the Lipschitz constant before the last layer."""
     logits, weight = model(x).double(), model[-1].weight.double()
     found = []
     for row in logits:

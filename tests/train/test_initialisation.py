@@ -1,4 +1,4 @@
-"""Initialisations, by what they promise of the weights and of the widths of bounds."""
+"""Initialisations and their promises about weights and about the widths of bounds."""
 
 import math
 
@@ -26,7 +26,7 @@ def test_orthogonal():
 
 @pytest.mark.parametrize("eps", [1e-3, 1.0])
 def test_the_difference_gain_of_ibp_is_one_at_width_512(eps):
-    """Mean widths in front of each ReLU, layer over layer: the acceptance line of the method, whatever the radius."""
+    """Mean widths before each ReLU stay the same from layer to layer, the aim of the method, whatever the radius."""
     torch.manual_seed(0)
     depth = 10
     hidden = [layer for _ in range(depth) for layer in (nn.Linear(512, 512), nn.ReLU())]
@@ -71,18 +71,18 @@ def test_ibp_sets_every_weight_but_the_last_by_its_fan_in(groups):
 
 
 class SumsAndReaders(nn.Module):
-    """Reads relu(a + b) directly, behind a flatten, and not at all."""
+    """Layers that read relu(a + b) directly, after a flatten, and not at all."""
 
     def __init__(self):
         super().__init__()
         self.first, self.second = nn.Conv2d(1, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1)
         self.skip, self.norm = nn.Conv2d(64, 64, 1), nn.BatchNorm2d(64)
-        self.behind, self.flat, self.last = nn.Conv2d(64, 64, 3), nn.Linear(64 * 16, 100), nn.Linear(100, 2)
+        self.reader, self.flat, self.last = nn.Conv2d(64, 64, 3), nn.Linear(64 * 16, 100), nn.Linear(100, 2)
 
     def forward(self, x):
         x = F.relu(self.first(x))
         x = F.relu(self.norm(self.second(x)) + self.skip(x))
-        x = F.relu(self.behind(x) + 1.0)  # a constant is no branch
+        x = F.relu(self.reader(x) + 1.0)  # a constant is no branch
         return self.last(F.relu(self.flat(x.flatten(1)) + self.flat(x.flatten(1))))
 
 
@@ -95,7 +95,7 @@ def test_ibp_halves_what_reads_the_relu_of_a_sum():
         ("first", 9, 1),
         ("second", 576, 1),
         ("skip", 64, 1),
-        ("behind", 576, 0.5),
+        ("reader", 576, 0.5),
         ("flat", 1024, 1),
     ]:
         value = model.get_submodule(name).weight
@@ -104,7 +104,7 @@ def test_ibp_halves_what_reads_the_relu_of_a_sum():
     assert torch.equal(model.last.weight, before["last.weight"] / 2)  # no draw, yet it reads relu(a + b)
 
 
-def test_ibp_halves_behind_a_flatten():
+def test_ibp_halves_after_a_flatten():
     torch.manual_seed(0)
     model = models.build("wide-resnet", (1, 16, 16), 10, width=8)
     initialise(model, "ibp", torch.zeros(1, 1, 16, 16))

@@ -1,4 +1,4 @@
-"""Autocast and torch's precision flags: what they lower in training, and that a certificate never hears of them."""
+"""Autocast and torch's precision flags: what they lower in training, and that certificates ignore them."""
 
 import json
 from operator import attrgetter
@@ -115,7 +115,7 @@ def test_losses_and_gradients_follow_those_of_float32(name):
 
 
 def test_specifications_and_margins_are_not_lowered():
-    """What adds up a bound stays float32: on an output made outside autocast, autocast changes nothing."""
+    """Products that add up a bound stay float32: on an output made outside autocast, autocast changes nothing."""
     model, (x, labels) = network().eval(), batch()
     out = model(fb.linf_box(x, 0.02))
     for spec in (fb.margin_spec(labels, 10), torch.randn(8, 3, 10)):
@@ -136,7 +136,7 @@ class Mixed(nn.Module):
     def forward(self, x):
         x = self.norm(self.first(x)).relu()
         x = (self.second(x) + x).tanh()  # a sum, a smooth function
-        x = nn.functional.max_pool2d(self.second(x), 2)  # a maximum right behind a product
+        x = nn.functional.max_pool2d(self.second(x), 2)  # a maximum directly after a product
         return self.last(self.norm(x).flatten(1))  # a BatchNorm without a ReLU, rows
 
 
@@ -194,8 +194,8 @@ def test_maps_between_products_are_stored_in_bfloat16_and_read_in_float32():
 
 
 @pytest.mark.parametrize("lower", [torch.float16, torch.bfloat16])
-def test_behind_autocast_everything_is_float32_again(lower):
-    """So is, inside, what no code here stores in half precision: float16 on a CPU."""
+def test_after_autocast_everything_is_float32_again(lower):
+    """Inside it, too, maps are float32 if no code here stores them in the lower type: float16 on a CPU."""
     layer, (x, _) = nn.Conv2d(1, 8, 3), batch()
     with torch.autocast("cpu", lower):
         low = layer(fb.linf_box(x, 0.02))
@@ -247,7 +247,7 @@ def test_a_step_converts_no_map_between_product_and_relu(name, monkeypatch):
     with autocast():
         loss = MAKERS[name](model, x, labels)
     loss.backward()
-    # The rows behind the last layers are read by the margins.
+    # The rows after the last layers are read by the margins.
     assert all(len(shape) == 2 for shape in read), read
 
 

@@ -1,4 +1,4 @@
-"""What no CUDA graph can hold: a step asks the device nothing, and no value check runs while one is recorded."""
+"""A CUDA graph can record the steps: they read nothing from the device, and no value check runs during a recording."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastbound.train.steps import TrainingStep
 
 
 class NothingFromTheHost(TorchDispatchMode):
-    """Fails where an operation mixes the device of a step with the host, which a recording would freeze or refuse.
+    """Fails if an operation mixes the device of a step with the host, which a recording would freeze or refuse.
 
     The other half, reading a value or making a shape of one, is refused by the meta device itself.
     """

@@ -1,4 +1,4 @@
-"""A recording that fails leaves torch as it was, on an emulation of what torch keeps. On a GPU: failed_recording.py."""
+"""A recording that fails leaves torch as it was, on an emulation of torch's state. On a GPU: failed_recording.py."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_what_cannot_be_undone_is_said_and_the_rest_is_undone(
     assert "capture_begin 2 on side" in machine.calls and machine.current is machine.main
 
 
-def test_torchs_own_way_leaves_that_behind(machine: Machine) -> None:
+def test_torchs_own_way_leaves_the_process_broken(machine: Machine) -> None:
     """The emulation shows what it is there to show: with torch.cuda.graph the same step poisons the process."""
     early, _ = record(lambda: good(machine), machine.side)
     with pytest.raises(RuntimeError), torch.cuda.graph(Graph(), stream=machine.side):

@@ -15,7 +15,7 @@ from fastbound.train.regularisers import warmup_regularisers, with_moments
 
 
 def directly(inputs, bounds, tolerance=0.5):
-    """The formulas of the paper on (lower, upper) of the input and of what enters each ReLU."""
+    """The formulas of the paper on (lower, upper) of the network's input and of the input of each ReLU."""
     tightness = balance = torch.zeros((), dtype=torch.float64)
     first = (inputs[1] - inputs[0]).mean() / 2
     for lower, upper in bounds:
@@ -157,7 +157,7 @@ def test_a_layer_of_one_kind_of_units_adds_no_balance(shift):
 
 
 def test_ibp_initialisation_is_tight_from_the_start():
-    """What the initialisation is for: without it the widths of seven layers explode."""
+    """The purpose of the initialisation: without it the widths of seven layers explode."""
     torch.manual_seed(0)
     values = {}
     for init in ("default", "ibp"):

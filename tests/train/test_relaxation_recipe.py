@@ -34,7 +34,7 @@ def small_model() -> nn.Module:
 
 
 def margins_by(name: str, model: nn.Module, box: fb.Interval, spec: Tensor) -> Tensor:
-    """The lower bounds that a name promises, by the most direct way to ask for them."""
+    """The lower bounds of the relaxation of a name, computed in the most direct way."""
     if name == "crown-ibp":
         return sum(
             share * fb.bound(model, box, kind, spec).lower for share, kind in ((BETA, "crown-ibp"), (1 - BETA, "ibp"))

@@ -35,7 +35,7 @@ def small_run(out, method, **options):
 
 
 class _StopAfter(Interrupts):
-    """Asks for a stop at this question, as Ctrl-C would; an epoch asks after each of 3 steps and in its evaluation."""
+    """Requests a stop at this check, as Ctrl-C would; an epoch checks after each of 3 steps and in its evaluation."""
 
     questions = 10  # the second step of the third epoch
 

@@ -27,7 +27,7 @@ def resolved(name: str) -> Recipe:
 
 
 def moments(recipe: Recipe) -> dict[int, dict[str, float]]:
-    """What is scheduled, at the first, a middle and the last step of every phase of the run, by step."""
+    """The scheduled values at the first, a middle and the last step of every phase of the run, by step."""
     by_phase: dict[object, list[int]] = {}
     scheduled = {}
     for step in range(recipe.epochs * BATCHES):
@@ -71,6 +71,6 @@ def test_tensors_and_numbers_give_one_step(name: str) -> None:
 
 
 def test_the_phases_of_a_run_are_met() -> None:
-    """Before the ramp, on it, and where a weight reaches its limit at the end."""
+    """Before the ramp, on it, and after a weight has reached its limit at the end."""
     found = [tuple(v in (0, 1) for v in values.values()) for values in moments(resolved("crown-ibp")).values()]
     assert set(found) == {(True, True, True), (False, False, False), (False, False, True)}

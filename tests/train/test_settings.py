@@ -1,4 +1,4 @@
-"""The settings of a run, as they are resolved from what the user gave."""
+"""The settings of a run, as resolved from the user's options."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_same_seed_same_numbers_other_seed_other_numbers(finished, tmp_path):
 
 
 class _StopAfter(Interrupts):
-    """Asks for a stop at this question, as Ctrl-C would; an epoch asks after each of 3 steps and in its evaluation."""
+    """Requests a stop at this check, as Ctrl-C would; an epoch checks after each of 3 steps and in its evaluation."""
 
     steps = 4
 

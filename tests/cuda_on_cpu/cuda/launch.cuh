@@ -1,6 +1,6 @@
-// Stands in for csrc/cuda/launch.cuh and what nvcc would bring: kernels run on the processor, so that their indices,
-// tails, reductions and vector accesses are tested without a GPU. What it cannot show: races between blocks and between
-// warps, speed, and what the real memory model allows.
+// Stands in for csrc/cuda/launch.cuh and the headers of nvcc: kernels run on the processor, so that their indices,
+// tails, reductions and vector accesses are tested without a GPU. It cannot show races between blocks and between
+// warps, speed, or the liberties of the real memory model.
 //
 // A block's threads are fibers of one thread of the processor. A warp runs until all its lanes stand at a shuffle, or
 // at a barrier of the block, or have returned; lanes that stand at different places, and lanes that have returned
@@ -36,7 +36,7 @@ struct Fiber {
   std::vector<char> stack = std::vector<char>(1 << 16);
   Stop stop = Stop::running;
   int shuffles = 0;
-  double exchange[2];  // what this lane gives away: two places, as a lane may be one shuffle ahead of another
+  double exchange[2];  // the values this lane passes on: two, because a lane may be one shuffle ahead of another
 };
 
 class Block {
