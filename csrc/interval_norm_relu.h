@@ -53,7 +53,7 @@ FASTBOUND_HD T sign(T value) {
   return value > T(0) ? T(1) : (value < T(0) ? T(-1) : T(0));
 }
 
-// The terms that backward passes add to the gradient of the affine map's output: none, for the function alone.
+// The terms that backward passes add to the gradient of the affine map's output: none, for the plain function.
 struct NoMore {
   template <typename T>
   FASTBOUND_HD void operator()(T&, T&, T, T) const {}

@@ -1,4 +1,4 @@
-// Which compiled instruction set runs. Host files only; the files under cpu/ see their own namespace alone.
+// Which compiled instruction set runs. Host files only; the files under cpu/ see only their own namespace.
 #pragma once
 
 namespace fastbound {

@@ -1,4 +1,4 @@
-// Host side: checks and dtype. CPU alone; on a GPU torch's own copy runs at memory speed.
+// Host side: checks and dtype. CPU only; on a GPU torch's own copy runs at memory speed.
 #include "cpu/swap_axes_cpu.h"
 #include "host.h"
 #include "isa.h"

@@ -1,7 +1,7 @@
 """Which products Triton serves by default: those that were measured to be faster than the library on the card.
 
-The library is cuDNN and cuBLAS on stacked streams. A row of a card's table has ``measured: null`` until somebody has
-run `bench/gpu/tune.py` on such a card; afterwards, for each primitive, the median times of both in milliseconds:
+The library is cuDNN and cuBLAS on stacked streams. A row of a card's table has ``measured: null`` until
+`bench/gpu/tune.py` has run on such a card; afterwards, for each primitive, the median times of both in milliseconds:
 
     "measured": {"interval_conv2d": {"triton_ms": 0.21, "library_ms": 0.34}}
 

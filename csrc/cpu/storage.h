@@ -8,7 +8,7 @@
 
 namespace fastbound {
 
-// The upper half of a float, for storage alone: it is read as float, and rounds to nearest even when it is written.
+// The upper half of a float, for storage only: it is read as float, and rounded to nearest even when it is written.
 struct BFloat16 {
   std::uint16_t bits;
 

@@ -6,25 +6,25 @@ from typing import TypeVar
 
 from torch import nn
 
-from fastbound.nn import layers
+from fastbound.nn import modules
 
 Module = TypeVar("Module", bound=nn.Module)
 
 REPLACEMENTS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.Linear: layers.Linear,
-    nn.Conv2d: layers.Conv2d,
-    nn.ReLU: layers.ReLU,
-    nn.SyncBatchNorm: layers.SyncBatchNorm,
+    nn.Linear: modules.Linear,
+    nn.Conv2d: modules.Conv2d,
+    nn.ReLU: modules.ReLU,
+    nn.SyncBatchNorm: modules.SyncBatchNorm,
 }
 
 
 def convert(model: Module) -> Module:
     """Swap torch.nn layers for fastbound.nn layers, in place, and return the model.
 
-    Boxes flow through unconverted models too; a converted one skips the dispatch of each layer, and an active
-    SyncBatchNorm, which dispatches to nothing, works. Parameters, buffers, hooks and the state_dict stay what they are.
-    Conv-BatchNorm-ReLU runs as one product and one pass over all streams. Subclasses of the layers are left alone:
-    their own ``forward`` runs.
+    Boxes pass through unconverted models too. A converted one skips the dispatch of each layer, runs a convolution,
+    BatchNorm and ReLU as one product and one pass over all streams, and supports an active SyncBatchNorm, whose own
+    ``forward`` dispatches to no rule. Parameters, buffers, hooks and the state_dict stay the same. Subclasses of the
+    layers keep their own ``forward``.
 
     Args:
         model: any module. Converting twice changes nothing.
@@ -39,5 +39,5 @@ def convert(model: Module) -> Module:
     for module in model.modules():
         replacement = REPLACEMENTS.get(type(module))
         if replacement is not None:
-            module.__class__ = replacement  # same attributes, another forward: identity and sharing survive
+            module.__class__ = replacement  # same attributes, another forward: identity and sharing are kept
     return model

@@ -33,7 +33,7 @@ def interval_margin(
             f"{tuple(weight.shape)} and {tuple(labels.shape)}."
         )
     if labels.device != radius.device:
-        raise ValueError(f"labels: wanted them on {radius.device}, where radius is, got {labels.device}; move them.")
+        raise ValueError(f"labels: wanted the device of radius, {radius.device}, got {labels.device}; move them.")
     code = backends.find("interval_margin", radius, weight)
     if backends.needs_grad(radius, weight) and not torch.compiler.is_compiling():
         return _IntervalMargin.apply(code, radius, weight, labels)

@@ -74,7 +74,7 @@ def test_tensors_of_two_devices_are_refused() -> None:
     rows, box = torch.zeros(2, 3, 4), torch.zeros(2, 4)
     with pytest.raises(ValueError, match="crown_concretize: wanted one device, got cpu and meta; move one of them"):
         crown_concretize(rows, box, box.to("meta"))
-    with pytest.raises(ValueError, match="labels: wanted them on cpu, where radius is, got meta"):
+    with pytest.raises(ValueError, match="labels: wanted the device of radius, cpu, got meta"):
         interval_margin(torch.zeros(2, 4), torch.zeros(3, 4), torch.zeros(2, dtype=torch.long, device="meta"))
 
 
