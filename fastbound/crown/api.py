@@ -13,7 +13,7 @@ from fastbound.crown.options import Options
 from fastbound.crown.tighten import tightened
 from fastbound.crown.walk import Bounds, Path
 from fastbound.domains.interval import Interval
-from fastbound.domains.interval.lazy import Bounds as LazyBounds
+from fastbound.domains.interval.lazy import lazy_interval
 from fastbound.domains.records import Linear
 from fastbound.domains.streams import require_tape
 from fastbound.domains.tape import Node
@@ -70,7 +70,7 @@ def bound(
     Xu et al., 2020, arXiv 2002.12920. The family of relaxations: Jovanovic et al., 2022, arXiv 2102.06700.
     """
     problem = _Problem(out, method, spec, Options(relaxation, fallback, memory_budget))
-    return LazyBounds(problem.shape, lambda: problem.end(1.0), lambda: problem.end(-1.0), problem.nominal)
+    return lazy_interval(problem.shape, lambda: problem.end(1.0), lambda: problem.end(-1.0), problem.nominal)
 
 
 def linear_function(

@@ -128,6 +128,14 @@ class Node:
         return stream(self.stack, -1)
 
     @property
+    def lower(self) -> Tensor:  # [B, *S]
+        return self.center - self.radius
+
+    @property
+    def upper(self) -> Tensor:  # [B, *S]
+        return self.center + self.radius
+
+    @property
     def nominal(self) -> Tensor | None:  # [B, *S]
         stack = self.stored[0] if self._streams is None else self._streams[0]
         return self._converted(stream(stack, 0)) if stack.shape[0] == 2 else None

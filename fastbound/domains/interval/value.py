@@ -53,12 +53,12 @@ class Interval(Streams):
     @property
     def lower(self) -> Tensor:
         """Lower bound [B, ...]."""
-        return self.center - self.radius
+        return self.node.lower
 
     @property
     def upper(self) -> Tensor:
         """Upper bound [B, ...]."""
-        return self.center + self.radius
+        return self.node.upper
 
     def __repr__(self) -> str:
         nominal = "with" if self.nominal is not None else "without"
