@@ -167,7 +167,7 @@ def _bounds(
         node.check()
         if "streams" not in cache:
             center, radius = elided(node)
-            of_error_terms = out.spread(of_clean)
+            of_error_terms = out.error_term_width(of_clean)
             cache["streams"] = center, radius if of_error_terms is None else radius + of_error_terms
         return cache["streams"]
 
