@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from fastbound import crown
+from fastbound.domains.checks import recording
 from fastbound.domains.interval import Interval
 from fastbound.domains.interval.lazy import lazy_interval
-from fastbound.domains.records import Linear, Source
+from fastbound.domains.records import Linear, LogSoftmax, Source
 from fastbound.domains.singleprop import NOT_A_BOUND, SingleProp
 from fastbound.domains.streams import Streams, require_tape
 from fastbound.domains.tape import NO_TAPE, Node, Tape, topological
@@ -68,6 +69,8 @@ def bound(
     if spec is not None:
         check_spec(spec, out.shape)
         spec = converted(spec, out.dtype, out.device)
+        if margin_labels(spec) is not None or _adds_up_to_0(spec):
+            out = _logits(out)
     if method != "ibp":
         if not isinstance(out, Interval):
             raise TypeError(
@@ -81,6 +84,17 @@ def bound(
     if isinstance(out, Interval):
         return out
     return _bounds(out, out.shape, lambda node: (node.center, node.radius), lambda x: x)
+
+
+def _adds_up_to_0(spec: Tensor) -> bool:  # [B, S, K]
+    """Whether every row does; not asked for while a CUDA graph is recorded."""
+    return not recording(spec) and not torch.compiler.is_compiling() and bool((spec.detach().sum(2) == 0).all())
+
+
+def _logits(out: Streams) -> Streams:
+    """The value before a last logarithm of a softmax, which differs by one number for all classes of a sample."""
+    node = out.node
+    return out.handle(node.inputs[0]) if isinstance(node.record, LogSoftmax) and node.inputs else out
 
 
 def _output(model: Any, box: Streams | None, keeps_tape: bool) -> Streams:
@@ -138,6 +152,7 @@ def margins(out: Streams, labels: Tensor) -> Interval:
     ``labels`` [B] are int64 and in range; the margins are [B, K - 1].
     """
     batch, classes = out.shape
+    out = _logits(out)
     own, others = labels.unsqueeze(1), other_classes(labels, classes)
 
     def elided(node: Node) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastbound.crown import rules, sparse_rules  # noqa: F401  (registers the backward rules)
+from fastbound.crown import log_softmax, rules, sparse_rules  # noqa: F401  (registers the backward rules)
 from fastbound.crown.options import Options
 from fastbound.crown.tighten import tightened_bounds
 from fastbound.crown.walk import Path, PreActivationBounds

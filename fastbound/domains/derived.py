@@ -170,6 +170,26 @@ def masked_fill(input: Value, mask: Tensor, value: float | Tensor) -> Value:
 # ---- sums and products with constants --------------------------------------------------------------------------------
 
 
+@rule(Value, torch.matmul)
+def matmul(input: Any, other: Any) -> Any:
+    """By a constant from either side; batches of matrices as `einsum` takes them."""
+    if isinstance(input, Value) == isinstance(other, Value):
+        raise NotImplementedError(f"matmul{module_path()}: wanted a constant as one of the two, got abstract values.")
+    if isinstance(input, Value) and other.dim() <= 2:
+        out = torch.nn.functional.linear(input, other.T if other.dim() == 2 else other.unsqueeze(0))  # type: ignore[arg-type]
+        return out if other.dim() == 2 else out.squeeze(-1)
+    if isinstance(other, Value) and other.dim() == 1:
+        return torch.nn.functional.linear(other, input)  # type: ignore[arg-type]
+    if isinstance(other, Value) and input.dim() <= 2:
+        return matmul(other.mT, input.T).mT if input.dim() == 2 else matmul(other.mT, input)
+    if isinstance(input, Value) and input.dim() == 1:
+        return matmul(input.unsqueeze(0), other).squeeze(-2)
+    batch = torch.broadcast_shapes(input.shape[:-2], other.shape[:-2])
+    both = [x if x.shape[:-2] == batch else x.expand(*batch, *x.shape[-2:]) for x in (input, other)]
+    letters = string.ascii_lowercase[: len(batch)]
+    return einsum(f"{letters}xy,{letters}yz->{letters}xz", *both)
+
+
 @rule(Value, torch.mm, torch.bmm)
 def mm(input: Any, mat2: Any) -> Any:
     return torch.matmul(input, mat2)

@@ -188,9 +188,12 @@ def leaky_relu(negative_slope: float = 0.01) -> Function:
     )
 
 
+_RELU = leaky_relu(0.0)
+
+
 @entry(torch.relu)
 def relu() -> Function:
-    return leaky_relu(0.0)
+    return _RELU
 
 
 @entry(torch.prelu)
@@ -219,7 +222,7 @@ def clamp(min: float | Tensor | None = None, max: float | Tensor | None = None) 
     finite = tuple(kink(p, p) for p in (low, high) if isinstance(p, Tensor) or math.isfinite(p))
     return Function(
         value=lambda x: torch.clamp(x, min, max),  # type: ignore[arg-type]
-        derivative=lambda x: ((x >= low) & (x <= high)).to(x.dtype),
+        derivative=torch.zeros_like if constant else lambda x: ((x >= low) & (x <= high)).to(x.dtype),
         shape=Ramp(finite, low=low, high=high),
         lipschitz=0.0 if constant else 1.0,
         parameters=tensors,

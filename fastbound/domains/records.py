@@ -78,6 +78,12 @@ class MaxPool(NamedTuple):
     ceil_mode: bool
 
 
+class LogSoftmax(NamedTuple):
+    """``x - log sum exp x`` over a dimension other than that of the batch."""
+
+    dim: int
+
+
 class Reshape(NamedTuple):
     """A reshape that leaves the batch dimension as it is."""
 
@@ -122,7 +128,7 @@ class Opaque(NamedTuple):
 # A record is of one of these kinds; `backward_rule` refuses all others. Relaxations depend on the bounds of their
 # inputs, so methods that tighten bounds tighten those.
 LinearRecord = Linear | Convolution | Norm | Reshape | LinearMap | Detached | Scale | Shift | Sum
-RelaxedRecord = Elementwise | MaxPool
+RelaxedRecord = Elementwise | MaxPool | LogSoftmax
 Record = Source | LinearRecord | RelaxedRecord | Opaque
 
 

@@ -24,8 +24,8 @@ def _callables(module: Any) -> dict[str, Callable[..., Any]]:
     return {name: getattr(module, name) for name in names if callable(getattr(module, name))}
 
 
-# Every spelling of a function leads to one object: a method of a tensor to the function of its name; and these.
-_ALIASES: dict[Callable[..., Any], Callable[..., Any]] = {
+# Spellings of one function: a method of a tensor, of the function of its name; and these.
+_SPELLINGS: dict[Callable[..., Any], Callable[..., Any]] = {
     **{method: getattr(torch, name) for name, method in _callables(Tensor).items() if name in _callables(torch)},
     torch.absolute: torch.abs,
     torch.negative: torch.neg,
@@ -52,6 +52,8 @@ _ALIASES: dict[Callable[..., Any], Callable[..., Any]] = {
     F.sigmoid: torch.sigmoid,
     F.tanh: torch.tanh,
     torch.hardshrink: F.hardshrink,
+    F.log_softmax: torch.log_softmax,
+    torch.special.log_softmax: torch.log_softmax,
     torch.threshold: F.threshold,
     torch.max_pool1d: F.max_pool1d,
     torch.max_pool2d: F.max_pool2d,
@@ -63,6 +65,15 @@ _ALIASES: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.selu: F.selu,
     F.upsample: F.upsample,
 }
+
+
+def _resolved(function: Callable[..., Any]) -> Callable[..., Any]:
+    while _SPELLINGS.get(function, function) is not function:
+        function = _SPELLINGS[function]
+    return function
+
+
+_ALIASES = {spelling: _resolved(spelling) for spelling in _SPELLINGS}
 
 
 def _in_place_twins() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -79,9 +90,7 @@ _IN_PLACE = _in_place_twins()
 
 def canonical(function: Callable[..., Any]) -> Callable[..., Any]:
     """The one object that stands for all spellings of a torch function."""
-    while function in _ALIASES and _ALIASES[function] is not function:
-        function = _ALIASES[function]
-    return function
+    return _ALIASES.get(function, function)
 
 
 def out_of_place(function: Callable[..., Any]) -> Callable[..., Any] | None:
@@ -138,8 +147,11 @@ def find_rule(domain: type, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _found(domain: type, function: Callable[..., Any]) -> Callable[..., Any] | None:
-    tables = (_table.get(kind, {}) for kind in domain.__mro__)
-    return next((table[function] for table in tables if function in table), None)
+    for kind in domain.__mro__:
+        found = _table.get(kind, {}).get(function)
+        if found is not None:
+            return found
+    return None
 
 
 @cache

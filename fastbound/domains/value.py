@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
-from types import MethodType
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -17,16 +15,20 @@ from fastbound.errors import MissingRuleError
 V = TypeVar("V", bound="Value")
 
 
-@cache
 def _method(function: Callable[..., Any]) -> Callable[..., Any]:
     """A method of Value that goes through `__torch_function__`, as methods of torch.Tensor do."""
     function = canonical(function) if out_of_place(function) is None else function
 
     def call(self: Value, *args: Any, **kwargs: Any) -> Any:
-        types = tuple(type(value) for value in (self, *args) if isinstance(value, Value))
-        return self.__torch_function__(function, types, (self, *args), kwargs)
+        return _call(function, self, *args, **kwargs)
 
     return call
+
+
+def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What torch does with a function of values: it asks the first one."""
+    types = tuple(type(value) for value in args if isinstance(value, Value))
+    return args[0].__torch_function__(function, types, args, kwargs)
 
 
 def _comparison(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -188,7 +190,7 @@ class Value:
             raise AttributeError(name)
         function = getattr(Tensor, name, None)
         if callable(function) and has_rule(type(self), out_of_place(function) or function):
-            return MethodType(_method(function), self)
+            return lambda *args, **kwargs: _call(function, self, *args, **kwargs)
         where, domain = module_path(), type(self).__name__
         if "SyncBatchNorm" in where:
             raise MissingRuleError(f"an active SyncBatchNorm{where} does not dispatch; call fastbound.convert(model).")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from fastbound.shapes.function import Cover, Function, Line, Point, Shape, chord, extremes, nearest
 
 BISECTIONS = 30
+ROUNDINGS = 4  # by which two heights that are equal may differ
 
 
 class Jump(NamedTuple):
@@ -70,7 +71,7 @@ class Curved(Shape):
         """The lowest line above the function at ``middle``, which lies in [lower, upper].
 
         It is a chord or a tangent. Which one, and the point of tangency, is searched for without gradients; its offset
-        is then raised as far as it must be to hold on every piece, wherever the search has ended.
+        is then raised as far as it must be to hold on every piece up to roundings, wherever the search has ended.
         """
         found = self._search(function, lower, upper, middle)
         touch = torch.where(found.tangent & (found.touch == middle), middle, found.touch)
@@ -96,17 +97,16 @@ class Curved(Shape):
             reached, own = self._height(touch.slope, ends, pieces, middle), touch.height(touch.slope, middle)
             better = reached < height
             height = torch.where(better, reached, height)
-            found = found.replaced(better, touch.at, None, reached - own)
+            found = found.replaced(better, touch.at, None, _shortfall(reached, own, touch.slope, upper - lower))
         for index, (start, end) in enumerate(self._chords(lower, upper)):
             slope = self._along(function, start, end)
             reached = self._height(slope, ends, pieces, middle)
             both = torch.stack([_touch(function, x).height(slope, middle) for x in (start, end)])
             # A chord that must be raised touches nowhere, and a tangent is as good.
-            unit = 8 * torch.finfo(slope.dtype).eps
-            holds = (reached - both.amax(0) <= unit * (reached.abs() + slope.abs() * (upper - lower))) | (not pieces)
+            holds = (_shortfall(reached, both.amax(0), slope, upper - lower) == 0) | (not pieces)
             better = (reached < height) & holds
             height = torch.where(better, reached, height)
-            found = found.replaced(better, start, index, reached - both[0])
+            found = found.replaced(better, start, index, _shortfall(reached, both[0], slope, upper - lower))
         return found._replace(raised=found.raised + self._left_open(lower, upper))
 
     def _chords(self, lower: Tensor, upper: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -121,20 +121,24 @@ class Curved(Shape):
         return torch.stack(torch.broadcast_tensors(*found)).amax(0).nan_to_num(nan=torch.inf)
 
     def _pieces(self, function: Function, lower: Tensor, upper: Tensor, middle: Tensor) -> list[_Piece]:
-        """The concave pieces with the points at which a best line may touch them."""
-        bounds = [None, *self.bends, None]
-        made = []
-        for index in range(int(self.convex), len(bounds) - 1, 2):
-            left, right = bounds[index], bounds[index + 1]
-            start = lower if left is None else nearest(left, lower, upper)
-            end = upper if right is None else nearest(right, lower, upper)
-            points = [start, end, torch.minimum(torch.maximum(middle, start), end)]
-            if left is not None:
+        """The concave pieces with the points at which a best line may touch them: next to the middle, or on a tangent
+        through the function at an end of the interval that lies in a piece before or after."""
+        found = []
+        for start, end, first, last in self._concave(lower, upper):
+            points = [torch.minimum(torch.maximum(middle, start), end)]
+            if not first:
                 points.append(_tangent_from(function, lower, start, end, rightmost=False))
-            if right is not None:
+            if not last:
                 points.append(_tangent_from(function, upper, start, end, rightmost=True))
-            made.append(_Piece(start, end, [_touch(function, x) for x in points]))
-        return made
+            found.append(_Piece(_touch(function, start), _touch(function, end), [_touch(function, x) for x in points]))
+        return found
+
+    def _concave(self, lower: Tensor, upper: Tensor) -> Iterator[tuple[Tensor, Tensor, bool, bool]]:
+        """Start and end [*] of each concave piece within the interval, and whether it is the first, and the last."""
+        places = [lower, *(nearest(bend, lower, upper) for bend in self.bends), upper]
+        count = len(places) - 1
+        for index in range(int(self.convex), count, 2):
+            yield places[index], places[index + 1], index == 0, index == count - 1
 
     def _along(self, function: Function, lower: Tensor, upper: Tensor) -> Tensor:
         """The slope of a chord, within the slopes of the function, which rounding may leave on short intervals."""
@@ -147,15 +151,10 @@ class Curved(Shape):
     def highest(self, function: Function, slope: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
         places = [lower, upper, *(nearest(bend, lower, upper) for bend in self.bends)]
         found = [function.value(x) - slope * x for x in places]
-        bounds = [None, *self.bends, None]
-        for index in range(int(self.convex), len(bounds) - 1, 2):
-            left, right = bounds[index], bounds[index + 1]
-            start = lower if left is None else nearest(left, lower, upper)
-            end = upper if right is None else nearest(right, lower, upper)
+        for start, end, _, _ in self._concave(lower, upper):
+            # The function rises faster than the slope up to the left point, and slower from the right one.
             left, right = _bisected(start, end, lambda x: function.derivative(x) > slope)
-            with (
-                torch.no_grad()
-            ):  # the function rises faster than the slope up to the left point, slower from the right
+            with torch.no_grad():
                 between = ((function.derivative(left) - slope) * (right - left)).clamp(min=0).nan_to_num(nan=0.0)
             found += [function.value(left) - slope * left + between, function.value(right) - slope * right]
         return torch.stack(torch.broadcast_tensors(*found)).amax(0) + self._left_open(lower, upper)
@@ -190,7 +189,6 @@ class _Found(NamedTuple):
 
     def replaced(self, better: Tensor, touch: Tensor, chord_index: int | None, raised: Tensor) -> _Found:
         """With a line through ``touch`` where it is better: a tangent, or the chord of a number."""
-        raised = raised.clamp(min=0)
         return _Found(
             torch.where(better, touch, self.touch),
             torch.where(better, 0 if chord_index is None else chord_index, self.chord),
@@ -200,22 +198,30 @@ class _Found(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """A concave piece within an interval, [start, end] each [*], and points at which lines may touch it."""
+    """A concave piece within an interval: its ends, and points at which a best line may touch it."""
 
-    start: Tensor
-    end: Tensor
+    start: Touch
+    end: Touch
     touches: list[Touch]
 
     def height(self, slope: Tensor, middle: Tensor) -> Tensor:  # [*]
         """An upper bound of ``f(x) - slope (x - middle)`` on the piece: every tangent gives one, the least is taken."""
         found = None
-        for touch in self.touches:
+        for touch in (*self.touches, self.start, self.end):
             excess = touch.slope - slope
-            raised = torch.maximum(excess * (self.start - touch.at), excess * (self.end - touch.at))
+            raised = torch.maximum(excess * (self.start.at - touch.at), excess * (self.end.at - touch.at))
             bound = (touch.height(slope, middle) + raised).nan_to_num(nan=torch.inf)
             found = bound if found is None else torch.minimum(found, bound)
         assert found is not None
         return found
+
+
+def _shortfall(reached: Tensor, own: Tensor, slope: Tensor, width: Tensor) -> Tensor:  # each [*]
+    """By how much a line of height ``own`` must be raised to ``reached``: not at all if roundings explain it, because
+    they would all go the same way, and a network adds them up."""
+    missing = reached - own
+    rounding = ROUNDINGS * torch.finfo(slope.dtype).eps * (reached.abs() + slope.abs() * width)
+    return torch.where(missing > rounding, missing, 0.0)
 
 
 def _touch(function: Function, at: Tensor) -> Touch:

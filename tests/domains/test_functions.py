@@ -97,6 +97,23 @@ def test_the_area_between_the_lines_is_the_least(name: str) -> None:
         assert (gap <= 0.02 * (y.amax(1) - y.amin(1)) + 0.02 * (upper - lower) + 1e-9 * scale).all(), "touches nowhere"
 
 
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "erf", "silu", "softplus", "exp"])
+def test_roundings_of_lines_cancel_out(name: str) -> None:
+    """In float32, on intervals so short that the lines nearly meet: a network would add up what errs to one side."""
+    function = made(CASES[name], torch.float32)
+    lower = torch.randn(20_000)
+    upper = lower + 1e-5
+    middle = (lower.double() + upper.double()) / 2
+
+    def gap(*ends: Tensor) -> Tensor:
+        below, low, above, high = (t.double() for t in (*function.lower_line(*ends), *function.upper_line(*ends)))
+        return (above - below) * middle + high - low
+
+    unit = torch.finfo(torch.float32).eps * function.value(middle).abs()
+    bias = (gap(lower, upper) - gap(lower.double(), upper.double())) / unit
+    assert bias.mean().abs() < 0.1
+
+
 @every_case
 def test_the_range_is_attained(name: str) -> None:
     case = CASES[name]

@@ -69,7 +69,7 @@ def test_python_of_the_page_runs(page: str) -> None:
 
 def test_every_rule_is_in_the_list_of_operators() -> None:
     page = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
-    for function in rules._table[fb.Interval]:
+    for function in {function for kind in fb.Interval.__mro__ for function in rules._table.get(kind, ())}:
         name = rules.function_name(function).rsplit(".", 1)[-1]
         assert f"`{name}`" in page, f"docs/operators.md does not list {name}"
 
@@ -99,3 +99,27 @@ def test_links_lead_to_files() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_architecture_page_names_what_there_is() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"(?:`|<i>|, )((?:[a-z_]+/)+(?:[a-z_]+\.py)?)", page) + re.findall(r"`([a-z_]+\.py)`", page)
+    assert len(named) > 20
+    for path in named:
+        assert any((ROOT / folder / path).exists() for folder in ("fastbound", "fastbound/domains", ".")), path
+    glossary = re.findall(r"^\| ([\w, ]+) \|", page.partition("## Glossary")[2], re.MULTILINE)
+    assert glossary[1:] == sorted(glossary[1:])
+    wanted = {
+        "stream",
+        "stack",
+        "record",
+        "tape",
+        "pending",
+        "primitive",
+        "stem",
+        "rows",
+        "lines",
+        "nominal",
+        "elision",
+    }
+    assert wanted <= set(glossary)

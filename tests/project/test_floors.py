@@ -64,3 +64,12 @@ def test_the_page_names_floors_in_their_order() -> None:
     named = [[height[floor] for floor in re.findall(r"`(\w+)`", part)] for part in rule.split(" < ")]
     assert len(named) > 5
     assert all(max(lower) < min(upper) for lower, upper in itertools.pairwise(named)), rule
+
+
+def test_no_file_is_longer_than_a_reader_keeps_in_mind() -> None:
+    folders = ("fastbound", "kernels", "csrc", "tests", "bench", "examples")
+    endings = {".py", ".pyi", ".cpp", ".h", ".cu", ".cuh"}
+    files = [f for folder in folders for f in (ROOT / folder).rglob("*") if f.suffix in endings]
+    assert len(files) > 300
+    for file in files:
+        assert len(file.read_text(encoding="utf-8").splitlines()) <= 400, f"{file.relative_to(ROOT)} wants splitting"

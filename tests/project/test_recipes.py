@@ -100,7 +100,7 @@ def test_an_elementwise_function(tree: Tree) -> None:
     added = passes(tree, "-c", ADDED_FUNCTIONS_CONTAINED, *containment.entries()).split()
     assert added, "the recipe adds no function"
     names = ", ".join(f"`{name.rpartition('.')[2]}`" for name in added)
-    row = "| `linear`, `matmul` by a constant matrix |"
+    row = "| `linear`, `matmul` by a constant from either side |"
     tree.replace("docs/operators.md", row, f"| {names} | exact | yes |\n{row}")
     passes(tree, *suite("tests/project/test_docs.py", "-k", "list_of_operators"))
 

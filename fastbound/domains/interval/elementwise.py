@@ -45,7 +45,8 @@ def leaky_relu(input: Interval, negative_slope: float = 0.01) -> Interval:
     node, norm = input.node, None
     if isinstance(node, PendingNorm) and node.can_fuse:
         node, norm = node.source, node.record_as(Norm)
-    record = Elementwise(functions.leaky_relu(negative_slope), "torch.nn.functional.leaky_relu")
+    function = functions.leaky_relu(negative_slope) if negative_slope else functions.relu()
+    record = Elementwise(function, "torch.nn.functional.leaky_relu")
     if not node.tape.keeps_relu_moments:
         return emit(record, (input,), *norm_relu(node, norm, negative_slope), dtype=input.dtype)
     stack, radius, moments = norm_relu_moments(node, norm, negative_slope)

@@ -47,13 +47,6 @@ def _linear_of_map(parent: Node, columns: Tensor, bias: Tensor | None) -> tuple[
     return interval_linear(stack.permute(0, 1, 3, 4, 2).flatten(2), rows, columns, bias)
 
 
-@rule(Streams, torch.matmul)
-def matmul(input: Streams, other: Tensor) -> Streams:
-    if not isinstance(input, Streams) or not isinstance(other, Tensor) or other.dim() != 2:
-        raise NotImplementedError(f"matmul: wanted an abstract value times a constant matrix [I, O]{module_path()}.")
-    return linear(input, other.T)
-
-
 @rule(Streams, F.conv2d)
 def conv2d(
     input: Streams,

@@ -26,13 +26,6 @@ def linear(input: Lipschitz, weight: Tensor, bias: Tensor | None = None) -> Lips
     return _layer(input, DenseOperator(weight), F.linear(input.nominal, weight, bias))
 
 
-@rule(Lipschitz, torch.matmul)
-def matmul(input: Any, other: Any) -> Lipschitz:
-    if not isinstance(input, Lipschitz) or not isinstance(other, Tensor) or other.dim() != 2:
-        raise NotImplementedError(f"matmul: wanted a value [B, ..., I] times a constant matrix [I, O]{module_path()}.")
-    return linear(input, other.T)
-
-
 def _convolution(spatial: int) -> Callable[..., Lipschitz]:
     function, _ = CONVOLUTIONS[spatial]
 
