@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastbound import crown
 from fastbound.domains.checks import recording
 from fastbound.domains.interval import Interval
-from fastbound.domains.interval.lazy import Bounds
+from fastbound.domains.interval.lazy import lazy_interval
 from fastbound.domains.records import Linear, LogSoftmax, Source
 from fastbound.domains.singleprop import NOT_A_BOUND, SingleProp
 from fastbound.domains.streams import Streams, require_tape
@@ -125,7 +125,7 @@ def _source(box: Interval, keeps_tape: bool) -> Interval:
     return box.handle(Node(Source(), (), box.node.streams, Tape(keeps=keeps_tape)))
 
 
-def _specified(out: Streams, spec: Tensor) -> Bounds:
+def _specified(out: Streams, spec: Tensor) -> Interval:
     """Interval bounds on ``spec @ out``, with spec [B, S, K] merged into a last linear layer if there is one."""
     labels = margin_labels(spec)
     if labels is not None:
@@ -146,7 +146,7 @@ def _specified(out: Streams, spec: Tensor) -> Bounds:
     return _bounds(out, spec.shape[:2], elided, lambda clean: specified(clean, spec))
 
 
-def margins(out: Streams, labels: Tensor) -> Bounds:
+def margins(out: Streams, labels: Tensor) -> Interval:
     """Interval bounds on the margins z_y - z_j of logits [B, K], j != y in increasing order, without a specification.
 
     ``labels`` [B] are int64 and in range; the margins are [B, K - 1].
@@ -172,7 +172,7 @@ def _bounds(
     shape: torch.Size,
     elided: Callable[[Node], tuple[Tensor, Tensor]],  # center and radius, each of ``shape``
     of_clean: Callable[[Tensor], Tensor],  # [B, K] -> ``shape``, linear
-) -> Bounds:
+) -> Interval:
     require_tape(out)
     node = out.node
     node.check()
@@ -182,7 +182,7 @@ def _bounds(
         node.check()
         if "streams" not in cache:
             center, radius = elided(node)
-            of_error_terms = out.spread(of_clean)
+            of_error_terms = out.error_term_width(of_clean)
             cache["streams"] = center, radius if of_error_terms is None else radius + of_error_terms
         return cache["streams"]
 
@@ -198,7 +198,7 @@ def _bounds(
         clean = node.nominal
         return None if clean is None else of_clean(clean)
 
-    return Bounds(shape, lower, upper, nominal)
+    return lazy_interval(shape, lower, upper, nominal)
 
 
 def _last_linear(node: Node) -> Linear | None:

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from fastbound.bounds import bound
 from fastbound.crown.options import Options
-from fastbound.crown.tighten import tightened
-from fastbound.crown.walk import Bounds, Path
+from fastbound.crown.tighten import tightened_bounds
+from fastbound.crown.walk import Path, PreActivationBounds
 from fastbound.domains.interval import Interval
 from fastbound.domains.interval.box import linf_box
 from fastbound.domains.records import Elementwise, LinearRecord, Source
 from fastbound.domains.tape import Node, topological
-from fastbound.domains.zonotope.error_terms import along
+from fastbound.domains.zonotope.error_terms import apply_linear_part
 from fastbound.errors import MissingRuleError
 from fastbound.shapes import leaky_slope
 from fastbound.spec import margin_spec
@@ -72,7 +72,7 @@ def triangle_bounds(out: Interval, spec: Tensor) -> Tensor:  # [1, S, K] -> [1, 
     """Lower bounds of ``spec @ out`` for a batch of one sample, with its tape in float64; as `triangle_margins`."""
     path = Path(out.node, Options())
     program = _Program()
-    forms = _forms(out.node, tightened(path), program)
+    forms = _forms(out.node, tightened_bounds(path), program)
     target = forms[id(out.node)]
     matrix = sparse.csr_matrix(spec[0].numpy())
     objective = _Form(matrix @ target.matrix, matrix @ target.constant)
@@ -135,7 +135,7 @@ class _Program:
         return float(constant + np.minimum(reduced * low, reduced * high).sum())
 
 
-def _forms(target: Node, bounds: Bounds, program: _Program) -> dict[int, _Form]:
+def _forms(target: Node, bounds: PreActivationBounds, program: _Program) -> dict[int, _Form]:
     """The linear forms of all nodes from the box to ``target``."""
     forms: dict[int, _Form] = {}
     for node in reversed(topological(target)):
@@ -196,7 +196,7 @@ def _matrix(node: Node, place: int) -> sparse.csr_matrix:
         size = min(_CHUNK, count - start)
         blocks = [parent.radius.new_zeros(size, *parent.shape) for parent in node.inputs]
         blocks[place].view(size, -1)[:, start : start + size].fill_diagonal_(1)
-        columns.append(sparse.csr_matrix(along(node.record, node, blocks).reshape(size, -1).numpy()).T)
+        columns.append(sparse.csr_matrix(apply_linear_part(node.record, node, blocks).reshape(size, -1).numpy()).T)
     return sparse.hstack(columns, "csr")
 
 

@@ -11,8 +11,11 @@ from fastbound.domains.tape import Node
 
 @backward_rule(LogSoftmax)
 def _log_softmax(walk: Walk, node: Node, rows: Tensor) -> None:  # [B, S, *]
-    """A row takes -s lse(z), s the sum of its coefficients: for s > 0 from the largest value of lse on the box, for
-    s < 0 from its tangent plane at the center, since lse is convex."""
+    """Lower bounds of the term -s lse(z) of a row, with s the sum of its coefficients.
+
+    For s > 0 it is bounded by the largest value of lse on the box, for s < 0 by the tangent plane of lse at the center,
+    because lse is convex.
+    """
     parent = node.inputs[0]
     center, radius = walk.bounds.of(parent)
     dim = node.record_as(LogSoftmax).dim
@@ -22,5 +25,5 @@ def _log_softmax(walk: Walk, node: Node, rows: Tensor) -> None:  # [B, S, *]
     largest = (center + radius).logsumexp(dim, keepdim=True)
     at_center = center.logsumexp(dim, keepdim=True) - (share * center).sum(dim, keepdim=True)
     constant = positive * largest.unsqueeze(1) + negative * at_center.unsqueeze(1)
-    walk.add(-constant.flatten(2).sum(2))
-    walk.give(parent, rows - negative * share.unsqueeze(1))
+    walk.add_constant(-constant.flatten(2).sum(2))
+    walk.propagate_to(parent, rows - negative * share.unsqueeze(1))

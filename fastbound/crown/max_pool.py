@@ -1,4 +1,4 @@
-"""Max-pooling: two linear functions around the maximum of a window."""
+"""Max-pooling: a linear function below and one above the maximum of a window."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ def max_pool(
     center: Tensor,  # [B, *outer, *in]
     radius: Tensor,  # [B, *outer, *in]
 ) -> tuple[Tensor, Tensor]:  # [B, S, *outer, *in], [B, S]
-    """Rows through the relaxation of a maximum: below it the input with the largest lower bound; above it that same
-    input where it dominates all others of the window, else the largest upper bound.
+    """Propagate rows backwards through the relaxation of a maximum.
+
+    The lower function is the input with the largest lower bound. The upper one is the same input if its lower bound is
+    at least the upper bounds of all others of the window, else the largest upper bound.
 
     Source: Boopathy et al., 2019, arXiv 1811.12395 (a constant above); Singh et al., 2019 (DeepPoly: dominating input).
     """

@@ -9,13 +9,13 @@ from fastbound.primitives import crown_relu
 
 RELAXATIONS = (*crown_relu.RELAXATIONS, *FAMILY)
 
-# Rows that the library makes itself (identities, intermediate layers) stay below this many bytes a chunk.
+# Rows that the library creates itself (identities, intermediate layers) take at most this many bytes per chunk.
 DEFAULT_BUDGET = 64 << 20
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a backward pass relaxes, where it may stop, and how much memory its rows may take."""
+    """How a backward pass relaxes, whether it may stop at interval bounds, and how much memory its rows may take."""
 
     relaxation: str = "adaptive"
     fallback: str | None = None
@@ -30,7 +30,7 @@ class Options:
             raise ValueError(f"memory_budget: wanted a positive number of bytes or None, got {self.memory_budget!r}.")
 
     def rows_within(self, row_bytes: int) -> int:
-        """How many rows of ``row_bytes`` (of the whole batch) fit; raises ValueError where not even one does."""
+        """How many rows of ``row_bytes`` (of the whole batch) fit; raises ValueError if not even one does."""
         if self.memory_budget is not None and self.memory_budget < row_bytes:
             raise ValueError(
                 f"memory_budget: one row of this network takes {row_bytes} bytes for the whole batch, got "

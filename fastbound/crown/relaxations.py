@@ -28,8 +28,8 @@ class Lines(NamedTuple):
 def lines(function: Function, center: Tensor, radius: Tensor, relaxation: str) -> Lines:
     """The two lines of an element-wise function on center -+ radius, each [B, *].
 
-    The relaxation chooses among those of a ReLU, and of what a ReLU is a part of; other functions have the two lines
-    that leave the least area between them.
+    The relaxation selects the lines of a ReLU, a leaky ReLU or a clamp; every other function has a single pair, with
+    the least area between its lines.
     """
     shape = function.shape
     if isinstance(shape, Hinge) and shape.negative_slope >= 0:
@@ -37,7 +37,7 @@ def lines(function: Function, center: Tensor, radius: Tensor, relaxation: str) -
     lower, upper = center - radius, center + radius
     if isinstance(shape, Ramp):
         if relaxation in FAMILY:
-            raise ValueError(  # reading an end may not raise an AttributeError, as MissingRuleError is
+            raise ValueError(  # not MissingRuleError: properties of a bound may not raise an AttributeError
                 f"relaxation: {relaxation!r} has lines for ReLU, none for clamp (hardtanh, relu6); use one of "
                 f"{', '.join(RELAXATIONS)}."
             )
@@ -46,7 +46,7 @@ def lines(function: Function, center: Tensor, radius: Tensor, relaxation: str) -
 
 
 def _leaky_relu(center: Tensor, radius: Tensor, slope: float, relaxation: str) -> Lines:
-    # leaky_relu(z, a) = -a leaky_relu(-z, 1/a): for a > 1 concave, so the lower line becomes the upper one.
+    # leaky_relu(z, a) = -a leaky_relu(-z, 1/a), concave for a > 1, so the lower line becomes the upper one.
     middle, convex = (center, slope) if slope <= 1 else (-center, 1 / slope)
     below: Tensor | None
     if relaxation in FAMILY:
@@ -60,11 +60,11 @@ def _leaky_relu(center: Tensor, radius: Tensor, slope: float, relaxation: str) -
 
 
 def _ramp(lower: Tensor, upper: Tensor, shape: Ramp, relaxation: str) -> Lines:
-    """Up to two kinks. Each line is the steeper one that touches both kinks' sides, or a constant where that is closer.
+    """Lines around ``clamp(z, low, high)``: each is a chord, or a constant if that is closer.
 
-    The lower line runs from (max(l, low), same) to (u, f(u)): above it lies the function, which rises with slope 1 from
-    the first point and then stays at f(u); before that point it is constant and the line falls. The upper line is its
-    mirror image.
+    The lower chord runs from (max(l, low), max(l, low)) to (u, f(u)). Between them the function rises with slope 1 and
+    then stays at f(u), so it lies above the chord; left of the first point it is constant, while the chord falls. The
+    upper chord is the mirror image.
     """
     low, high = shape.low, shape.high
     middle = (lower + upper) / 2
@@ -72,7 +72,7 @@ def _ramp(lower: Tensor, upper: Tensor, shape: Ramp, relaxation: str) -> Lines:
     start, end = lower.clamp(min=low), upper.clamp(max=high)
     flat = (upper <= low) | (lower >= high)
 
-    def slope(rise: Tensor, run: Tensor) -> Tensor:  # a run of 0 lies on the identity
+    def slope(rise: Tensor, run: Tensor) -> Tensor:  # if the run is 0, the end lies on the identity
         return torch.where(flat, 0.0, torch.where(run > 0, rise / torch.where(run > 0, run, 1.0), 1.0))
 
     lower_slope, upper_slope = slope(at_upper - start, upper - start), slope(end - at_lower, end - lower)

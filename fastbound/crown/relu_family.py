@@ -1,7 +1,7 @@
-"""Two lines around a ReLU beyond the four relaxations that `crown_relu` fuses: those of the relaxations study.
+"""Pairs of lines around a ReLU from the relaxations study, in addition to the four that `crown_relu` fuses.
 
-Names say the lower line of neurons with l < 0 < u, and ``tria`` that the upper one has slope 1 or 0 in place of the
-chord. A ``-c`` relaxation takes lines for stable neurons too that make it continuous where neurons become unstable.
+A name gives the lower line of neurons with l < 0 < u; ``tria`` means that the upper line has slope 1 or 0 instead of
+the chord's. A ``-c`` relaxation also relaxes stable neurons, so that it is continuous when neurons become unstable.
 Source: Jovanovic et al., 2022, arXiv 2102.06700.
 """
 
@@ -21,7 +21,7 @@ Four = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def _soft(gamma: float) -> Callable[[Tensor, Tensor], Four]:
     def lines(center: Tensor, radius: Tensor) -> Four:
-        """Lower line ``s x`` with a slope that goes from 0 to 1 without a jump; chord."""
+        """Lower line ``s x`` with a slope that goes continuously from 0 to 1; upper line: the chord."""
         exact, chord, offset = fused_lines(center, radius, 0.0, "one")
         below, above = (center - radius).clamp(max=0), (center + radius).clamp(min=0)
         slope = torch.where(center.abs() < radius, soft_slope(below, above, gamma), exact)
@@ -31,35 +31,35 @@ def _soft(gamma: float) -> Callable[[Tensor, Tensor], Four]:
 
 
 def _zero_c(center: Tensor, radius: Tensor) -> Four:
-    """0, and l above 0; chord."""
+    """Lower line 0, or l if l > 0; upper line: the chord."""
     _, chord, offset = fused_lines(center, radius, 0.0, "zero")
     return torch.zeros_like(chord), (center - radius).clamp(min=0), chord, offset
 
 
 def _one_c(center: Tensor, radius: Tensor) -> Four:
-    """x, also below 0; chord."""
+    """Lower line x, even if u < 0; upper line: the chord."""
     _, chord, offset = fused_lines(center, radius, 0.0, "one")
     return torch.ones_like(chord), torch.zeros_like(chord), chord, offset
 
 
 def _zero_tria(center: Tensor, radius: Tensor) -> Four:
-    """0; x - l."""
+    """Lower line 0, upper line x - l."""
     return _where_unstable(center, radius, _zero_tria_c(center, radius))
 
 
 def _zero_tria_c(center: Tensor, radius: Tensor) -> Four:
-    """0, and l above 0; x - l, and x above 0."""
+    """Lower line 0, or l if l > 0; upper line x - l, or x if l > 0."""
     lower = center - radius
     return torch.zeros_like(lower), lower.clamp(min=0), torch.ones_like(lower), -lower.clamp(max=0)
 
 
 def _one_tria(center: Tensor, radius: Tensor) -> Four:
-    """x; u."""
+    """Lower line x, upper line u."""
     return _where_unstable(center, radius, _one_tria_c(center, radius))
 
 
 def _one_tria_c(center: Tensor, radius: Tensor) -> Four:
-    """x, also below 0; u, and 0 below 0."""
+    """Lower line x, even if u < 0; upper line u, or 0 if u < 0."""
     zero = torch.zeros_like(center)
     return torch.ones_like(center), zero, zero, (center + radius).clamp(min=0)
 
@@ -93,5 +93,5 @@ def family_lines(center: Tensor, radius: Tensor, negative_slope: float, relaxati
 
 
 def exact_where_stable(relaxation: str) -> bool:
-    """Whether neurons that do not cross 0 are left as they are."""
+    """Whether the lines of neurons whose bounds do not cross 0 are the ReLU itself."""
     return not relaxation.endswith("-c")

@@ -1,8 +1,8 @@
-"""Rows that are zero almost everywhere: one element of a node, and windows of a 2-D map.
+"""Sparse rows: single elements of a node, and windows of a 2-D map.
 
-Full CROWN asks for the bounds of single elements. As dense rows these would be identity matrices over images; here a
-row is an element (`Units`) until a convolution makes it a window (`Patches`), which grows through earlier convolutions
-and turns dense when it is as large as the map.
+Full CROWN bounds single elements, whose dense rows would be identity matrices over images. Here such a row is an
+element (`Units`) until a convolution turns it into a window (`Patches`). Windows grow through earlier convolutions and
+become dense rows when they are as large as the map.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Units:
         channel, pixel = self.index // self.shape[1:].numel(), self.index % self.shape[1:].numel()
         kernel = _whole_kernel(record)[channel].permute(0, 1, 3, 4, 2)  # [B, S, KH, KW, C]
         scale = self.value[..., None, None, None]
-        kernel = kernel * scale if needs_grad(kernel, scale) else kernel.mul_(scale)  # the copy is our own
+        kernel = kernel * scale if needs_grad(kernel, scale) else kernel.mul_(scale)  # indexing copied it
         values = kernel.permute(0, 1, 4, 2, 3)
         base = torch.stack((pixel // self.shape[2], pixel % self.shape[2]), 2)
         last = (self.shape[1] - 1, self.shape[2] - 1)
@@ -79,7 +79,7 @@ class Units:
 class Patches:
     """Row s of sample b is zero outside a window at ``base[b, s] * stride + start`` of a map of ``size``."""
 
-    values: Tensor  # [B, S, C, h, w], channels innermost in memory; whatever stands outside the map does not count
+    values: Tensor  # [B, S, C, h, w], channels innermost in memory; values outside the map are ignored
     base: Tensor  # [B, S, 2]
     last: tuple[int, int]  # largest base
     stride: Pair
@@ -97,7 +97,7 @@ class Patches:
         return min(self.start) >= 0 and all(end <= n for end, n in zip(ends, self.size))
 
     def masked(self) -> Patches:
-        """With zeros for what stands outside the map."""
+        """The same rows, with zeros outside the map."""
         if self.inside:
             return self
         y, x = self._coordinates()
@@ -144,7 +144,7 @@ class Patches:
         return replace(self, values=self.values * slope), (self.values * offset).flatten(2).sum(2)
 
     def convolution(self, record: Convolution, size: tuple[int, int]) -> Rows:
-        """Larger windows of the convolution's input, or dense rows where a window is as large as the map."""
+        """Larger windows of the convolution's input, or dense rows if a window is as large as the map."""
         clean = self.masked()
         step, padding, dilation, groups = record.geometry()
         kernel = record.weight.shape[2:]
@@ -184,7 +184,7 @@ Rows = Tensor | Units | Patches
 
 
 def _passes(values: Tensor, *others: Tensor | None) -> ModuleType | None:
-    """Compiled passes over windows, which know no gradient; None: the formulas here serve."""
+    """Compiled passes over windows, which have no gradient; None if the formulas here must do."""
     if values.numel() == 0 or needs_grad(values, *others):
         return None
     return helper("crown_windows", values)
@@ -200,14 +200,14 @@ def _within(position: Tensor, size: int) -> Tensor:
 
 
 def _placed(patches: Patches, start: tuple[int, ...], end: list[int]) -> Tensor:
-    """The values in a window from ``start`` of size ``end``, zeros around them."""
+    """The values in a window of size ``end`` that begins at ``start``, with zeros around them."""
     before = [a - b for a, b in zip(patches.start, start)]
     after = [e - b - w for e, b, w in zip(end, before, patches.window)]
     return F.pad(patches.masked().values, (before[1], after[1], before[0], after[0]))
 
 
 def _as_patches(units: Units, like: Patches) -> Rows:
-    """Elements of the map on which ``like`` has its windows, as windows of one pixel around the same bases."""
+    """Single elements as windows of one pixel with the bases of ``like``, if they are the same pixels."""
     channels, height, width = units.shape
     pixel = units.index % (height * width)
     if not torch.equal(like.base, torch.stack((pixel // width, pixel % width), 2)) or set(like.stride) != {1}:
@@ -217,7 +217,7 @@ def _as_patches(units: Units, like: Patches) -> Rows:
 
 
 def _whole_kernel(record: Convolution) -> Tensor:
-    """The kernel [O, C, h, w] of an equal convolution without groups and dilation."""
+    """The kernel [O, C, h, w] of an equivalent convolution without groups and dilation."""
     weight = record.weight
     if record.groups > 1:
         outputs, inputs = weight.shape[:2]

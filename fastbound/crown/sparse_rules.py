@@ -1,4 +1,4 @@
-"""The backward rules of sparse rows; a record without one here meets dense rows."""
+"""The backward rules of sparse rows. For a record without one, the walk makes its rows dense."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fastbound.domains.tape import Node
 
 @backward_rule(Linear, rows=Units)
 def _linear(walk: Walk, node: Node, rows: Units) -> None:
-    """Rows of the weight."""
+    """The rows become rows of the weight."""
     record = node.record_as(Linear)
     if len(node.shape) != 2:
-        return walk.densely(node, rows)
+        return walk.use_dense_rule(node, rows)
     if record.bias is not None:
-        walk.add(rows.value * record.bias[rows.index])
-    walk.give(node.inputs[0], rows.value.unsqueeze(2) * record.weight[rows.index])
+        walk.add_constant(rows.value * record.bias[rows.index])
+    walk.propagate_to(node.inputs[0], rows.value.unsqueeze(2) * record.weight[rows.index])
 
 
 @backward_rule(Convolution, rows=Units)
@@ -27,16 +27,16 @@ def _linear(walk: Walk, node: Node, rows: Units) -> None:
 def _convolution(walk: Walk, node: Node, rows: Units | Patches) -> None:
     record = node.record_as(Convolution)
     if record.transposed or len(node.shape) != 4:
-        return walk.densely(node, rows)
+        return walk.use_dense_rule(node, rows)
     if isinstance(rows, Patches):
         rows = rows.masked()
     if record.bias is not None:
         if isinstance(rows, Patches):
-            walk.add((rows.values.flatten(3).sum(3) * record.bias).sum(2))
+            walk.add_constant((rows.values.flatten(3).sum(3) * record.bias).sum(2))
         else:
-            walk.add(rows.value * rows.per_channel(record.bias))
+            walk.add_constant(rows.value * rows.per_channel(record.bias))
     _, _, height, width = node.inputs[0].shape
-    walk.give(node.inputs[0], rows.convolution(record, (height, width)))
+    walk.propagate_to(node.inputs[0], rows.convolution(record, (height, width)))
 
 
 @backward_rule(Norm, rows=Units)
@@ -44,11 +44,11 @@ def _convolution(walk: Walk, node: Node, rows: Units | Patches) -> None:
 def _norm(walk: Walk, node: Node, rows: Units | Patches) -> None:
     scale, shift = norm_affine(node)
     if isinstance(rows, Units):
-        walk.add(rows.value * rows.per_channel(shift))
-        return walk.give(node.inputs[0], replace(rows, value=rows.value * rows.per_channel(scale)))
+        walk.add_constant(rows.value * rows.per_channel(shift))
+        return walk.propagate_to(node.inputs[0], replace(rows, value=rows.value * rows.per_channel(scale)))
     rows = rows.masked()
-    walk.add((rows.values.flatten(3).sum(3) * shift).sum(2))
-    walk.give(node.inputs[0], replace(rows, values=rows.values * scale.view(-1, 1, 1)))
+    walk.add_constant((rows.values.flatten(3).sum(3) * shift).sum(2))
+    walk.propagate_to(node.inputs[0], replace(rows, values=rows.values * scale.view(-1, 1, 1)))
 
 
 @backward_rule(Elementwise, rows=Units)
@@ -56,33 +56,33 @@ def _norm(walk: Walk, node: Node, rows: Units | Patches) -> None:
 def _element_wise(walk: Walk, node: Node, rows: Units | Patches) -> None:
     parent = node.inputs[0]
     out, bias = rows.through_lines(walk.bounds.lines(node, walk.options.relaxation))
-    walk.add(bias)
-    walk.give(parent, out)
+    walk.add_constant(bias)
+    walk.propagate_to(parent, out)
 
 
 @backward_rule(Reshape, rows=Units)
 def _reshape(walk: Walk, node: Node, rows: Units) -> None:
-    walk.give(node.inputs[0], replace(rows, shape=node.inputs[0].shape[1:]))
+    walk.propagate_to(node.inputs[0], replace(rows, shape=node.inputs[0].shape[1:]))
 
 
 @backward_rule(Shift, rows=Units)
 def _shift(walk: Walk, node: Node, rows: Units) -> None:
-    if not _keeps_kind(node):
-        return walk.densely(node, rows)
+    if not _keeps_shape_and_dtype(node):
+        return walk.use_dense_rule(node, rows)
     offset = node.radius.new_zeros(()) + node.record_as(Shift).offset
-    walk.add(rows.value * rows.pick(offset.expand(node.shape)))
-    walk.give(node.inputs[0], rows)
+    walk.add_constant(rows.value * rows.pick(offset.expand(node.shape)))
+    walk.propagate_to(node.inputs[0], rows)
 
 
 @backward_rule(Sum, rows=Units)
 @backward_rule(Sum, rows=Patches)
 def _sum(walk: Walk, node: Node, rows: Units | Patches) -> None:
-    if not _keeps_kind(node):
-        return walk.densely(node, rows)
+    if not _keeps_shape_and_dtype(node):
+        return walk.use_dense_rule(node, rows)
     for sign, parent in zip(node.record_as(Sum).signs, node.inputs):
-        walk.give(parent, rows if sign == 1 else rows * sign)
+        walk.propagate_to(parent, rows if sign == 1 else rows * sign)
 
 
-def _keeps_kind(node: Node) -> bool:
-    """Whether what the node was made from has its shape and dtype, so that its rows are rows of that too."""
+def _keeps_shape_and_dtype(node: Node) -> bool:
+    """Whether all inputs have the shape and dtype of the node, so that its rows are also rows of theirs."""
     return all(parent.shape == node.shape and parent.dtype == node.dtype for parent in node.inputs)

@@ -12,7 +12,7 @@ from fastbound.domains.tape import Node
 
 
 def norm_affine(node: Node) -> tuple[Tensor, Tensor]:  # [C], [C]
-    """Scale and shift of a BatchNorm node; batch statistics carry the gradient of the nominal stream."""
+    """Scale and shift of a BatchNorm node; batch statistics propagate gradients to the nominal stream."""
     record = node.record_as(Norm)
     nominal = node.inputs[0].nominal if record.batch_statistics and torch.is_grad_enabled() else None
     if nominal is not None and nominal.requires_grad:
@@ -22,7 +22,7 @@ def norm_affine(node: Node) -> tuple[Tensor, Tensor]:  # [C], [C]
 
 
 class _Statistics(torch.autograd.Function):
-    """Mean and variance that are known already, with the gradient that computing them would have had."""
+    """Returns a known mean and variance, with the gradient that computing them would have had."""
 
     @staticmethod
     def forward(ctx: Any, nominal: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Full CROWN: the bounds in front of every non-linear function, tightened by backward passes of their own."""
+"""Full CROWN: the bounds before every non-linear function, tightened by backward passes of their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from fastbound.crown.options import Options
 from fastbound.crown.relu_family import exact_where_stable
 from fastbound.crown.sparse import Units
-from fastbound.crown.walk import Bounds, Path
+from fastbound.crown.walk import Path, PreActivationBounds
 from fastbound.domains.records import (
     Convolution,
     Elementwise,
@@ -24,19 +24,19 @@ from fastbound.domains.tape import Node
 from fastbound.shapes import Hinge
 
 
-def tightened(path: Path) -> Bounds:
-    """Bounds in front of every non-linear function on the path, each made with those found before it."""
-    bounds = Bounds()
+def tightened_bounds(path: Path) -> PreActivationBounds:
+    """Bounds before every non-linear function on the path; each backward pass uses the bounds tightened so far."""
+    bounds = PreActivationBounds()
     for node in reversed(path.order):
         if isinstance(node.record, RelaxedRecord):
-            before = node.inputs[0]
-            if not bounds.tightened(before) and not _exact(before):
-                _tighten(before, node, path.options, bounds)
+            parent = node.inputs[0]
+            if not bounds.is_tightened(parent) and not _is_exact(parent):
+                _tighten(parent, node, path.options, bounds)
     return bounds
 
 
-def _exact(node: Node) -> bool:
-    """Whether interval bounds are exact already: one layer with weights on the box, up to scales and shifts."""
+def _is_exact(node: Node) -> bool:
+    """Whether interval bounds are exact: at most one layer with weights after the box, up to scales and shifts."""
     products = 0
     while not isinstance(node.record, Source):
         products += isinstance(node.record, (Linear, Convolution))
@@ -47,11 +47,12 @@ def _exact(node: Node) -> bool:
     return True
 
 
-def _tighten(node: Node, reader: Node, options: Options, bounds: Bounds) -> None:
+def _tighten(node: Node, activation: Node, options: Options, bounds: PreActivationBounds) -> None:
+    """Intersect the bounds of ``node``, the input of ``activation``, with those of a backward pass."""
     path = Path(node, options)
     center, radius = node.center, node.radius
     lower, upper = (center - radius).flatten(1), (center + radius).flatten(1)
-    index = _wanted(node, reader, options.relaxation)
+    index = _elements_to_tighten(node, activation, options.relaxation)
     if index.shape[1] == 0:
         return
     new_lower, new_upper = [], []
@@ -62,16 +63,16 @@ def _tighten(node: Node, reader: Node, options: Options, bounds: Bounds) -> None
         new_upper.append(-both[:, part.shape[1] :])
     lower = lower.scatter(1, index, torch.maximum(torch.cat(new_lower, 1), lower.gather(1, index)))
     upper = upper.scatter(1, index, torch.minimum(torch.cat(new_upper, 1), upper.gather(1, index)))
-    # Where two roundings crossed, the interval between them still holds both.
+    # If rounding let the two bounds cross, the interval between them contains both.
     center, radius = (lower + upper) / 2, (upper - lower).abs() / 2
-    bounds.tighten(node, center.view(node.shape), radius.view(node.shape))
+    bounds.replace(node, center.view(node.shape), radius.view(node.shape))
 
 
 @torch.no_grad()
-def _wanted(node: Node, reader: Node, relaxation: str) -> Tensor:  # [B, U]
-    """Elements to tighten, as many for every sample: those whose relaxation is not exact."""
+def _elements_to_tighten(node: Node, activation: Node, relaxation: str) -> Tensor:  # [B, U]
+    """The elements whose relaxation is not exact; the same number for every sample."""
     center, radius = node.center.flatten(1), node.radius.flatten(1)
-    record = reader.record
+    record = activation.record
     hinged = isinstance(record, Elementwise) and isinstance(record.function.shape, Hinge)
     stays = hinged and exact_where_stable(relaxation)
     unstable = center.abs() < radius if stays else radius > 0
@@ -80,6 +81,6 @@ def _wanted(node: Node, reader: Node, relaxation: str) -> Tensor:  # [B, U]
 
 
 def _signed_units(node: Node, index: Tensor) -> Units:  # [B, U] -> 2 U rows
-    """Rows that pick the elements ``index`` of a node, then their negatives."""
+    """Rows that select the elements ``index`` of a node, then their negatives."""
     ones = node.radius.new_ones(index.shape)
     return Units(torch.cat((index, index), 1), torch.cat((ones, -ones), 1), node.shape[1:])

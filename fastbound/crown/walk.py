@@ -1,4 +1,4 @@
-"""The backward walk: linear functions of a node, rewritten as linear functions of what the node was made from."""
+"""The backward walk: linear functions of a node are rewritten as linear functions of its inputs, down to the box."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Protocol, get_args
 
 from torch import Tensor
 
-from fastbound.crown.checks import refuse, require_gradients, require_samples_apart
 from fastbound.crown.options import Options
+from fastbound.crown.refusals import refuse_missing_rule, require_gradients, require_separate_samples
 from fastbound.crown.relaxations import Lines, lines
 from fastbound.domains.records import Elementwise, LinearRecord, RelaxedRecord, Source
 from fastbound.domains.tape import Node, topological
@@ -17,21 +17,21 @@ from fastbound.ops import crown_concretize
 
 
 class Sparse(Protocol):
-    """Rows [B, S, *] in another form than a tensor."""
+    """Rows [B, S, *] in another form than a dense tensor."""
 
     def dense(self) -> Tensor: ...
 
     def concretize(self, center: Tensor, radius: Tensor) -> Tensor: ...
 
 
-# A rule takes (walk, node, rows) and hands rows over to the node's inputs with `Walk.give`, constants to `Walk.add`.
-# Rows are a tensor [B, S, *] or one of the sparse forms; a form without a rule for a record becomes a tensor.
+# A rule takes (walk, node, rows), passes rows to the node's inputs with `Walk.propagate_to` and constants to
+# `Walk.add_constant`. Rows are a tensor [B, S, *] or sparse; sparse rows without a rule for a record become a tensor.
 Rule = Callable[["Walk", Node, Any], None]
 RULES: dict[tuple[type, type], Rule] = {}
 
 
 def backward_rule(*records: type, rows: type = Tensor) -> Callable[[Rule], Rule]:
-    """Decorate a function as the backward rule of record types of the tape, for rows of a form."""
+    """Decorate a function as the backward rule of record types of the tape, for dense rows or the type ``rows``."""
 
     def register(rule: Rule) -> Rule:
         for record in records:
@@ -44,7 +44,7 @@ def backward_rule(*records: type, rows: type = Tensor) -> Callable[[Rule], Rule]
 
 
 class Path:
-    """The nodes between an output and its box, in the order of a backward walk; checked once, walked many times."""
+    """The nodes from an output to its box, in the order of a backward walk; checked once, for any number of walks."""
 
     def __init__(self, target: Node, options: Options) -> None:
         target.check()
@@ -53,30 +53,30 @@ class Path:
         self.order: list[Node] = []
         reached = {id(target)}
         for node in topological(target):
-            if id(node) not in reached:  # behind a fallback
+            if id(node) not in reached:  # only a fallback reads it
                 continue
             self.order.append(node)
             node.check()
             require_gradients(node)
             if (type(node.record), Tensor) in RULES:
-                require_samples_apart(node)
+                require_separate_samples(node)
                 reached.update(id(parent) for parent in node.inputs)
             elif not isinstance(node.record, Source) and options.fallback is None:
-                refuse(node)
+                refuse_missing_rule(node)
         self.consumers = Counter(id(parent) for node in self.order for parent in node.inputs)
         self.row_bytes = max(node.shape.numel() for node in self.order) * self.order[-1].radius.element_size()
 
-    def lower(self, rows: Tensor | Sparse, bounds: Bounds) -> Tensor:  # [B, S, *] -> [B, S]
-        """The least values of the functions ``rows`` of the target."""
+    def lower(self, rows: Tensor | Sparse, bounds: PreActivationBounds) -> Tensor:  # [B, S, *] -> [B, S]
+        """Lower bounds of the functions ``rows`` of the target."""
         return Walk(self, bounds).run(rows)
 
-    def linear(self, rows: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:  # [B, S, *] -> [B, S, *box], [B, S]
-        """Linear lower bounds of the functions ``rows`` of the target, as functions of the box."""
+    def linear(self, rows: Tensor, bounds: PreActivationBounds) -> tuple[Tensor, Tensor]:  # [B, S, *box], [B, S]
+        """Linear lower bounds of the functions ``rows`` [B, S, *] of the target, as functions of the box."""
         return Walk(self, bounds).run_to_source(rows)
 
 
-class Bounds:
-    """Pre-activation bounds in use: those of the interval domain, or tighter ones where a method has found them."""
+class PreActivationBounds:
+    """The bounds on which activations are relaxed: interval bounds, unless `replace` has set tighter ones."""
 
     def __init__(self) -> None:
         self._tightened: dict[int, tuple[Tensor, Tensor]] = {}
@@ -87,67 +87,69 @@ class Bounds:
         return self._tightened.get(id(node)) or node.box
 
     def lines(self, node: Node, relaxation: str) -> Lines:
-        """The relaxation of an element-wise function, made once for all passes."""
+        """The relaxation of an element-wise function, computed once for all passes."""
         if id(node) not in self._lines:
             function = node.record_as(Elementwise).function
             self._lines[id(node)] = lines(function, *self.of(node.inputs[0]), relaxation)
         return self._lines[id(node)]
 
-    def tightened(self, node: Node) -> bool:
+    def is_tightened(self, node: Node) -> bool:
         return id(node) in self._tightened
 
-    def tighten(self, node: Node, center: Tensor, radius: Tensor) -> None:  # [B, *], [B, *]
+    def replace(self, node: Node, center: Tensor, radius: Tensor) -> None:  # [B, *], [B, *]
         self._tightened[id(node)] = (center, radius)
 
 
 class Walk:
-    """One pass from a target to its box. A node is visited once, when the rows of all its consumers have been added."""
+    """One pass from a target to its box. A node is visited once, after all its consumers, whose rows are added up."""
 
-    def __init__(self, path: Path, bounds: Bounds) -> None:
+    def __init__(self, path: Path, bounds: PreActivationBounds) -> None:
         self.path = path
         self.options = path.options
         self.bounds = bounds
-        self.bias: Tensor | None = None  # [B, S]
-        self.paid: set[int] = set()  # nodes whose constant a fused rule has added already
+        self.constant: Tensor | None = None  # [B, S]
+        self.bias_added: set[int] = set()  # layers whose bias is part of the constant already
         self._rows: dict[int, Any] = {}
 
     def run(self, rows: Tensor | Sparse) -> Tensor:  # [B, S]
+        """Lower bounds on the box of the functions ``rows`` of the target."""
         for node, part in self._sources(rows):
-            self.add(_concretized(part, node.center, node.radius))
-        assert self.bias is not None
-        return self.bias.to(self.path.target.dtype)
+            self.add_constant(_concretized(part, node.center, node.radius))
+        assert self.constant is not None
+        return self.constant.to(self.path.target.dtype)
 
     def run_to_source(self, rows: Tensor) -> tuple[Tensor, Tensor]:  # [B, S, *], [B, S]
+        """Coefficients and constant of linear lower bounds, as functions of the box."""
         source, *others = (node for node in self.path.order if isinstance(node.record, Source))
         if others:
             raise ValueError(
-                f"out: depends on {1 + len(others)} boxes, and a linear function has the coefficients of one; join "
-                "them into one box before the model."
+                f"out: depends on {1 + len(others)} boxes, but a linear function has coefficients for one; join them "
+                "into one box before the model."
             )
         found = self._sources(rows)
         shape = (*rows.shape[:2], *source.shape[1:])
         total = next((part for _, part in found), source.radius.new_zeros(shape))
-        bias = source.radius.new_zeros(shape[:2]) if self.bias is None else self.bias
-        return dense(total), bias
+        constant = source.radius.new_zeros(shape[:2]) if self.constant is None else self.constant
+        return dense(total), constant
 
-    def give(self, node: Node, rows: Any) -> None:
-        """Add ``rows`` to the functions of ``node``."""
-        if isinstance(rows, Tensor):  # a constant of another dtype promotes them, and native passes read one dtype
+    def propagate_to(self, node: Node, rows: Any) -> None:
+        """Add ``rows`` to those of ``node``, one of the inputs of the current node."""
+        if isinstance(rows, Tensor):  # a constant of another dtype promotes them, but native passes read one dtype
             rows = rows.to(node.dtype)
         known = self._rows.get(id(node))
         self._rows[id(node)] = rows if known is None else known + rows
 
-    def add(self, bias: Tensor | None) -> None:  # [B, S]
-        """Add to the constants of the functions."""
-        if bias is not None:
-            self.bias = bias if self.bias is None else self.bias + bias
+    def add_constant(self, constant: Tensor | None) -> None:  # [B, S]
+        """Add to the constants of the functions; None adds nothing."""
+        if constant is not None:
+            self.constant = constant if self.constant is None else self.constant + constant
 
-    def densely(self, node: Node, rows: Tensor | Sparse) -> None:
-        """Answer with the rule for dense rows."""
+    def use_dense_rule(self, node: Node, rows: Tensor | Sparse) -> None:
+        """Apply the rule for dense rows to sparse ones."""
         RULES[type(node.record), Tensor](self, node, dense(rows))
 
-    def alone(self, node: Node) -> bool:
-        """Whether the node has one consumer, so that a rule may reach through it."""
+    def has_one_consumer(self, node: Node) -> bool:
+        """Whether only one node reads this one, so that the rule of that node may handle both."""
         return self.path.consumers[id(node)] == 1
 
     def _sources(self, rows: Tensor | Sparse) -> list[tuple[Node, Any]]:
@@ -155,19 +157,19 @@ class Walk:
         found = []
         for node in self.path.order:
             part = self._rows.pop(id(node), None)
-            if part is None:  # a fused rule has reached through it
+            if part is None:  # a rule of its consumer has handled it
                 continue
             if isinstance(node.record, Source):
                 found.append((node, part))
             elif (type(node.record), Tensor) in RULES:
-                RULES.get((type(node.record), type(part)), Walk.densely)(self, node, part)
-            else:  # a fallback to intervals
-                self.add(_concretized(part, *self.bounds.of(node)))
+                RULES.get((type(node.record), type(part)), Walk.use_dense_rule)(self, node, part)
+            else:  # options.fallback
+                self.add_constant(_concretized(part, *self.bounds.of(node)))
         return found
 
 
 def dense(rows: Tensor | Sparse) -> Tensor:
-    """Rows as one tensor [B, S, *], whatever form a rule keeps them in."""
+    """Rows as one tensor [B, S, *]."""
     return rows if isinstance(rows, Tensor) else rows.dense()
 
 

@@ -10,7 +10,7 @@ from fastbound.shapes import Function
 
 
 def recording(x: Tensor) -> bool:
-    """Whether a CUDA graph is being recorded on the device of ``x``: what only a check reads is not computed then."""
+    """Whether a CUDA graph is being recorded on the device of ``x``, in which case no check computes anything."""
     return x.device.type == "cuda" and not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing()
 
 
@@ -26,7 +26,7 @@ def require(condition: Tensor, message: str) -> None:
 
 
 def require_floating(name: str, tensor: Tensor) -> None:
-    """Raise unless ``tensor`` is a tensor of a dtype in which bounds are computed on its device."""
+    """Raise TypeError unless ``tensor`` has a dtype in which bounds can be computed on its device."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: wanted a torch.Tensor, got {type(tensor).__name__}.")
     if not tensor.is_floating_point():
@@ -39,13 +39,13 @@ def require_floating(name: str, tensor: Tensor) -> None:
 
 
 def require_finite(name: str, tensor: Tensor) -> None:
-    """Raise if ``tensor`` holds NaN or infinity."""
+    """Raise ValueError if ``tensor`` contains NaN or infinity."""
     if not recording(tensor):
         require(torch.isfinite(tensor.detach()).all(), f"{name}: contains NaN or infinity.")
 
 
 def require_defined(function: Function, name: str, lower: Tensor, upper: Tensor) -> None:  # [*], [*]
-    """Raise ValueError where a function is not defined on all of [lower, upper]."""
+    """Raise ValueError if a function is not defined on all of [lower, upper]."""
     if function.defined is None or recording(lower):
         return
     holds = function.defined.holds(lower.detach(), upper.detach())

@@ -1,4 +1,4 @@
-"""Where in the user's model a call happens, found from the call stack only when a message needs it."""
+"""The place of a call in the user's model, read from the call stack only when a message needs it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def module_path() -> str:
-    """`` in features.3 (ReLU)`` for the innermost module whose forward runs now, or an empty string."""
+    """`` in features.3 (ReLU)`` for the innermost module whose forward is running, or an empty string."""
     if torch.compiler.is_compiling():
         return ""
     modules: list[nn.Module] = []
@@ -30,7 +30,7 @@ def module_path() -> str:
 
 
 def warn_of_reentrant_checkpoint() -> None:
-    """Warn if reentrant activation checkpointing runs now: it drops the gradients of what is no plain tensor."""
+    """Warn if reentrant activation checkpointing is running: it drops the gradients of abstract values."""
     frame = inspect.currentframe()
     while frame is not None:
         if frame.f_code is torch.utils.checkpoint.CheckpointFunction.forward.__code__:

@@ -1,4 +1,4 @@
-"""The vocabulary of the tape: what a function was, in the terms that a backward walk needs."""
+"""The records of the tape: each describes a function by the parameters that a backward walk needs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Linear(NamedTuple):
 
     weight: Tensor  # [O, I]
     bias: Tensor | None  # [O]
-    columns: Tensor | None = None  # [O, H W C]: the weight in the order of the flattened channels_last map that x is
+    columns: Tensor | None = None  # [O, H W C]: the weight, reordered for a flattened channels_last map x
 
 
 class Convolution(NamedTuple):
@@ -51,10 +51,10 @@ class Norm(NamedTuple):
     weight: Tensor | None  # [C]
     bias: Tensor | None  # [C]
     eps: float
-    batch_statistics: bool  # mean and var are those of the parent's nominal stream, and carry its gradient
+    batch_statistics: bool  # mean and var are those of the input's nominal stream, and pass gradients to it
 
     def affine(self, nominal: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Scale and shift [C], differentiable, through the statistics of ``nominal`` [B, C, *] where they are used."""
+        """Scale and shift [C], differentiable; also by ``nominal`` [B, C, *] if they use its statistics."""
         mean, var = self.mean, self.var
         if self.batch_statistics and nominal is not None and nominal.requires_grad:
             mean, var = batch_norm.statistics(nominal)
@@ -62,7 +62,7 @@ class Norm(NamedTuple):
 
 
 class Elementwise(NamedTuple):
-    """A function of each element, with all that is known of it."""
+    """A function of each element, with its shape, derivative and other properties."""
 
     function: Function
     name: str
@@ -85,7 +85,7 @@ class LogSoftmax(NamedTuple):
 
 
 class Reshape(NamedTuple):
-    """Same elements in the same order, batch dimension untouched."""
+    """A reshape that leaves the batch dimension as it is."""
 
 
 class LinearMap(NamedTuple):
@@ -93,11 +93,11 @@ class LinearMap(NamedTuple):
 
     function: Callable[..., Tensor]
     name: str
-    alike: bool = False  # a function of each sample alone, the same for all: any batch may pass
+    per_sample: bool = False  # the same function of each sample, so that it also accepts other batch sizes
 
 
 class Detached(NamedTuple):
-    """The same value, where no gradient passes."""
+    """The same value, detached from gradients."""
 
 
 class Scale(NamedTuple):
@@ -119,14 +119,14 @@ class Sum(NamedTuple):
 
 
 class Opaque(NamedTuple):
-    """A function with an interval rule only."""
+    """A function that has a forward rule only."""
 
     name: str
     where: str  # module path of the call, e.g. " in features.3"
 
 
-# A record is of one of these kinds, and `backward_rule` refuses any other. What is relaxed depends on the bounds before
-# it, so methods that tighten bounds tighten those.
+# A record is of one of these kinds; `backward_rule` refuses all others. Relaxations depend on the bounds of their
+# inputs, so methods that tighten bounds tighten those.
 LinearRecord = Linear | Convolution | Norm | Reshape | LinearMap | Detached | Scale | Shift | Sum
 RelaxedRecord = Elementwise | MaxPool | LogSoftmax
 Record = Source | LinearRecord | RelaxedRecord | Opaque

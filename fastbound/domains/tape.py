@@ -1,8 +1,8 @@
-"""The tape: what each abstract value remembers of how it was made, for bounds that walk backwards.
+"""The tape: how each abstract value was computed, for bounds that walk backwards.
 
-A `Node` is immutable: two tensors (the streams), the nodes it came from, and a *record*, one of the small
-vocabulary of `records`, that says which function it is. A rule that has no word in the vocabulary leaves an `Opaque`
-record, which the walk refuses by name.
+A `Node` is immutable: two tensors (the streams), the nodes it was computed from, and a *record* of the function, one
+of the types in `records`. A function that none of them describes leaves an `Opaque` record, which the walk refuses by
+name.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ R = TypeVar("R")
 
 
 class Tape:
-    """What all nodes that flow from one box share.
+    """The state that all nodes computed from one box share.
 
     Args:
-        keeps: record parents beyond the direct one. Without, a value keeps just what elision of a last layer needs.
+        keeps: whether nodes keep their inputs. Without, a value keeps only as many as elision of a last layer needs.
+
+    ``keeps_relu_moments``: whether ReLUs also compute `Node.relu_moments`.
     """
 
     def __init__(self, keeps: bool = True) -> None:
         self.keeps = keeps
-        self.takes_moments = False  # of the bounds in front of every ReLU, for `Node.moments`
+        self.keeps_relu_moments = False
         self.grad_enabled = torch.is_grad_enabled()
         self.freed = False
         self._nodes: list[weakref.ref[Node]] = []
@@ -40,7 +42,7 @@ class Tape:
         self._nodes.append(weakref.ref(node))
 
     def free(self) -> None:
-        """Drop the streams of all nodes, as autograd drops its saved tensors after ``backward()``."""
+        """Cut all nodes off from their inputs, as autograd drops its saved tensors after ``backward()``."""
         self.freed = True
         for reference in self._nodes:
             node = reference()
@@ -52,15 +54,15 @@ class Tape:
 class Node:
     """One value on the tape: ``stack`` [N, B, *S] (N = 2: nominal, center; N = 1: center), ``radius`` [B, *S].
 
-    The streams are `stored` as their function left them: inside autocast that may be in half precision. Whoever reads
-    ``streams`` gets them in the ``dtype`` of the value, which is that of the network.
+    `stored` are the streams as their function returned them, in half precision under autocast. ``streams`` are in the
+    ``dtype`` of the value, which is that of the network.
 
-    ``moments`` [8] of a ReLU are those of the bounds that entered it (`fastbound.ops.interval_norm_relu_moments`), on a
-    tape that was asked for them.
+    ``relu_moments`` [8] of a ReLU are those of its input bounds (`fastbound.ops.interval_norm_relu_moments`), if
+    the tape keeps them.
     """
 
     __slots__ = (
-        *("__weakref__", "_box", "_dtype", "_stored", "_streams", "inputs", "moments", "record", "tape", "terms"),
+        *("__weakref__", "_box", "_dtype", "_stored", "_streams", "inputs", "relu_moments", "record", "tape", "terms"),
         "versions",
     )
 
@@ -70,17 +72,17 @@ class Node:
         inputs: tuple[Node, ...],
         stored: tuple[Tensor, Tensor] | None,
         tape: Tape,
-        dtype: torch.dtype | None = None,  # None: that of what is stored
+        dtype: torch.dtype | None = None,  # None: that of the stored streams
     ) -> None:
         self.record = record
         self.inputs = inputs
         self.tape = tape
         self._stored = stored
         self._dtype = dtype
-        self._streams: tuple[Tensor, Tensor] | None = None  # converted
+        self._streams: tuple[Tensor, Tensor] | None = None  # `stored`, converted
         self._box: tuple[Tensor, Tensor] | None = None
-        self.terms: Any = None  # what a domain keeps beside the streams: the error terms of a zonotope
-        self.moments: Tensor | None = None
+        self.terms: Any = None  # further data of a domain: the error terms of a zonotope
+        self.relu_moments: Tensor | None = None
         self.versions: tuple[tuple[Tensor, int], ...] = ()
         if torch.compiler.is_compiling():
             return
@@ -88,13 +90,13 @@ class Node:
         if tape.keeps:
             tape.add(self)
         else:
-            for parent in inputs:  # a linear layer may be an output too, and its input serves elision
+            for parent in inputs:  # a linear layer may be an output too, and elision reads its input
                 if not parent.tape.keeps and not isinstance(parent.record, Linear):
                     parent.inputs = ()
 
     @property
     def stored(self) -> tuple[Tensor, Tensor]:
-        """``stack`` and ``radius`` as their function left them."""
+        """``stack`` and ``radius`` as their function returned them."""
         assert self._stored is not None
         return self._stored
 
@@ -109,7 +111,7 @@ class Node:
         return self._streams
 
     def _converted(self, stored: Tensor) -> Tensor:
-        """In the dtype of the value; it may be kept, so it does not depend on the grad mode of the first reader."""
+        """In the dtype of the value; independent of the grad mode, because later readers get the same tensor."""
         if stored.dtype == self.dtype:
             return stored
         with _inference_mode(False), torch.set_grad_enabled(stored.requires_grad):
@@ -128,6 +130,14 @@ class Node:
         return stream(self.stack, -1)
 
     @property
+    def lower(self) -> Tensor:  # [B, *S]
+        return self.center - self.radius
+
+    @property
+    def upper(self) -> Tensor:  # [B, *S]
+        return self.center + self.radius
+
+    @property
     def nominal(self) -> Tensor | None:  # [B, *S]
         stack = self.stored[0] if self._streams is None else self._streams[0]
         return self._converted(stream(stack, 0)) if stack.shape[0] == 2 else None
@@ -140,8 +150,8 @@ class Node:
         center, radius = self._box
         return center.to(self.dtype), radius.to(self.dtype)
 
-    def reads_box_from(self, center: Tensor, radius: Tensor) -> None:
-        """Take ``box`` from a function that handed its input on, whose gradient joins that function's own."""
+    def set_box(self, center: Tensor, radius: Tensor) -> None:
+        """Set ``box`` to the copy that a function of this node returned; its backward adds up the gradients of both."""
         self._box = (center, radius)
 
     @property
@@ -162,12 +172,12 @@ class Node:
         return stack.requires_grad or radius.requires_grad
 
     def record_as(self, kind: type[R]) -> R:
-        """The record, where its kind is known."""
+        """The record, as the type that the caller knows it to be."""
         assert isinstance(self.record, kind)
         return self.record
 
     def check(self) -> None:
-        """Raise `TapeError` where the tape can no longer speak for the weights or was freed."""
+        """Raise `TapeError` if the tape was freed or the weights have changed since recording."""
         if self.tape.freed:
             raise TapeError(
                 "the tape was freed by backward(); bound the output again, or call backward(retain_graph=True)."
@@ -181,7 +191,7 @@ class Node:
 
 
 class Pending(Node):
-    """A value that is made when somebody reads it; what is known without making it is answered without."""
+    """A node whose streams are computed when they are first read; its shape, dtype and device are known before."""
 
     __slots__ = ("_apply", "_device", "_grad_enabled", "_inference", "_requires_grad", "_shape", "_source")
 
@@ -198,12 +208,12 @@ class Pending(Node):
         self._requires_grad = self._grad_enabled and needed
 
     @property
-    def waits(self) -> bool:
+    def is_pending(self) -> bool:
         return self._stored is None
 
     @property
     def source(self) -> Node:
-        """The node that it is made from; unlike ``inputs`` it stays, for readers that come after the first."""
+        """The node that this one is computed from; unlike ``inputs`` it is never dropped."""
         self.check()
         return self._source
 
@@ -233,31 +243,33 @@ class Pending(Node):
 class PendingNorm(Pending):
     """A BatchNorm that waits for the ReLU that usually follows, so that both run in one pass.
 
-    A ReLU behind one that somebody has read before, a hook for example, runs the same pass.
+    The ReLU runs the same pass if the BatchNorm was read before, for example by a hook.
     """
 
     __slots__ = ()
 
     @property
-    def fuses(self) -> bool:
-        return self.waits or not self.tape.freed
+    def can_fuse(self) -> bool:
+        return self.is_pending or not self.tape.freed
 
 
 class PendingFlatten(Pending):
-    """A flattened channels_last map that waits for its linear layer, whose weight may be cheaper to reorder."""
+    """A flattened channels_last map that waits for a linear layer: it may be cheaper to reorder the layer's weight."""
 
     __slots__ = ()
 
 
 def _inference_mode(enabled: bool) -> AbstractContextManager[Any]:
-    """`torch.inference_mode`, which the compiler refuses, where it is another than the caller's."""
+    """`torch.inference_mode` if it differs from the current one; the compiler does not support it."""
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() == enabled:
         return nullcontext()
     return torch.inference_mode(enabled)
 
 
-class _Entry(torch.autograd.Function):
-    """Identity where gradients enter a tape; its backward runs last and frees the tape with autograd's own buffers."""
+class _FreeTapeAfterBackward(torch.autograd.Function):
+    """The identity, for the first streams of a tape that need gradients: its backward runs last.
+
+    It frees the tape if autograd frees its own buffers."""
 
     @staticmethod
     def forward(ctx: Any, tape: Tape, stack: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
@@ -278,9 +290,9 @@ class _Entry(torch.autograd.Function):
         return None, grad_stack, grad_radius
 
 
-def enter(tape: Tape, stack: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-    """Mark streams at which gradients enter the tape, so that ``backward()`` frees it."""
-    return _Entry.apply(tape, stack, radius)
+def free_after_backward(tape: Tape, stack: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first streams of a tape that need gradients, such that ``backward()`` frees the tape."""
+    return _FreeTapeAfterBackward.apply(tape, stack, radius)
 
 
 class HasInputs(Protocol):
@@ -313,5 +325,5 @@ NO_TAPE = Tape(keeps=False)
 
 
 def detached_node(stack: Tensor, radius: Tensor) -> Node:
-    """A node with the streams alone: nothing is known of how they were made."""
+    """A node with streams but no record of how they were computed."""
     return Node(Opaque("a value without a tape", ""), (), (stack, radius), NO_TAPE)

@@ -1,4 +1,4 @@
-"""`Value`: what every domain's value shares: it stands where a tensor stands, and its domain's rules answer torch."""
+"""`Value`: base of the values of all domains, which models accept in place of tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ V = TypeVar("V", bound="Value")
 
 
 def _method(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of Value that goes through `__torch_function__`, as one of a torch.Tensor does."""
+    """A method of Value that goes through `__torch_function__`, as methods of torch.Tensor do."""
     function = canonical(function) if out_of_place(function) is None else function
 
     def call(self: Value, *args: Any, **kwargs: Any) -> Any:
@@ -32,7 +32,7 @@ def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def _comparison(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Values are compared by a rule, if somebody writes one; handles, and None, by identity."""
+    """Compare with numbers and tensors by the domain's rule, if it has one; with anything else by identity."""
 
     def call(self: Value, other: Any) -> Any:
         if not isinstance(other, (Tensor, int, float)):
@@ -51,14 +51,14 @@ class Value:
 
     Raises:
         MissingRuleError: for a function or attribute without a rule, naming it and the module.
-        TypeError: where values of two domains meet in one function.
+        TypeError: for values of two domains as inputs of one function.
     """
 
-    __array_ufunc__ = None  # numpy's numbers leave `number * value` to this class
+    __array_ufunc__ = None  # makes numpy's numbers leave `number * value` to this class
 
     def __init__(self, node: Any) -> None:
         self._node = node
-        self._viewed = False  # shares storage, in the plain program, with another handle
+        self._viewed = False  # with plain tensors, another handle would share its storage
 
     def handle(self: V, node: Any) -> V:
         """A value of this domain on another node."""
@@ -135,19 +135,20 @@ class Value:
         for other in types:
             if other is not cls and issubclass(other, Value) and not _related(cls, other):
                 raise TypeError(
-                    f"{function_name(function)}{module_path()} meets {_a(cls)} and {_a(other)}; pass "
-                    "values of one domain through a model."
+                    f"{function_name(function)}{module_path()} meets {_with_article(cls)} and {_with_article(other)}; "
+                    "pass values of one domain through a model."
                 )
         twin = out_of_place(function)
         in_place = twin is not None or bool(kwargs.pop("inplace", False))
         if kwargs.pop("out", None) is not None:
-            raise MissingRuleError(f"{function_name(function)}(out=...) cannot write {_a(cls)}{module_path()}.")
+            name = function_name(function)
+            raise MissingRuleError(f"{name}(out=...) cannot write {_with_article(cls)}{module_path()}.")
         result = cls._finish(function, find_rule(cls, twin or function)(*args, **kwargs), args, kwargs)
         return _rebind(function, args, kwargs, result) if in_place else result
 
     @classmethod
     def _finish(cls, function: Callable[..., Any], result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What a domain does to the result of a rule before the model sees it."""
+        """A hook: the domain may change the result of a rule before the model gets it."""
         return result
 
     __getitem__ = _method(Tensor.__getitem__)
@@ -203,18 +204,18 @@ def _related(one: type, other: type) -> bool:
     return issubclass(one, other) or issubclass(other, one)
 
 
-def _a(domain: type) -> str:
+def _with_article(domain: type) -> str:
     return f"{'an' if domain.__name__[0] in 'AEIOU' else 'a'} {domain.__name__}"
 
 
 def _rebind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Value) -> Value:
-    """Let the handle written to by an in-place function, and so all its aliases, see the result."""
+    """Move the handle that an in-place function writes to the node of the result, which all its aliases then see."""
     target = args[0] if args else kwargs["input"]
     if not isinstance(target, Value):
-        # No TypeError: Python would turn that of `tensor += value` into a sum that aliases of the tensor do not see.
+        # Not a TypeError: Python would replace `tensor += value` by a sum, which aliases of the tensor do not see.
         raise NotImplementedError(
-            f"{function_name(function)} cannot write {_a(type(result))} into a plain tensor{module_path()}; use the "
-            "out-of-place form, e.g. x = x + y."
+            f"{function_name(function)} cannot write {_with_article(type(result))} into a plain tensor{module_path()}; "
+            "use the out-of-place form, e.g. x = x + y."
         )
     if target._viewed:
         raise NotImplementedError(

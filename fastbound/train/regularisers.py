@@ -17,8 +17,8 @@ from fastbound.domains.tape import Node, topological
 
 
 def with_moments(box: Interval) -> Interval:
-    """`box` itself; its tape now sums up the bounds before every ReLU, for `warmup_regularisers`."""
-    box.node.tape.takes_moments = True
+    """`box` itself; every ReLU now stores the moments of its input bounds, for `warmup_regularisers`."""
+    box.node.tape.keeps_relu_moments = True
     return box
 
 
@@ -47,7 +47,7 @@ def warmup_regularisers(out: Interval, tolerance: float = 0.5) -> tuple[Tensor, 
     if not tolerance > 0:
         raise ValueError(f"tolerance: wanted a number greater than 0, got {tolerance}.")
     nodes = topological(out.node)
-    means = [node.moments / node.shape.numel() for node in nodes if node.moments is not None]
+    means = [node.relu_moments / node.shape.numel() for node in nodes if node.relu_moments is not None]
     if not means:
         raise ValueError(
             "out: its tape has no moments; pass the box through with_moments before the model, and the output before "

@@ -345,7 +345,7 @@ def test_what_can_go_wrong_says_so() -> None:
         fb.bound(torch.relu(fb.zonotope(box)), method="crown")
     with pytest.raises(TypeError, match=r"meets an? (Interval|Zonotope) and an? (Interval|Zonotope)"):
         fb.zonotope(box) + box
-    with pytest.raises(NotImplementedError, match=r"batch_norm in 0 .*runs on two kinds of bounds"):
+    with pytest.raises(NotImplementedError, match=r"batch_norm in 0 .*uses two kinds of bounds"):
         nn.Sequential(nn.BatchNorm1d(5))(fb.zonotope(box, "deepz-ibp-r"))
     with pytest.raises(TypeError, match="the model returned Tensor, wanted one Zonotope"):
         fb.bound(lambda value: value.center, fb.zonotope(box))

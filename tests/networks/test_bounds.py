@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import fastbound as fb
+from fastbound.domains.interval.lazy import lazy_interval
 from fastbound.spec import converted, margin_labels
 
 MODEL = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
@@ -95,6 +96,21 @@ def test_ends_are_computed_once_under_the_grad_mode_of_the_call() -> None:
     with torch.no_grad():
         bounds = fb.bound(MODEL, box(), method="ibp", spec=SPEC)
     assert not bounds.upper.requires_grad
+
+
+def test_reading_one_end_does_not_compute_the_other() -> None:
+    def unread() -> Tensor:
+        raise AssertionError("nobody has read it")
+
+    bounds = lazy_interval(torch.Size((2, 3)), lambda: torch.ones(2, 3), unread, unread)
+    assert bounds.shape == (2, 3) and torch.equal(bounds.lower, torch.ones(2, 3)) and bounds.dtype == torch.float32
+
+
+def test_in_place_functions_rebind_bounds() -> None:
+    bounds = fb.bound(MODEL, box(), method="crown", spec=SPEC)
+    alias, wanted = bounds, bounds.lower + 1
+    bounds += 1
+    assert alias is bounds and torch.allclose(bounds.lower, wanted)
 
 
 def test_no_nominal() -> None:

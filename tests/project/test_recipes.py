@@ -127,7 +127,7 @@ def sigmoid_for_tanh(input: fb.Zonotope) -> fb.Zonotope:
 
 
 def halved(input: fb.Lipschitz) -> fb.Lipschitz:
-    return input.through(input.nominal.tanh(), 0.5)
+    return input.mapped_to(input.nominal.tanh(), 0.5)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_residual_networks_count_every_relu():
     out = model(with_moments(fb.linf_box(torch.rand(4, 1, 8, 8), 0.1, 0.0, 1.0)))
     from fastbound.domains.tape import topological
 
-    assert sum(node.moments is not None for node in topological(out.node)) == 8  # 1 + 3 x 2 + 1
+    assert sum(node.relu_moments is not None for node in topological(out.node)) == 8  # 1 + 3 x 2 + 1
     assert all(value.isfinite() and value >= 0 for value in warmup_regularisers(out))
 
 

@@ -1,4 +1,4 @@
-"""Boxes: where intervals begin."""
+"""Boxes: the intervals that enter a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from fastbound.domains.checks import recording, require, require_finite, require_floating
 from fastbound.domains.interval.value import Interval, streams_of
 from fastbound.domains.records import Source
-from fastbound.domains.tape import Node, Tape, enter
+from fastbound.domains.tape import Node, Tape, free_after_backward
 
 
 def linf_box(
@@ -27,7 +27,7 @@ def linf_box(
         eps: radius in the units of ``x``, a number or a tensor that broadcasts to x (per channel [C, 1, 1], per
             sample [B, 1, 1, 1]).
         lower, upper: limits of valid inputs, numbers or tensors that broadcast to x; None for no limit.
-        nominal: carry the clean activations along (BatchNorm in training mode and most losses need them).
+        nominal: propagate the clean activations too (BatchNorm in training mode and most losses need them).
 
     Returns:
         An `Interval` [B, ...] to pass through a model.
@@ -48,7 +48,7 @@ def linf_box(
         _require_radius(eps.detach())
         _require_inside(x.detach(), *limits)
     if lower is None and upper is None:
-        # Copies: x and eps may be buffers that their owner reuses.
+        # Copies, because the caller may reuse x and eps as buffers.
         radius = (eps.clone() if eps is given else eps).expand_as(x)
         return _source(torch.stack((x, x)) if nominal else x.clone().unsqueeze(0), radius)
     low, high = x - eps, x + eps
@@ -62,7 +62,7 @@ def box(lower: Tensor, upper: Tensor, nominal: Tensor | None = None) -> Interval
 
     Args:
         lower, upper: [B, ...], float32 or float64, lower <= upper element-wise.
-        nominal: clean inputs [B, ...] to carry along, or None.
+        nominal: clean inputs [B, ...] to propagate too, or None.
 
     Raises:
         TypeError: not floating-point tensors. ValueError: shapes or dtypes that differ, NaN, lower > upper, batch 0.
@@ -90,7 +90,7 @@ def box(lower: Tensor, upper: Tensor, nominal: Tensor | None = None) -> Interval
 def _source(stack: Tensor, radius: Tensor) -> Interval:
     tape = Tape()
     if not torch.compiler.is_compiling() and torch.is_grad_enabled() and (stack.requires_grad or radius.requires_grad):
-        stack, radius = enter(tape, stack, radius)
+        stack, radius = free_after_backward(tape, stack, radius)
     return Interval(Node(Source(), (), (stack, radius), tape))
 
 
@@ -104,7 +104,7 @@ def _require_radius(eps: Tensor) -> None:
 
 
 def _require_inside(x: Tensor, lower: Tensor | None, upper: Tensor | None) -> None:
-    """Raise unless x is finite and within the limits; limits that are numbers need a single pass over x."""
+    """Raise unless x is finite and within the limits; for limits that are numbers, one pass over x is enough."""
     low, high = torch.aminmax(x)
     numbers = all(limit is None or limit.dim() == 0 for limit in (lower, upper))
     ends = (low, high) if numbers else (x, x)

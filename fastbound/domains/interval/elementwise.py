@@ -19,9 +19,9 @@ from fastbound.domains.tape import PendingNorm
 
 
 @read_by(Interval)
-def elementwise(made: Entry, name: str) -> Callable[..., Interval]:
+def elementwise(make_function: Entry, name: str) -> Callable[..., Interval]:
     def read(input: Interval, *args: Any, **kwargs: Any) -> Interval:
-        function, lower, upper = made(*args, **kwargs), input.lower, input.upper
+        function, lower, upper = make_function(*args, **kwargs), input.lower, input.upper
         require_defined(function, name, lower, upper)
         nominal = input.nominal
         streams = streams_of(*function.range(lower, upper), None if nominal is None else function.value(nominal))
@@ -40,16 +40,16 @@ def relu(input: Interval) -> Interval:
 
 @rule(Interval, F.leaky_relu)
 def leaky_relu(input: Interval, negative_slope: float = 0.01) -> Interval:
-    if not 0 <= negative_slope <= 1:  # which the fused pass does not know
+    if not 0 <= negative_slope <= 1:  # the fused pass only knows these
         return _any_leaky_relu(input, negative_slope)
     node, norm = input.node, None
-    if isinstance(node, PendingNorm) and node.fuses:
+    if isinstance(node, PendingNorm) and node.can_fuse:
         node, norm = node.source, node.record_as(Norm)
     function = functions.leaky_relu(negative_slope) if negative_slope else functions.relu()
     record = Elementwise(function, "torch.nn.functional.leaky_relu")
-    if not node.tape.takes_moments:
+    if not node.tape.keeps_relu_moments:
         return emit(record, (input,), *norm_relu(node, norm, negative_slope), dtype=input.dtype)
     stack, radius, moments = norm_relu_moments(node, norm, negative_slope)
     out = emit(record, (input,), stack, radius, dtype=input.dtype)
-    out.node.moments = moments
+    out.node.relu_moments = moments
     return out

@@ -1,4 +1,4 @@
-"""`Bounds`: an `Interval` whose ends are computed when they are read."""
+"""`lazy_interval`: an `Interval` whose lower and upper bounds are each computed when they are first read."""
 
 from __future__ import annotations
 
@@ -13,8 +13,20 @@ from fastbound.domains.records import Opaque
 from fastbound.domains.tape import NO_TAPE, Node
 
 
-class Bounds(Interval):
-    """The `Interval` that `bound` returns: each end is computed when it is first read, in the grad mode of the call."""
+def lazy_interval(
+    shape: torch.Size,
+    lower: Callable[[], Tensor],  # () -> ``shape``
+    upper: Callable[[], Tensor],
+    nominal: Callable[[], Tensor | None],
+) -> Interval:
+    """The `Interval` that `bound` returns: each function runs once, on first access, in the grad mode of this call."""
+    return Interval(_LazyNode(shape, lower, upper, nominal))
+
+
+class _LazyNode(Node):
+    """A node without a tape that computes its bounds and its nominal stream separately, each when it is first read."""
+
+    __slots__ = ("_computed", "_functions", "_grad_enabled", "_shape")
 
     def __init__(
         self,
@@ -23,56 +35,51 @@ class Bounds(Interval):
         upper: Callable[[], Tensor],
         nominal: Callable[[], Tensor | None],
     ) -> None:
+        super().__init__(Opaque("fastbound.bound", ""), (), None, NO_TAPE)
         self._shape = shape
         self._grad_enabled = torch.is_grad_enabled()
-        self._makers: dict[str, Callable[[], Tensor | None]] = {"lower": lower, "upper": upper, "nominal": nominal}
-        self._made: dict[str, Tensor | None] = {}
-        self._viewed = False
+        self._functions: dict[str, Callable[[], Tensor | None]] = {"lower": lower, "upper": upper, "nominal": nominal}
+        self._computed: dict[str, Tensor | None] = {}
 
-    def handle(self, node: Node) -> Interval:  # type: ignore[override]
-        return Interval(node)
-
-    def _make(self, name: str) -> Any:
-        if name not in self._made:
+    def _read(self, name: str) -> Any:
+        if name not in self._computed:
             with torch.set_grad_enabled(self._grad_enabled):
-                self._made[name] = self._makers[name]()
-            del self._makers[name]  # and the tape that it holds
-        return self._made[name]
+                self._computed[name] = self._functions[name]()
+            del self._functions[name]  # it holds a tape
+        return self._computed[name]
 
     @property
     def lower(self) -> Tensor:
-        """Lower bounds [B, S]."""
-        return self._make("lower")
+        return self._read("lower")
 
     @property
     def upper(self) -> Tensor:
-        """Upper bounds [B, S]."""
-        return self._make("upper")
+        return self._read("upper")
 
     @property
     def nominal(self) -> Tensor | None:
-        """The specification of the clean outputs [B, S], or None."""
-        return self._make("nominal")
+        return self._read("nominal")
 
     @property
     def center(self) -> Tensor:
-        """Midpoint [B, S]; needs both ends."""
         return (self.lower + self.upper) / 2
 
     @property
     def radius(self) -> Tensor:
-        """Half-width [B, S]; needs both ends."""
         return (self.upper - self.lower) / 2
+
+    @property
+    def stored(self) -> tuple[Tensor, Tensor]:
+        return streams_of(self.lower, self.upper, self.nominal)
 
     @property
     def shape(self) -> torch.Size:
         return self._shape
 
     @property
-    def _node(self) -> Node:  # type: ignore[override]
-        return self.node
+    def dtype(self) -> torch.dtype:
+        return self.lower.dtype
 
     @property
-    def node(self) -> Node:
-        streams = streams_of(self.lower, self.upper, self.nominal)
-        return Node(Opaque("fastbound.bound", ""), (), streams, NO_TAPE)
+    def device(self) -> torch.device:
+        return self.lower.device

@@ -17,7 +17,7 @@ from fastbound.domains.streams import emit
 
 @rule(Interval, torch.log_softmax)
 def log_softmax(input: Interval, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Interval:
-    """Each output rises with its own logit and falls with all others."""
+    """Each output increases with its own logit and decreases with all others."""
     if dim is None or dtype not in (None, input.dtype):
         raise NotImplementedError(f"log_softmax{module_path()}: wanted a dim and no dtype, got {dim} and {dtype}.")
     (dim,) = as_dims(dim, input.dim())
@@ -30,13 +30,13 @@ def log_softmax(input: Interval, dim: int | None = None, _stacklevel: int = 3, d
     return emit(LogSoftmax(dim), (input,), *streams)
 
 
-# Beyond it torch's softplus returns its input, which is right to the last digit of float64.
+# Above it torch's softplus returns its input, which is exact in float64.
 _EXACT = 40.0
 
 
 def _others(x: Tensor, dim: int) -> Tensor:
     """The logarithm of the sum of exponentials of all other elements of a dimension, from both sides without
-    cancellation; minus infinity where there is no other."""
+    cancellation; minus infinity if there is no other."""
     before = torch.logcumsumexp(x, dim).roll(1, dim)
     after = torch.logcumsumexp(x.flip(dim), dim).roll(1, dim).flip(dim)
     size = x.shape[dim]

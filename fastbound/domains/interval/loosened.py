@@ -1,7 +1,7 @@
-"""`LoosenedInterval`: intervals made wider than they are in front of every ReLU, smoothly or with jumps.
+"""`LoosenedInterval`: intervals that are widened before every ReLU, continuously or with jumps.
 
-The controlled experiment of the relaxations study: the same looseness once as a continuous function of the weights and
-once not. Source: Jovanovic et al., 2022, arXiv 2102.06700.
+The controlled experiment of the relaxations study: the same looseness as a continuous and as a discontinuous function
+of the weights. Source: Jovanovic et al., 2022, arXiv 2102.06700.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastbound.domains.tape import Node
 
 
 class LoosenedInterval(Interval):
-    """An `Interval` whose ReLUs read a wider one: [l - w, u + w], or with F = ``jumps`` jumps in every unit
+    """An `Interval` whose ReLUs read the wider [l - w, u + w], or with F = ``jumps`` jumps in every unit
     [l - w (ceil(F l) - F l), u + w (F u - floor(F u))].
 
     Args:
@@ -29,12 +29,12 @@ class LoosenedInterval(Interval):
         looseness: w >= 0; 0 is the interval domain itself.
         jumps: F >= 0; 0 for the continuous variant.
 
-    Every torch function but ReLU follows the rules of `Interval`; backward bounds refuse to pass a loosened ReLU.
+    Every torch function but ReLU follows the rules of `Interval`; backward bounds raise an error at a loosened ReLU.
 
     Raises:
         ValueError: a looseness or a number of jumps below 0.
 
-    Soundness: rounded to nearest; it contains what an `Interval` does.
+    Soundness: rounded to nearest; it contains the `Interval` of the same box.
     """
 
     settings = ("looseness", "jumps")

@@ -1,4 +1,4 @@
-"""Max-pooling: monotone, so its values at both ends."""
+"""Max-pooling is monotone, so its range follows from the lower and the upper bounds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _max(input: Interval, function: Callable[[Tensor], Tensor], record: Record) 
 
 def _refuse_indices(return_indices: bool) -> None:
     if return_indices:
-        raise NotImplementedError(f"max-pooling with return_indices=True{module_path()} has no interval meaning.")
+        raise NotImplementedError(f"max-pooling{module_path()}: return_indices=True has no rule; leave it out.")
 
 
 def _max_pool(function: Callable[..., Tensor], spatial: int) -> Callable[..., Interval]:

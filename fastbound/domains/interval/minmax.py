@@ -29,6 +29,6 @@ def minmax(input: Tensor) -> Tensor:  # [B, C, ...], C even
 
 @rule(Interval, minmax)
 def interval_minmax(input: Interval) -> Interval:
-    """Minimum and maximum grow with both channels, so their values at both ends are exact."""
+    """Minimum and maximum are monotone, so they map lower bounds to lower bounds and upper to upper, exactly."""
     nominal = input.nominal
     return Interval.from_bounds(minmax(input.lower), minmax(input.upper), None if nominal is None else minmax(nominal))

@@ -22,7 +22,7 @@ def mul(input: Any, other: Any) -> Interval:
 
 
 def _product(left: Interval, right: Interval) -> Interval:
-    """Exact range of the product of two independent values: extreme at a corner."""
+    """Exact range of the product of two independent values, whose extremes are among the products of their bounds."""
     ends = [a * b for a in (left.lower, left.upper) for b in (right.lower, right.upper)]
     lower = torch.minimum(torch.minimum(ends[0], ends[1]), torch.minimum(ends[2], ends[3]))
     upper = torch.maximum(torch.maximum(ends[0], ends[1]), torch.maximum(ends[2], ends[3]))

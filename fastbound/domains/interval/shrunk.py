@@ -1,4 +1,4 @@
-"""`ShrunkInterval`: intervals whose unstable ReLUs are made smaller than they are. A training surrogate, not a bound.
+"""`ShrunkInterval`: intervals that are shrunk at unstable ReLUs. A training surrogate, not a bound.
 
 Source: Mueller et al., 2023, arXiv 2210.04871 (SABR), the variant for CIFAR-10 at 2/255.
 """
@@ -21,13 +21,13 @@ from fastbound.domains.tape import Node
 
 
 class ShrunkInterval(Interval):
-    """Not a bound: an `Interval` that takes the upper end u of a ReLU input to (1 - shrink / 2) u where it is unstable.
+    """An `Interval` that replaces the upper bound u of an unstable ReLU by (1 - shrink / 2) u, so it is not a bound.
 
     Args:
         box: the box to start from.
         shrink: in [0, 1]; 0 is the interval domain itself.
 
-    Every torch function but ReLU follows the rules of `Interval`; backward bounds refuse to pass a shrunk ReLU.
+    Every torch function but ReLU follows the rules of `Interval`; backward bounds raise an error at a shrunk ReLU.
 
     Soundness: none. Certify with an `Interval`.
     """
@@ -54,7 +54,7 @@ def _rebuild(shrink: float, rebuild: Callable[..., Interval], *streams: Tensor) 
 def relu(input: ShrunkInterval) -> Interval:
     out = leaky_relu(input, 0.0)
     node = out.node
-    # Behind a ReLU, the units whose lower end is 0 are the unstable ones and the dead ones, whose upper end is 0 too.
+    # After a ReLU the lower bound is 0 for unstable units and for inactive ones, whose upper bound is 0 too.
     factor = torch.ones_like(node.radius).masked_fill(node.center <= node.radius, 1 - input.shrink / 2)
     clean = [] if node.nominal is None else [node.nominal]
     stack = torch.stack((*clean, node.center * factor))

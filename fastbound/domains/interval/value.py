@@ -19,10 +19,10 @@ class _Tensors:
 
 
 class Interval(Streams):
-    """Lower and upper bounds of a tensor, with the clean activations beside them.
+    """Lower and upper bounds of a tensor, with the clean activations.
 
     A handle on an immutable node of the tape: ``out.lower``, ``out.upper``, ``out.center``, ``out.radius`` and
-    ``out.nominal`` (None where the box had none) are tensors [B, ...] in the dtype of the network. Any torch function
+    ``out.nominal`` (None if the box had none) are tensors [B, ...] in the dtype of the network. Any torch function
     with a rule accepts it; in-place functions rebind the handle, so all its aliases see the result.
 
     Soundness: rounded to nearest. The bounds contain the real outputs up to the rounding of float arithmetic; with
@@ -53,12 +53,12 @@ class Interval(Streams):
     @property
     def lower(self) -> Tensor:
         """Lower bound [B, ...]."""
-        return self.center - self.radius
+        return self.node.lower
 
     @property
     def upper(self) -> Tensor:
         """Upper bound [B, ...]."""
-        return self.center + self.radius
+        return self.node.upper
 
     def __repr__(self) -> str:
         nominal = "with" if self.nominal is not None else "without"

@@ -50,13 +50,13 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Streams:
         raise NotImplementedError(f"div{module_path()}: wanted no rounding_mode, got {rounding_mode!r}.")
     if isinstance(other, Streams):
         return input * torch.reciprocal(other)  # type: ignore[arg-type]
-    if isinstance(other, Tensor):  # 1 / 3 of a float32 or integer tensor is no third in float64
+    if isinstance(other, Tensor):  # in float32, or of integers, 1 / 3 would not be a third in float64
         other = other.to(torch.promote_types(other.dtype, input.dtype))
     return _scaled(input, 1 / other)
 
 
 def _combine(left: Any, right: Any, left_factor: float, right_factor: float) -> Streams:
-    """``left_factor * left + right_factor * right`` where at least one is abstract."""
+    """``left_factor * left + right_factor * right``, of which at least one is abstract."""
     if isinstance(left, Streams) and isinstance(right, Streams):
         left, right = _scaled(left, left_factor), _scaled(right, right_factor)
         streams = _same_streams(left, right)
@@ -78,14 +78,14 @@ def _combine(left: Any, right: Any, left_factor: float, right_factor: float) -> 
 
 def _scaled(input: Streams, factor: Constant) -> Streams:
     if isinstance(factor, (int, float)) and factor == 1:
-        return input.handle(input.node)  # a handle of its own: writing into the product must not reach the factor
+        return input.handle(input.node)  # a new handle: writing into the product must not change the factor
     stack, radius = input.node.streams
     width = factor.abs() if isinstance(factor, Tensor) else abs(factor)
     return emit(Scale(factor), (input,), align(stack, _dim(factor)) * factor, radius * width)
 
 
 def _same_streams(left: Streams, right: Streams) -> tuple[Tensor, Tensor]:  # [N, B, *], [N, B, *]
-    """Both stacks with as many streams as the poorer has."""
+    """The streams that both have: without the nominal one unless both carry it."""
     streams = min(left.node.stack.shape[0], right.node.stack.shape[0])
     return left.node.stack[-streams:], right.node.stack[-streams:]
 
@@ -95,6 +95,6 @@ def _dim(value: Constant) -> int:
 
 
 def align(stack: Tensor, dim: int) -> Tensor:
-    """Insert dimensions behind the stream dimension so that ``stack`` [N, *S] broadcasts against ``dim`` dimensions."""
+    """Insert dimensions after the stream dimension so that ``stack`` [N, *S] broadcasts against ``dim`` dimensions."""
     missing = dim - (stack.dim() - 1)
     return stack.reshape(stack.shape[:1] + (1,) * missing + stack.shape[1:]) if missing > 0 else stack

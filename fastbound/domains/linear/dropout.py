@@ -1,4 +1,4 @@
-"""Dropout: the identity in evaluation, a multiplication by one mask in training."""
+"""Dropout: the identity in evaluation, multiplication by the same mask for all streams in training."""
 
 from __future__ import annotations
 

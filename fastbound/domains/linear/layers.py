@@ -30,7 +30,7 @@ from fastbound.ops.layout import channels_last
 def linear(input: Streams, weight: Tensor, bias: Tensor | None = None) -> Streams:
     _require_layer("linear", input, weight, bias)
     node = input.node
-    if isinstance(node, PendingFlatten) and node.waits:
+    if isinstance(node, PendingFlatten) and node.is_pending:
         parent = node.source
         if weight.shape[1] == parent.shape[1:].numel() and weight.numel() <= parent.stored[0].numel():
             columns = channels_last(weight.unflatten(1, parent.shape[1:])).permute(0, 2, 3, 1).flatten(1)
@@ -41,7 +41,7 @@ def linear(input: Streams, weight: Tensor, bias: Tensor | None = None) -> Stream
 
 
 def _linear_of_map(parent: Node, columns: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A linear layer [O, H W C] on a flattened channels_last map: cheaper to reorder its weight than the map."""
+    """A linear layer [O, H W C] on a channels_last map: it is cheaper to reorder its weight than to flatten the map."""
     stack, radius = as_stored(parent, "interval_linear")
     rows = radius.permute(0, 2, 3, 1).flatten(1)
     return interval_linear(stack.permute(0, 1, 3, 4, 2).flatten(2), rows, columns, bias)
@@ -110,7 +110,7 @@ def _convolved(
 ) -> tuple[Tensor, Tensor]:  # [N, B, O, *], [B, O, *]
     """Streams through a convolution of any kind, which torch computes."""
     values = function(stack.flatten(0, 1), *read_as(radius.dtype, weight, bias), *geometry)
-    # |W| of the weight as it is: both gradients then add up in its own dtype.
+    # |W| before the conversion, so that both gradients are added up in the weight's own dtype.
     widths = function(radius, weight.abs().to(radius.dtype), None, *geometry)
     return values.unflatten(0, stack.shape[:2]), widths
 
@@ -155,7 +155,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Streams:
-    """Batch statistics are those of the nominal stream; the map waits for a ReLU to share one pass with it."""
+    """Batch statistics are those of the nominal stream. The layer waits for a ReLU, to run in the same pass."""
     node = input.node
     for tensor in (running_mean, running_var, weight, bias):
         if tensor is not None and tensor.dtype != input.dtype:
@@ -179,10 +179,10 @@ def batch_norm(
             raise ValueError(
                 f"batch_norm{module_path()}: evaluation needs running statistics, and this layer has none."
             )
-        # Copies: torch's own BatchNorm writes the statistics without a trace in their version.
+        # Copies, because torch's own BatchNorm updates the statistics without increasing their version.
         mean, var = running_mean.clone(), running_var.clone()
     record = Norm(mean, var, weight, bias, eps, training)
-    return input.made(PendingNorm(record, node, node.shape, lambda: norm_relu(node, record, 1.0)), (input,))
+    return input.on_node(PendingNorm(record, node, node.shape, lambda: norm_relu(node, record, 1.0)), (input,))
 
 
 def norm_relu(node: Node, norm: Norm | None, slope: float) -> tuple[Tensor, Tensor]:
@@ -190,16 +190,16 @@ def norm_relu(node: Node, norm: Norm | None, slope: float) -> tuple[Tensor, Tens
     streams = as_stored(node, "interval_norm_relu")
     stack, radius, *box = interval_norm_relu_with_box(*streams, *_settings(norm, slope))
     if radius.requires_grad:
-        node.reads_box_from(*box)
+        node.set_box(*box)
     return stack, radius
 
 
 def norm_relu_moments(node: Node, norm: Norm | None, slope: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The same, and the moments [8] of the bounds between the two, from the same pass."""
+    """The same, and the moments [8] of the bounds before the ReLU, from the same pass."""
     streams = as_stored(node, "interval_norm_relu_moments")
     stack, radius, moments, *box = interval_norm_relu_moments_with_box(*streams, *_settings(norm, slope))
     if radius.requires_grad:
-        node.reads_box_from(*box)
+        node.set_box(*box)
     return stack, radius, moments
 
 

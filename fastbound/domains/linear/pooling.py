@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.linear.shapes import each
+from fastbound.domains.linear.shapes import map_batch
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
 from fastbound.domains.streams import Streams
@@ -19,7 +19,7 @@ def _avg_pool(function: Callable[..., Tensor]) -> Callable[..., Streams]:
         divisor = kwargs.get("divisor_override", args[5] if len(args) > 5 else None)
         if divisor is not None and divisor < 0:
             raise NotImplementedError(f"average pooling{module_path()}: wanted a positive divisor, got {divisor}.")
-        return each(input, lambda x: function(x, *args, **kwargs), function.__name__)
+        return map_batch(input, lambda x: function(x, *args, **kwargs), function.__name__)
 
     return avg_pool
 

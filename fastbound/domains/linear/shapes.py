@@ -1,6 +1,6 @@
-"""Functions that move, copy or add up elements: linear with coefficients >= 0, so every stream takes the same path.
+"""Functions that move, copy or add up elements: linear with coefficients >= 0, so streams and radius are mapped alike.
 
-A function that leaves the batch dimension alone runs once on the whole stack with its dimensions shifted by one.
+A function of known dimensions runs once on the whole stack, with all dimensions shifted by one.
 """
 
 from __future__ import annotations
@@ -22,21 +22,24 @@ from fastbound.domains.tape import Node, PendingFlatten
 from fastbound.ops.layout import contiguous
 
 
-def apply(
+def map_streams(
     input: Streams,
     function: Callable[[Tensor], Tensor],
     on_stack: Callable[[Tensor], Tensor] | None,
     name: str,
-    alike: bool = False,
+    per_sample: bool = False,
 ) -> Streams:
-    """A linear ``function`` of [B, *S], coefficients >= 0, on every stream; ``on_stack``: its twin on [N, B, *S]."""
+    """Apply a linear ``function`` of [B, *S] with coefficients >= 0 to every stream and to the radius.
+
+    ``on_stack`` does the same to all streams [N, B, *S] at once; None applies ``function`` one by one.
+    """
     stack, radius = input.node.streams
     values = torch.stack([function(stream) for stream in stack]) if on_stack is None else on_stack(stack)
-    return emit(LinearMap(function, name, alike), (input,), values, function(radius))
+    return emit(LinearMap(function, name, per_sample), (input,), values, function(radius))
 
 
 def _view(result: Streams, *inputs: Streams) -> Streams:
-    """Mark handles whose tensors, in the plain program, would share memory."""
+    """Mark handles whose plain tensors would share memory, so that writing into one raises an error."""
     for handle in (result, *inputs):
         handle._viewed = True
     return result
@@ -54,7 +57,7 @@ def reshape(input: Streams, *shape: Any, **kwargs: Any) -> Streams:
     if len(sizes) == 2 and _is_flatten(node, sizes):
         flat = torch.Size((node.shape[0], node.shape[1:].numel()))
         waiting = PendingFlatten(Reshape(), node, flat, lambda: _flattened(node))
-        return _view(input.made(waiting, (input,)), input)
+        return _view(input.on_node(waiting, (input,)), input)
     stack, radius = (contiguous(x) for x in node.stored)
     radius = radius.reshape(sizes)
     batched = radius.dim() > 0 and input.dim() > 0 and radius.shape[0] == input.shape[0]
@@ -64,7 +67,7 @@ def reshape(input: Streams, *shape: Any, **kwargs: Any) -> Streams:
 
 
 def _is_flatten(node: Node, sizes: tuple[int, ...]) -> bool:
-    """Whether a map that is not in row-major order becomes rows of features."""
+    """Whether a map [B, C, H, W] that is not in row-major order is flattened to [B, C H W]."""
     if torch.compiler.is_compiling() or len(node.shape) != 4 or node.stored[1].is_contiguous():
         return False
     batch, features = node.shape[0], math.prod(node.shape[1:])
@@ -80,12 +83,12 @@ def _flattened(node: Node) -> tuple[Tensor, Tensor]:
 def permute(input: Streams, *dims: Any, **kwargs: Any) -> Streams:
     order = as_dims(as_sizes(dims or (kwargs["dims"],)), input.dim())
     shifted = (0, *(d + 1 for d in order))
-    return _view(apply(input, lambda x: x.permute(order), lambda x: x.permute(shifted), "permute"), input)
+    return _view(map_streams(input, lambda x: x.permute(order), lambda x: x.permute(shifted), "permute"), input)
 
 
 @rule(Streams, torch.movedim)
 def movedim(input: Streams, source: Any, destination: Any) -> Streams:
-    return _view(apply(input, lambda x: x.movedim(source, destination), None, "movedim"), input)
+    return _view(map_streams(input, lambda x: x.movedim(source, destination), None, "movedim"), input)
 
 
 @rule(Streams, Tensor.expand)
@@ -96,33 +99,37 @@ def expand(input: Streams, *sizes: Any) -> Streams:
     def on_stack(x: Tensor) -> Tensor:
         return x.reshape(x.shape[0], *(1,) * (len(target) - input.dim()), *x.shape[1:]).expand(x.shape[0], *target)
 
-    return _view(apply(input, lambda x: x.expand(target), on_stack, "expand"), input)
+    return _view(map_streams(input, lambda x: x.expand(target), on_stack, "expand"), input)
 
 
 @rule(Streams, Tensor.repeat)
 def repeat(input: Streams, *sizes: Any) -> Streams:
     repeats = as_sizes(sizes)
-    return apply(input, lambda x: x.repeat(repeats), None, "repeat")
+    return map_streams(input, lambda x: x.repeat(repeats), None, "repeat")
 
 
 @rule(Streams, F.pixel_shuffle)
 def pixel_shuffle(input: Streams, upscale_factor: int) -> Streams:
-    return each(input, lambda x: F.pixel_shuffle(x, upscale_factor), "pixel_shuffle")
+    return map_batch(input, lambda x: F.pixel_shuffle(x, upscale_factor), "pixel_shuffle")
 
 
 @rule(Streams, F.pixel_unshuffle)
 def pixel_unshuffle(input: Streams, downscale_factor: int) -> Streams:
-    return each(input, lambda x: F.pixel_unshuffle(x, downscale_factor), "pixel_unshuffle")
+    return map_batch(input, lambda x: F.pixel_unshuffle(x, downscale_factor), "pixel_unshuffle")
 
 
 @rule(Streams, F.channel_shuffle)
 def channel_shuffle(input: Streams, groups: int) -> Streams:
-    return each(input, lambda x: F.channel_shuffle(x, groups), "channel_shuffle")
+    return map_batch(input, lambda x: F.channel_shuffle(x, groups), "channel_shuffle")
 
 
-def each(input: Streams, function: Callable[[Tensor], Tensor], name: str) -> Streams:
-    """A function of batches: all streams as one batch."""
-    return apply(input, function, lambda x: function(x.flatten(0, 1)).unflatten(0, x.shape[:2]), name, alike=True)
+def map_batch(input: Streams, function: Callable[[Tensor], Tensor], name: str) -> Streams:
+    """Apply a function that treats samples alike to all streams as one batch; otherwise as `map_streams`."""
+
+    def on_stack(x: Tensor) -> Tensor:
+        return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+    return map_streams(input, function, on_stack, name, per_sample=True)
 
 
 # ---- selection -----------------------------------------------------------------------------------------------------
@@ -135,28 +142,30 @@ def getitem(input: Streams, index: Any) -> Streams:
         raise NotImplementedError(
             f"indexing with an abstract value{module_path()}: the model's control flow depends on data."
         )
-    # None and Ellipsis shift with the stream dimension; tensor indices keep their place behind it.
+    # Slices, None and Ellipsis can follow a slice for the stream dimension; with a tensor index dimensions may move.
     simple = all(p is None or p is Ellipsis or isinstance(p, (int, slice)) for p in parts)
     shifted = (slice(None), *parts)
-    result = apply(input, lambda x: x[index], (lambda x: x[shifted]) if simple else None, "indexing")
+    result = map_streams(input, lambda x: x[index], (lambda x: x[shifted]) if simple else None, "indexing")
     return _view(result, input) if simple else result
 
 
 @rule(Streams, torch.index_select)
 def index_select(input: Streams, dim: int, index: Tensor) -> Streams:
     (dim,) = as_dims(dim, input.dim())
-    return apply(input, lambda x: x.index_select(dim, index), lambda x: x.index_select(dim + 1, index), "index_select")
+    return map_streams(
+        input, lambda x: x.index_select(dim, index), lambda x: x.index_select(dim + 1, index), "index_select"
+    )
 
 
 @rule(Streams, torch.flip)
 def flip(input: Streams, *dims: Any) -> Streams:
     which = as_dims(as_sizes(dims), input.dim())
-    return apply(input, lambda x: x.flip(which), lambda x: x.flip([d + 1 for d in which]), "flip")
+    return map_streams(input, lambda x: x.flip(which), lambda x: x.flip([d + 1 for d in which]), "flip")
 
 
 @rule(Streams, torch.roll)
 def roll(input: Streams, shifts: Any, dims: Any = None) -> Streams:
-    return apply(input, lambda x: x.roll(shifts, dims), None, "roll")
+    return map_streams(input, lambda x: x.roll(shifts, dims), None, "roll")
 
 
 # ---- joining -------------------------------------------------------------------------------------------------------
@@ -173,7 +182,7 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Streams:
 
 
 def _join(name: str, tensors: Sequence[Any], dim: int) -> Streams:
-    """Constants among the tensors become degenerate intervals."""
+    """Constants among the tensors become intervals of width 0."""
     join: Callable[..., Tensor] = getattr(torch, name)
     intervals = [t for t in tensors if isinstance(t, Streams)]
     streams = min(t.node.stack.shape[0] for t in intervals)
@@ -188,7 +197,7 @@ def _join(name: str, tensors: Sequence[Any], dim: int) -> Streams:
     constants = tuple(None if isinstance(t, Streams) else torch.zeros_like(t) for t in tensors)
 
     def function(*inputs: Tensor) -> Tensor:
-        """The linear part, with zeros in the place of constants."""
+        """The linear part: zeros instead of the constants."""
         batch = iter(inputs)
         return join([next(batch) if c is None else c for c in constants], dim)
 
@@ -207,8 +216,8 @@ def _join(name: str, tensors: Sequence[Any], dim: int) -> Streams:
 def pad(input: Streams, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Streams:
     ends = list(pad)
     if mode != "constant":
-        return each(input, lambda x: F.pad(x, ends, mode=mode), "pad")
-    linear = apply(input, lambda x: F.pad(x, ends), lambda x: F.pad(x, ends), "pad")
+        return map_batch(input, lambda x: F.pad(x, ends, mode=mode), "pad")
+    linear = map_streams(input, lambda x: F.pad(x, ends), lambda x: F.pad(x, ends), "pad")
     if not value:
         return linear
     offset = F.pad(torch.zeros(input.shape[1:], dtype=input.dtype, device=input.device), ends, value=value)
@@ -230,7 +239,7 @@ def _reduce(input: Streams, function: Callable[..., Tensor], dim: Any, keepdim: 
         raise NotImplementedError(f"{function.__name__}(dtype=...){module_path()}: convert it with .to first.")
     dims = tuple(range(input.dim())) if dim is None or dim == () else as_dims(dim, input.dim())
     shifted = tuple(d + 1 for d in dims)
-    return apply(
+    return map_streams(
         input, lambda x: function(x, dims, keepdim), lambda x: function(x, shifted, keepdim), function.__name__
     )
 
@@ -254,7 +263,7 @@ def interpolate(
     def resample(x: Tensor) -> Tensor:
         return F.interpolate(x, size, scale_factor, mode, align_corners, recompute_scale_factor)
 
-    return each(input, resample, "interpolate")
+    return map_batch(input, resample, "interpolate")
 
 
 # ---- the same value ------------------------------------------------------------------------------------------------
@@ -298,8 +307,6 @@ def _converted(input: Streams, function: Callable[[Tensor], Tensor]) -> Streams:
     converted = function(probe)
     if not converted.is_floating_point():
         raise TypeError(f"to{module_path()}: an abstract value cannot become integers.")
-    if (
-        converted is probe
-    ):  # nothing to convert: torch returns the tensor itself, and writing into one reaches the other
+    if converted is probe:  # torch returns the tensor itself, so writing into the result must change the input
         return input
-    return apply(input, function, function, "to")
+    return map_streams(input, function, function, "to")

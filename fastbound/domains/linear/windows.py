@@ -1,4 +1,4 @@
-"""Geometry of windows: strides, paddings and kernels as one number per dimension."""
+"""Geometry of windows: strides, paddings and kernels with one number per dimension."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ V = TypeVar("V", bound=Value)
 
 
 def per_dimension(value: int | Sequence[int], length: int) -> tuple[int, ...]:
-    """``value`` as ``length`` numbers, one of them repeated; raises ValueError for any other count."""
+    """``value`` as ``length`` numbers; a single one is repeated. Raises ValueError for any other count."""
     values = (value,) if isinstance(value, int) else tuple(value)
     if len(values) not in (1, length):
         raise ValueError(f"convolution or pooling{module_path()}: wanted one number or {length}, got {values}.")
@@ -23,7 +23,7 @@ def per_dimension(value: int | Sequence[int], length: int) -> tuple[int, ...]:
 
 
 def pooling_stride(stride: int | Sequence[int] | None, kernel: tuple[int, ...]) -> tuple[int, ...]:
-    """The stride of a pooling; without one its windows lie side by side."""
+    """The stride of a pooling; by default its kernel, so that windows do not overlap."""
     return kernel if stride is None or stride == [] else per_dimension(stride, len(kernel))
 
 
@@ -36,7 +36,7 @@ def require_dim(name: str, input: Value, dim: int) -> None:
 def numeric_padding(
     input: V, weight: Tensor, padding: int | Sequence[int] | str, dilation: tuple[int, ...]
 ) -> tuple[V, tuple[int, ...]]:
-    """Padding as numbers; a 'same' padding that is not symmetric is done first by `F.pad`."""
+    """The input and its padding as numbers; if 'same' is not symmetric, the input is padded here by `F.pad`."""
     spatial = weight.dim() - 2
     if not isinstance(padding, str):
         return input, per_dimension(padding, spatial)

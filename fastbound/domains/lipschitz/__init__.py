@@ -1,4 +1,4 @@
-"""Values with an l2 Lipschitz constant, the domain of globally-robust networks; importing a module registers its rules.
+"""Values with an l2 Lipschitz constant, for globally-robust networks; importing a module registers its rules.
 
 Source: Leino, Wang & Fredrikson, ICML 2021, arXiv 2102.08452.
 """

@@ -32,7 +32,7 @@ def rsub(input: Any, other: Any, *, alpha: float = 1) -> Lipschitz:
 
 @rule(Lipschitz, torch.neg)
 def neg(input: Lipschitz) -> Lipschitz:
-    return input.through(-input.nominal)
+    return input.mapped_to(-input.nominal)
 
 
 @rule(Lipschitz, torch.mul)
@@ -49,12 +49,12 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Lipschit
     if rounding_mode is not None or not isinstance(input, Lipschitz) or isinstance(other, Lipschitz):
         raise NotImplementedError(f"div{module_path()}: wanted a value divided by a constant, without rounding_mode.")
     nominal = _same_shape("div", input, input.nominal / other)
-    # One division of the smallest divisor rounds like those of the elements.
-    return input.through(nominal, 1 / _smallest(other))
+    # 1 / the smallest divisor, rounded as the elements' own divisions are.
+    return input.mapped_to(nominal, 1 / _smallest(other))
 
 
 def _combined(name: str, left: Any, right: Any, left_factor: float, right_factor: float) -> Lipschitz:
-    """``left_factor * left + right_factor * right`` where at least one is abstract."""
+    """``left_factor * left + right_factor * right``, of which at least one is abstract."""
     if isinstance(left, Lipschitz) and isinstance(right, Lipschitz):
         left, right = _scaled(name, left, left_factor), _scaled(name, right, right_factor)
         nominal = _same_shape(name, right, _same_shape(name, left, left.nominal + right.nominal))
@@ -65,13 +65,13 @@ def _combined(name: str, left: Any, right: Any, left_factor: float, right_factor
         else (right, right_factor, left, left_factor)
     )
     value = _scaled(name, value, factor)
-    return value.through(_same_shape(name, value, value.nominal + (constant if other == 1 else constant * other)))
+    return value.mapped_to(_same_shape(name, value, value.nominal + (constant if other == 1 else constant * other)))
 
 
 def _scaled(name: str, input: Lipschitz, factor: Constant) -> Lipschitz:
     if isinstance(factor, (int, float)) and factor == 1:
         return input
-    return input.through(_same_shape(name, input, input.nominal * factor), _largest(factor))
+    return input.mapped_to(_same_shape(name, input, input.nominal * factor), _largest(factor))
 
 
 def _largest(factor: Constant) -> float | Tensor:
@@ -83,7 +83,7 @@ def _smallest(divisor: Constant) -> float | Tensor:
 
 
 def _same_shape(name: str, input: Lipschitz, nominal: Tensor) -> Tensor:
-    """``nominal``, unless a constant of a larger shape has copied elements of the value."""
+    """``nominal``; raises NotImplementedError if a constant of a larger shape has copied elements of the value."""
     if nominal.shape != input.shape:
         raise NotImplementedError(
             f"{name}{module_path()}: {tuple(input.shape)} becomes {tuple(nominal.shape)} by broadcasting, which copies "

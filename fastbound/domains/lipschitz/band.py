@@ -1,7 +1,7 @@
-"""The spectral norm of a convolution from above, by a banded Cholesky factorisation of its Gram matrix.
+"""Upper bound of the spectral norm of a convolution, by a banded Cholesky factorisation of its Gram matrix.
 
-Pixels whose windows never meet are not coupled, so with channels innermost the Gram matrix is banded. Its entries come
-from the convolution of combs: impulses far enough apart that their images do not meet.
+Pixels whose windows do not overlap are not coupled, so with channels innermost the Gram matrix is banded. Its entries
+are read off the images of combs: impulses so far apart that their images do not overlap.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from fastbound.domains.lipschitz.certificate import gamma, proven
 from fastbound.domains.lipschitz.operators import ConvolutionOperator
 
-# Where the factorisation costs more than about 20 seconds or a gigabyte.
+# Limits of the factorisation: about 20 seconds and a gigabyte.
 MOST_OPERATIONS, MOST_NUMBERS = 2e11, 1.3e8
 DENSE_ESTIMATE = 64
 
@@ -37,14 +37,14 @@ class Side:
 
     @property
     def bandwidth(self) -> int:
-        """Below the diagonal."""
+        """The number of diagonals below the main one."""
         steps = _row_major(self.shape[1:])
         pixels = sum(r * step for r, step in zip(self.reach, steps, strict=True))
         return min((pixels + 1) * self.shape[0] - 1, self.size - 1)
 
     @property
     def numbers(self) -> float:
-        """In the band."""
+        """The number of entries of the band."""
         return float(self.size) * (self.bandwidth + 1)
 
     @property
@@ -71,9 +71,11 @@ def is_affordable(side: Side) -> bool:
 
 
 def band_norm(operator: ConvolutionOperator, estimate: float) -> float:
-    """Upper bound of the spectral norm of a convolution on maps of its size, weights in float64 and about 1; as far
-    above ``estimate`` as that is below the norm, or 1e-8."""
-    from scipy.linalg import LinAlgError, cholesky_banded  # SciPy is loaded by who certifies
+    """Upper bound of the spectral norm of a convolution on maps of its size, with weights in float64 and of about 1.
+
+    It is about as far above the norm as ``estimate`` is below, but at least a relative 1e-8.
+    """
+    from scipy.linalg import LinAlgError, cholesky_banded  # imported here because only certification needs SciPy
 
     weight, side = operator.weight, cheaper_side(operator)
     band = _band(side)
@@ -101,7 +103,7 @@ def _side(shape: tuple[int, ...], reach: list[int], gram: Callable[[Tensor], Ten
 
 
 def estimated_norm(side: Side) -> float:
-    """The spectral norm from below: the root of the Gram matrix's largest eigenvalue, by Lanczos iteration."""
+    """Estimate of the spectral norm from below: the root of the largest eigenvalue of the Gram matrix (Lanczos)."""
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     if side.size <= DENSE_ESTIMATE:
@@ -114,7 +116,7 @@ def estimated_norm(side: Side) -> float:
 
     operator = LinearOperator((side.size, side.size), matvec=product, dtype=np.float64)
     start = torch.randn(side.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
-    if not product(start).any():  # windows that see nothing but padding: Lanczos iteration would have no direction
+    if not product(start).any():  # all windows lie in the padding, and Lanczos iteration needs a product that is not 0
         return 0.0
     (value,) = eigsh(operator, k=1, which="LA", v0=start, tol=1e-4, return_eigenvectors=False)
     return math.sqrt(value)
@@ -128,14 +130,14 @@ def _band(side: Side) -> np.ndarray:  # [bandwidth + 1, size]
     spacing = [2 * r + 1 for r in side.reach]
     channel = np.arange(channels)
     for offsets in itertools.product(*(range(min(q, n)) for q, n in zip(spacing, size, strict=True))):
-        # [C, C, P]: an impulse in the first channel as the second one sees it.
+        # [C, C, P]: the image in the second channel of an impulse in the first one.
         response = side.gram(_combs(side.shape, offsets, spacing)).flatten(2).numpy()
-        seen, teeth = _pairs(size, offsets, spacing, side.reach)
-        rows = seen[:, None, None] * channels + channel  # [P, 1, C]
-        columns = teeth[:, None, None] * channels + channel[:, None]  # [P, C, 1]
+        reached, impulses = _pairs(size, offsets, spacing, side.reach)
+        rows = reached[:, None, None] * channels + channel  # [P, 1, C]
+        columns = impulses[:, None, None] * channels + channel[:, None]  # [P, C, 1]
         rows, columns = np.broadcast_arrays(rows, columns)
         lower = rows >= columns
-        band[(rows - columns)[lower], columns[lower]] = response[:, :, seen].transpose(2, 0, 1)[lower]
+        band[(rows - columns)[lower], columns[lower]] = response[:, :, reached].transpose(2, 0, 1)[lower]
     return band
 
 
@@ -150,14 +152,14 @@ def _combs(shape: tuple[int, ...], offsets: tuple[int, ...], spacing: list[int])
 def _pairs(
     size: list[int], offsets: tuple[int, ...], spacing: list[int], reach: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:  # [P], [P]
-    """The pixels that a tooth of the comb reaches, and that tooth; both as places in row-major order."""
+    """The pixels within reach of an impulse of the comb, and that impulse; both as row-major indices."""
     pixels = np.stack([axis.ravel() for axis in np.indices(size)])  # [D, P]
     o, q, r, n = (np.array(values)[:, None] for values in (offsets, spacing, reach, size))
-    teeth = pixels - (pixels - o + r) % q + r
-    reached = ((teeth >= 0) & (teeth < n)).all(0)
-    return np.flatnonzero(reached), np.ravel_multi_index(tuple(teeth[:, reached]), tuple(size))
+    impulses = pixels - (pixels - o + r) % q + r
+    reached = ((impulses >= 0) & (impulses < n)).all(0)
+    return np.flatnonzero(reached), np.ravel_multi_index(tuple(impulses[:, reached]), tuple(size))
 
 
 def _row_major(size: tuple[int, ...]) -> list[int]:
-    """Distance of neighbours along each dimension in row-major order."""
+    """Row-major distance of neighbours along each dimension."""
     return [math.prod(size[d + 1 :]) for d in range(len(size))]

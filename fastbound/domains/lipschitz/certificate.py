@@ -1,8 +1,8 @@
-"""Spectral norms from above, proven by a Cholesky factorisation in float64.
+"""Upper bounds of spectral norms, proven by a Cholesky factorisation in float64.
 
-If t I - W^T W is positive semidefinite, then ||W||_2 <= sqrt(t). A factorisation that runs to its end proves it up to
-its backward error, for which there is a bound, so t only has to be taken slightly above an estimate of ||W||^2, and no
-property of that estimate enters the proof: a bad one makes the factorisation fail, and a larger t is tried.
+If t I - W^T W is positive semidefinite, then ||W||_2 <= sqrt(t). A factorisation that succeeds proves this up to its
+backward error, which has a known bound. So t is taken slightly above an estimate of ||W||^2. The proof does not depend
+on that estimate: with a bad one the factorisation fails, and a larger t is tried.
 
 Source: Rump, BIT Numerical Mathematics 46, 2006 (verification of positive definiteness); Higham, Accuracy and
 Stability of Numerical Algorithms, theorems 10.3 to 10.5.
@@ -59,15 +59,15 @@ def proven(
     """Upper bound of ||W||_2.
 
     Args:
-        estimate: of ||W||_2^2, any number; for weights of about 1, of which taps may cancel or see nothing but padding.
-        is_positive: whether the factorisation of t I - G runs to its end, G the computed W^T W.
+        estimate: of ||W||_2^2 for weights of about 1; any number, also 0 if the layer maps everything to 0.
+        is_positive: whether the factorisation of t I - G succeeds, with G the computed W^T W.
         gram_error: bound of ||G - W^T W||_2.
-        backward_error: bound of what the factorisation of t I - G may hide.
+        backward_error: bound of the backward error of the factorisation of t I - G.
     """
     slack = FIRST_SLACK
     while not is_positive(t := max(estimate, UNIT) * (1 + slack)):
         slack *= SLACK_GROWTH
-    # t - G_ii rounds once, and so does each operation here; underflow is far below both.
+    # t - G_ii rounds once, and so does each operation here; underflow is negligible.
     total = (t * (1 + 2 * UNIT) + gram_error + backward_error(t)) * (1 + 8 * UNIT)
     return math.sqrt(total) * (1 + 2 * UNIT)
 
@@ -75,7 +75,7 @@ def proven(
 def scaled(weight: Tensor) -> tuple[Tensor, float]:
     """The weight in float64 on the CPU, divided by a power of two so that squares neither overflow nor vanish.
 
-    The power is 0 for a weight of zeros. Raises ValueError for NaN or infinity.
+    The divisor is 0 for a weight of zeros, which stays as it is. Raises ValueError for NaN or infinity.
     """
     exact = weight.detach().to("cpu", torch.float64)
     largest = float(exact.abs().max()) if exact.numel() else 0.0

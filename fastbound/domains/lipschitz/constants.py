@@ -1,4 +1,4 @@
-"""Constants of values, from the norms of the layers behind them."""
+"""Constants of values, from the norms of the layers before them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def certified(node: LipschitzNode) -> float:
     """Upper bound of the constant of ``node``."""
     state = node.flow.state
     value = _combined(node, lambda layer: state.certified_norm(layer.place, layer.operator), _above)
-    # Nothing here is negative, so each operation errs by at most a few u of its result.
+    # All numbers are >= 0, so the error of each operation is at most a few u of its result.
     operations = sum(len(n.inputs) + 1 for n in topological(node))
     return float(value * (1 + 8 * UNIT * operations))
 
 
 def _above(factor: float | Tensor) -> float:
-    """A factor as the network applies it: a number such as 0.1 is rounded to the network's dtype."""
+    """A factor, increased by the rounding of numbers such as 0.1 to the network's dtype."""
     return float(factor) if factor in (0, 1) else float(factor) * (1 + 2.0**-22)
 
 
 def _combined(node: LipschitzNode, norm: Callable[[Layer], Any], factor: Callable[[float | Tensor], Any]) -> Any:
-    """The constant of ``node``, a number or a tensor as ``norm`` and ``factor`` give them."""
+    """The constant of ``node``, from norms of layers and factors as ``norm`` and ``factor`` return them."""
     constants: dict[int, Any] = {}
     for current in reversed(topological(node)):
         gain, inputs = current.gain, [constants[id(parent)] for parent in current.inputs]

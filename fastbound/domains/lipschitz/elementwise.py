@@ -1,4 +1,4 @@
-"""Element-wise functions by the largest of their slopes."""
+"""Element-wise functions: the constant is the largest slope."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from fastbound.domains.rules import Entry, read_by, rule
 
 
 @read_by(Lipschitz)
-def elementwise(made: Entry, name: str) -> Callable[..., Lipschitz]:
+def elementwise(make_function: Entry, name: str) -> Callable[..., Lipschitz]:
     def read(input: Lipschitz, *args: Any, **kwargs: Any) -> Lipschitz:
-        function = made(*args, **kwargs)
+        function = make_function(*args, **kwargs)
         if function.lipschitz == math.inf:
             raise NotImplementedError(
-                f"{name}{module_path()} in a Lipschitz network: its slope has no limit, and so it has no Lipschitz "
+                f"{name}{module_path()} in a Lipschitz network: its slope is unbounded, so it has no Lipschitz "
                 "constant; use a function that has one, such as ReLU, tanh or fastbound.nn.MinMax."
             )
-        return input.through(function.value(input.nominal), function.lipschitz)
+        return input.mapped_to(function.value(input.nominal), function.lipschitz)
 
     return read
 
 
 @rule(Lipschitz, minmax)
 def sorted_pairs(input: Lipschitz) -> Lipschitz:
-    """Two sorted pairs are never further apart than the pairs were."""
-    return input.through(minmax(input.nominal))
+    """Sorting two pairs never increases their distance."""
+    return input.mapped_to(minmax(input.nominal))

@@ -1,4 +1,4 @@
-"""The graph of a Lipschitz value: how its constant follows from those of the values that it was made from."""
+"""The graph of a Lipschitz value: how its constant is computed from those of its inputs."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from fastbound.domains.lipschitz.state import LipschitzState
 
 
 class Input(NamedTuple):
-    """The input itself: 1."""
+    """The input of the network, whose constant is 1."""
 
 
 class Layer(NamedTuple):
-    """A linear operator: the input's times the spectral norm."""
+    """A linear operator: the input's constant times the spectral norm."""
 
     operator: Operator
-    place: int  # among the layers of the forward pass
+    place: int  # number of the layer in the forward pass
 
 
 class Factor(NamedTuple):
-    """A function with a known constant: the input's times that."""
+    """A function with a known constant: the input's constant times that."""
 
-    value: float | Tensor  # a scalar tensor, >= 0, where it is differentiated
+    value: float | Tensor  # >= 0; a tensor [] if it is differentiable
 
 
 class Addition(NamedTuple):
-    """A sum: the sum of the inputs'."""
+    """A sum: the sum of the inputs' constants."""
 
 
 class Joint(NamedTuple):
-    """Values side by side: the root of the sum of the inputs' squares."""
+    """A concatenation: the root of the sum of the squares of the inputs' constants."""
 
 
 Gain = Input | Layer | Factor | Addition | Joint
@@ -42,7 +42,7 @@ Gain = Input | Layer | Factor | Addition | Joint
 
 @dataclass(eq=False)
 class Flow:
-    """One forward pass: the layers so far, and the estimates of their norms, each made when first read."""
+    """One forward pass: its layers so far, and estimates of their norms, computed when first read."""
 
     state: LipschitzState
     operators: list[Operator] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Flow:
 
 
 class LipschitzNode(NamedTuple):
-    """One value: clean activations [B, *S], how its constant follows from its inputs', and the forward pass."""
+    """One value: clean activations [B, *S], its inputs, how its constant is computed from theirs, the forward pass."""
 
     nominal: Tensor
     gain: Gain

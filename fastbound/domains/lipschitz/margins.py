@@ -1,7 +1,7 @@
-"""From constants to classes: how fast a margin can fall, the bottom logit, certified margins.
+"""Lipschitz constants of margins, the bottom logit, certified margins.
 
-The last linear layer is not part of the constant: a margin z_j - z_i moves at most k ||w_j - w_i|| times as far as the
-input, k the constant in front of that layer.
+The last linear layer is merged into the margins: z_j - z_i has the constant k ||w_j - w_i||, with k the constant before
+that layer.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from fastbound.primitives.interval_margin import other_classes
 
 def margin_constants(node: LipschitzNode) -> Tensor:  # [K, K]
     """Estimates of the Lipschitz constants of z_j - z_i, differentiable; 0 on the diagonal."""
-    front, rows = _last_layer(node)
-    return estimate(front) * _distances(rows)
+    before_last, rows = _last_layer(node)
+    return estimate(before_last) * _distances(rows)
 
 
 def certified_margin_constants(node: LipschitzNode) -> Tensor:  # [K, K]
     """Upper bounds of the Lipschitz constants of z_j - z_i in float64."""
-    front, rows = _last_layer(node)
+    before_last, rows = _last_layer(node)
     distances = _distances(rows.detach().double())
-    return certified(front) * distances * (1 + gamma(rows.shape[1] + 8))
+    return certified(before_last) * distances * (1 + gamma(rows.shape[1] + 8))
 
 
 def bottom_logit(node: LipschitzNode, eps: float | Tensor) -> Tensor:  # [B]
-    """``max_{i != j} z_i + eps K_ij`` with j the predicted class, from the estimates; above z_j where another class
+    """``max_{i != j} z_i + eps K_ij`` with j the predicted class, from the estimates; it exceeds z_j if another class
     may win within eps."""
     logits = node.nominal
     predicted = logits.argmax(1, keepdim=True)  # [B, 1]
@@ -48,8 +48,8 @@ def certified_margins(node: LipschitzNode, labels: Tensor, eps: float) -> Tensor
 
 
 def _last_layer(node: LipschitzNode) -> tuple[LipschitzNode, Tensor]:
-    """The value in front of a last linear layer and the rows [K, D] of that layer; for other outputs the output itself
-    and unit vectors."""
+    """The value before the last layer and the rows [K, D] of that layer, if it is linear; else the output itself and
+    unit vectors."""
     gain = node.gain
     if isinstance(gain, Layer) and isinstance(gain.operator, DenseOperator) and node.inputs[0].nominal.dim() == 2:
         return node.inputs[0], gain.operator.weight
@@ -57,5 +57,5 @@ def _last_layer(node: LipschitzNode) -> tuple[LipschitzNode, Tensor]:
 
 
 def _distances(rows: Tensor) -> Tensor:  # [K, D] -> [K, K]
-    # Differences, and no Gram matrix, whose own difference cancels for classes that are close.
+    # By differences: a Gram matrix would cancel for classes with similar rows.
     return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")

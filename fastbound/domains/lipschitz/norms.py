@@ -1,4 +1,4 @@
-"""The certified norm of a layer: which proof serves which operator."""
+"""The certified norm of a layer, by the proof that suits its operator."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from fastbound.domains.lipschitz.certificate import UNIT, dense_norm, scaled
 from fastbound.domains.lipschitz.operators import ConvolutionOperator, DenseOperator, Operator
 from fastbound.domains.lipschitz.torus import torus_norm
 
-# The torus is taken where it lies at most this far above an estimate from below; far above it, it is announced.
+# The norm on a torus is taken if it is at most TIGHT times an estimate from below; above LOOSE times, with a warning.
 TIGHT, LOOSE = 1.002, 1.01
 
 
 def certified_norm(operator: Operator) -> float:
-    """Upper bound of the spectral norm of ``operator``: of a linear layer about 1e-8 above it, of a convolution at most
-    0.2 percent, or that of the torus with a warning where a factorisation would take more than about 20 seconds or a
-    gigabyte and the torus is more than 1 percent above.
+    """Upper bound of the spectral norm of ``operator``.
+
+    For a linear layer it is about 1e-8 above the norm, for a convolution at most 0.2 percent. If that would take more
+    than about 20 seconds or a gigabyte, it is the norm on a torus, with a warning if that is more than 1 percent above.
 
     Raises ValueError for NaN or infinity.
     """
@@ -36,7 +37,7 @@ def _convolution_norm(operator: ConvolutionOperator) -> float:
         return band_norm(operator, estimate)
     if on_torus > LOOSE * estimate:
         warnings.warn(
-            f"the certified norm of a convolution on maps of {list(operator.size)} pixels is that on a torus, "
+            f"the certified norm of a convolution on maps of {list(operator.size)} pixels is the norm on a torus, "
             f"{100 * (on_torus / max(estimate, UNIT) - 1):.1f} percent above the estimate: a tighter proof would need "
             f"{8e-9 * side.numbers:.1f} GB and {1e-9 * side.operations:.0f} GFLOP.",
             stacklevel=2,

@@ -1,4 +1,4 @@
-"""Layers as linear operators between spaces of one sample: what a spectral norm is the norm of."""
+"""Layers as linear operators on one sample, whose spectral norms are computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastbound.primitives.lipschitz_power import adjoint, applied, room
 
 @dataclass(frozen=True, eq=False)
 class DenseOperator:
-    """``W x`` over the last dimension; its other dimensions leave the norm what it is."""
+    """``W x`` over the last dimension; the other dimensions do not change the norm."""
 
     weight: Tensor  # [O, I]
 
@@ -22,7 +22,7 @@ class DenseOperator:
 
     @property
     def geometry(self) -> tuple[Any, ...]:
-        """What beside the weight decides the norm."""
+        """All that determines the norm in addition to the weight."""
         return ()
 
     @property

@@ -20,7 +20,7 @@ from fastbound.domains.rules import rule
 Size = int | Sequence[int]
 
 
-# ---- averages: a Kronecker product of one matrix a dimension -------------------------------------------------------
+# ---- averages: a Kronecker product of one matrix per dimension -----------------------------------------------------
 
 
 def _avg_pool(function: Callable[..., Tensor], spatial: int) -> Callable[..., Lipschitz]:
@@ -43,7 +43,7 @@ def _avg_pool(function: Callable[..., Tensor], spatial: int) -> Callable[..., Li
         nominal = function(input.nominal, kernel, stride, padding, ceil_mode, count_include_pad)
         sides = zip(input.shape[2:], kernel, stride, padding, strict=True)
         norms = [_average_norm(*side, bool(ceil_mode), bool(count_include_pad)) for side in sides]
-        return input.through(nominal, math.prod(norms))
+        return input.mapped_to(nominal, math.prod(norms))
 
     return avg_pool
 
@@ -60,7 +60,7 @@ def _adaptive_avg_pool(function: Callable[..., Tensor], spatial: int) -> Callabl
         require_dim(function.__name__, input, spatial + 2)
         nominal = function(input.nominal, output_size)
         sides = zip(input.shape[2:], nominal.shape[2:], strict=True)
-        return input.through(nominal, math.prod(_adaptive_norm(size, out) for size, out in sides))
+        return input.mapped_to(nominal, math.prod(_adaptive_norm(size, out) for size, out in sides))
 
     return adaptive_avg_pool
 
@@ -93,21 +93,20 @@ def _max_pool(function: Callable[..., Tensor], spatial: int) -> Callable[..., Li
         ceil_mode: bool = False,
         return_indices: bool = False,  # True arrives as another function, which is refused
     ) -> Lipschitz:
-        """A maximum moves no more than the input that moves most, so each input counts once for every window that it
-        is in."""
+        """A maximum changes at most as much as the input that changes most, so an input counts once per window."""
         require_dim(function.__name__, input, spatial + 2)
         kernel, padding, dilation = (per_dimension(v, spatial) for v in (kernel_size, padding, dilation))
         stride = pooling_stride(stride, kernel)
         nominal = function(input.nominal, kernel, stride, padding, dilation, ceil_mode)
         sides = zip(input.shape[2:], nominal.shape[2:], kernel, stride, padding, dilation, strict=True)
-        return input.through(nominal, math.sqrt(math.prod(_most_windows(*side) for side in sides)))
+        return input.mapped_to(nominal, math.sqrt(math.prod(_most_windows(*side) for side in sides)))
 
     return max_pool
 
 
 @cache
 def _most_windows(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """In how many windows along one dimension the input that is in most of them is."""
+    """The largest number of windows along one dimension that share an input."""
     places = [o * stride - padding + t * dilation for o in range(out) for t in range(kernel)]
     return max((places.count(i) for i in range(size)), default=1)
 

@@ -1,4 +1,4 @@
-"""What has no useful Lipschitz constant, and what to use instead."""
+"""Functions without a useful Lipschitz constant: errors that say what to use instead."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fastbound.domains.location import module_path
 from fastbound.domains.rules import function_name, rule
 
 _NORMALISATION = (
-    "it divides by the spread of its input, which has no Lipschitz bound in training and multiplies the constant in "
-    "evaluation; leave it out, and initialise with orthogonal weights (fastbound train --init orthogonal)"
+    "it divides by the deviation of its input, which has no Lipschitz constant in training and multiplies the constant "
+    "in evaluation; leave it out, and initialise with orthogonal weights (fastbound train --init orthogonal)"
 )
 _INDICES = "which element is largest has no Lipschitz constant; leave return_indices=True out"
 _SOFTMAX = "return the logits; fastbound.losses.gloro_cross_entropy takes them"
@@ -49,7 +49,7 @@ def _dropout(function: Callable[..., Any]) -> Callable[..., Lipschitz]:
         if training and p > 0:
             raise NotImplementedError(
                 f"{function_name(function)}{module_path()} in a Lipschitz network: the masked network has another "
-                "constant than the one that is certified; leave dropout out, or set p=0."
+                "constant than the certified one; leave dropout out, or set p=0."
             )
         return input
 

@@ -1,6 +1,6 @@
-"""Functions that move elements of a sample, or leave some out: they lengthen no difference of two samples.
+"""Functions that move elements of a sample, or leave some out, which never increases the distance of two samples.
 
-Each must leave the batch dimension alone: a constant speaks of one sample.
+None may change the batch dimension, because a constant is that of one sample.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastbound.domains.rules import rule
 
 
 def _view(result: Lipschitz, input: Lipschitz) -> Lipschitz:
-    """Mark handles whose tensors, in the plain program, would share memory."""
+    """Mark handles whose plain tensors would share memory, so that writing into one raises an error."""
     result._viewed = input._viewed = True
     return result
 
@@ -30,7 +30,7 @@ def _require_samples(name: str, input: Lipschitz, kept: bool) -> None:
     if not kept:
         raise NotImplementedError(
             f"{name}{module_path()}: it moves or mixes the samples of {tuple(input.shape)}; a Lipschitz constant "
-            "speaks of one sample, so leave dimension 0 alone."
+            "is that of one sample, so leave dimension 0 alone."
         )
 
 
@@ -44,27 +44,27 @@ def reshape(input: Lipschitz, *shape: Any, **kwargs: Any) -> Lipschitz:
         raise NotImplementedError(f"view(dtype){module_path()} has no meaning for an abstract value.")
     nominal = input.nominal.reshape(sizes)
     _require_samples("reshape", input, nominal.shape[:1] == input.shape[:1])
-    return _view(input.through(nominal), input)
+    return _view(input.mapped_to(nominal), input)
 
 
 @rule(Lipschitz, torch.permute)
 def permute(input: Lipschitz, *dims: Any, **kwargs: Any) -> Lipschitz:
     order = as_dims(as_sizes(dims or (kwargs["dims"],)), input.dim())
     _require_samples("permute", input, order[0] == 0)
-    return _view(input.through(input.nominal.permute(order)), input)
+    return _view(input.mapped_to(input.nominal.permute(order)), input)
 
 
 @rule(Lipschitz, torch.flip)
 def flip(input: Lipschitz, *dims: Any) -> Lipschitz:
     which = as_dims(as_sizes(dims), input.dim())
     _require_samples("flip", input, 0 not in which)
-    return input.through(input.nominal.flip(which))
+    return input.mapped_to(input.nominal.flip(which))
 
 
 def _of_maps(function: Callable[..., Tensor]) -> Callable[..., Lipschitz]:
     def of_maps(input: Lipschitz, count: int) -> Lipschitz:
         _require_samples(function.__name__, input, input.dim() == 4)
-        return input.through(function(input.nominal, count))
+        return input.mapped_to(function(input.nominal, count))
 
     return of_maps
 
@@ -80,7 +80,7 @@ def pad(input: Lipschitz, pad: Sequence[int], mode: str = "constant", value: flo
             f"pad{module_path()}: mode {mode!r} copies elements and so changes the norm; use zero padding."
         )
     _require_samples("pad", input, len(pad) < 2 * input.dim())
-    return input.through(F.pad(input.nominal, list(pad), value=value))
+    return input.mapped_to(F.pad(input.nominal, list(pad), value=value))
 
 
 # ---- selection and joining -----------------------------------------------------------------------------------------
@@ -96,12 +96,12 @@ def getitem(input: Lipschitz, index: Any) -> Lipschitz:
     _require_samples("indexing", input, parts[:1] == (slice(None),) or parts[:1] == (Ellipsis,))
     nominal = input.nominal[index]
     _require_samples("indexing", input, nominal.shape[:1] == input.shape[:1])
-    return _view(input.through(nominal), input)
+    return _view(input.mapped_to(nominal), input)
 
 
 @rule(Lipschitz, torch.cat)
 def cat(tensors: Sequence[Any], dim: int = 0) -> Lipschitz:
-    """Constants among the tensors move with nothing."""
+    """Constants among the tensors do not change the distance of two samples."""
     values = [t for t in tensors if isinstance(t, Lipschitz)]
     _require_samples("cat", values[0], as_dims(dim, values[0].dim())[0] > 0)
     nominal = torch.cat([t.nominal if isinstance(t, Lipschitz) else t for t in tensors], dim)
@@ -114,17 +114,17 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Lipschitz:
 @rule(Lipschitz, torch.mean)
 def mean(input: Lipschitz, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Lipschitz:
     count, dims = _reduced("mean", input, dim, dtype)
-    return input.through(input.nominal.mean(dims, keepdim), 1 / math.sqrt(count))
+    return input.mapped_to(input.nominal.mean(dims, keepdim), 1 / math.sqrt(count))
 
 
 @rule(Lipschitz, torch.sum)
 def sum_(input: Lipschitz, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Lipschitz:
     count, dims = _reduced("sum", input, dim, dtype)
-    return input.through(input.nominal.sum(dims, keepdim), math.sqrt(count))
+    return input.mapped_to(input.nominal.sum(dims, keepdim), math.sqrt(count))
 
 
 def _reduced(name: str, input: Lipschitz, dim: Any, dtype: Any) -> tuple[int, tuple[int, ...]]:
-    """How many elements become one, and the dimensions that do."""
+    """How many elements are reduced to one, and over which dimensions."""
     if dtype not in (None, input.dtype):
         raise NotImplementedError(f"{name}(dtype=...){module_path()}: convert it with .to first.")
     dims = tuple(range(input.dim())) if dim is None or dim == () else as_dims(dim, input.dim())
@@ -137,7 +137,7 @@ def _reduced(name: str, input: Lipschitz, dim: Any, dtype: Any) -> tuple[int, tu
 
 @rule(Lipschitz, Tensor.contiguous)
 def contiguous(input: Lipschitz, memory_format: Any = torch.contiguous_format) -> Lipschitz:
-    return _view(input.through(input.nominal.contiguous(memory_format=memory_format)), input)
+    return _view(input.mapped_to(input.nominal.contiguous(memory_format=memory_format)), input)
 
 
 @rule(Lipschitz, torch.clone)
@@ -170,6 +170,6 @@ def double(input: Lipschitz) -> Lipschitz:
 def _converted(input: Lipschitz, nominal: Tensor) -> Lipschitz:
     if not nominal.is_floating_point():
         raise TypeError(f"to{module_path()}: an abstract value cannot become integers.")
-    if nominal is input.nominal:  # torch returns the tensor itself, and writing into one reaches the other
+    if nominal is input.nominal:  # torch returns the tensor itself, so writing into the result must change the input
         return input
-    return input.through(nominal)
+    return input.mapped_to(nominal)

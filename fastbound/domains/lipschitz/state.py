@@ -1,4 +1,4 @@
-"""`LipschitzState`: what the constants of a model carry from one forward pass to the next."""
+"""`LipschitzState`: the power iterates of a model's layers, kept from one forward pass to the next."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIRST_ITERATIONS = 50
 
 @dataclass(frozen=True)
 class Certificate:
-    """A proven norm, and the numbers that it was proven for. A tensor's version would miss a change of ``.data``."""
+    """A proven norm, and a copy of the weight, because a change of ``.data`` does not increase a tensor's version."""
 
     weight: Tensor
     geometry: tuple[Any, ...]
@@ -30,27 +30,27 @@ class Certificate:
     def of(operator: Operator) -> Certificate:
         return Certificate(operator.weight.detach().clone(), operator.geometry, certified_norm(operator))
 
-    def covers(self, operator: Operator) -> bool:
+    def is_valid_for(self, operator: Operator) -> bool:
         same = self.weight.dtype == operator.weight.dtype and self.weight.device == operator.weight.device
         return same and self.geometry == operator.geometry and torch.equal(self.weight, operator.weight)
 
 
 class LipschitzState(nn.Module):
-    """The power iterates of a model's layers, one buffer a layer in the order in which the layers run.
+    """The power iterates of a model's layers, one buffer per layer in the order in which they run.
 
-    Weights change little from step to step, so an iterate that persists stays close to its singular vector and a few
-    iterations a forward pass follow it. ``state_dict`` holds the iterates; ``load_state_dict`` restores them also
+    Weights change little from step to step, so a stored iterate stays close to the singular vector, with only a few
+    iterations per forward pass. ``state_dict`` holds the iterates; ``load_state_dict`` restores them also
     into a new state.
 
     Args:
-        iterations: power iterations of each layer a forward pass, at least 1. The first one of a layer does
-            50 instead.
+        iterations: power iterations of each layer per forward pass, at least 1. In its first pass a layer does at
+            least 50.
 
-    Certificates, the proven upper bounds, are kept for as long as a layer's weights hold the same numbers; they are
-    not part of ``state_dict``.
+    Certificates, the proven upper bounds, are kept until the values of a layer's weights change; they are not part of
+    ``state_dict``.
 
     Raises:
-        ValueError: iterations below 1; a model, or a size of input, other than the one that the state was made with.
+        ValueError: iterations below 1; another model or input size than in earlier passes.
     """
 
     def __init__(self, iterations: int = 5) -> None:
@@ -63,30 +63,29 @@ class LipschitzState(nn.Module):
     def spectral_norm(self, place: int, operator: Operator) -> Tensor:
         """Estimate [] of the spectral norm of layer ``place``, from below; advances the layer's iterate.
 
-        The iterate is a constant to autograd: what is differentiated is ||W v|| at the unit vector v, whose gradient
-        at a singular vector is that of the norm itself.
+        The gradient is that of ||W v|| with the iterate v held constant; at a singular vector it is that of the norm.
         """
         with _full_precision(operator.weight.device.type):
-            iterate = self._advanced(place, operator)
+            iterate = self._advanced_iterate(place, operator)
             return torch.linalg.vector_norm(operator.apply(iterate))
 
     @torch.no_grad()
-    def _advanced(self, place: int, operator: Operator) -> Tensor:  # [1, *S]
-        iterate, iterations = self._begun(place, operator)
+    def _advanced_iterate(self, place: int, operator: Operator) -> Tensor:  # [1, *S]
+        iterate, iterations = self._iterate_of(place, operator)
         iterate = lipschitz_power(iterate, operator.weight, iterations, *operator.window)
-        # In place: a captured program writes to where the next replay reads.
+        # In place, because a captured CUDA graph reads the same memory in its next replay.
         self.get_buffer(_name(place)).copy_(iterate)
         return iterate
 
     def certified_norm(self, place: int, operator: Operator) -> float:
         """Upper bound of the spectral norm of layer ``place``, proven in float64."""
         known = self._certificates.get(place)
-        if known is None or not known.covers(operator):
+        if known is None or not known.is_valid_for(operator):
             known = self._certificates[place] = Certificate.of(operator)
         return known.norm
 
-    def _begun(self, place: int, operator: Operator) -> tuple[Tensor, int]:  # [1, *S]
-        """Where the power iteration of a layer stands, and how many iterations it needs now."""
+    def _iterate_of(self, place: int, operator: Operator) -> tuple[Tensor, int]:  # [1, *S]
+        """The current power iterate of a layer, and the number of iterations to do now."""
         name, shape, weight = _name(place), (1, *operator.input_shape), operator.weight
         known = getattr(self, name, None)
         if known is None:
@@ -110,7 +109,7 @@ class LipschitzState(nn.Module):
 
 
 def _full_precision(kind: str) -> AbstractContextManager[None]:
-    """No autocast, on devices that have one."""
+    """Switches autocast off, on devices that have it."""
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
@@ -119,6 +118,6 @@ def _name(place: int) -> str:
 
 
 def _start(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """A unit vector in which no frequency dominates: the same in every process and run, made on the device."""
+    """A unit vector without a dominant frequency; the same in every process and run, and created on the device."""
     places = torch.arange(math.prod(shape), dtype=torch.float64, device=like.device)
     return unit((places.square() * math.sqrt(2)).frac().sub(0.5).to(like.dtype).view(shape))

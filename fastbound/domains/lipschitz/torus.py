@@ -1,8 +1,8 @@
-"""The spectral norm of a convolution from above, by that of the same convolution on a torus that contains its map.
+"""Upper bound of the spectral norm of a convolution: the norm of the same convolution on a torus that contains its map.
 
-The map is embedded in a torus so large that no window wraps from one end of the map to the other: the convolution is
-then a block of the one on the torus, and its norm at most that one's. On the torus with the pixels of a stride taken as
-channels, a Fourier transform leaves one small matrix for each frequency, and the norm is the largest of theirs.
+The torus is so large that no window wraps from one end of the map to the other. The convolution is then a block of the
+one on the torus, so its norm is at most as large. With the pixels of a stride taken as channels, a Fourier transform
+splits the convolution on the torus into one small matrix per frequency, and its norm is the largest of theirs.
 
 Source: the Fourier form is that of Sedghi, Gupta & Long, ICLR 2019, arXiv 1805.10408; embedding and strides derived
 here.
@@ -19,13 +19,15 @@ from torch import Tensor
 from fastbound.domains.lipschitz.certificate import UNIT, gamma, gram_norm
 from fastbound.domains.lipschitz.operators import ConvolutionOperator
 
-# Numbers in the matrices of the frequencies that are looked at together.
+# Entries of the matrices of frequencies that are processed together.
 CHUNK = 2**24
 
 
 def torus_norm(operator: ConvolutionOperator) -> float:
-    """Upper bound of the spectral norm of a convolution with weights in float64 and about 1: loose for small maps, a
-    tenth of a percent above the norm at 28 pixels and a kernel of 3."""
+    """Upper bound of the spectral norm of a convolution with weights in float64 and of about 1.
+
+    It is loose for small maps, and a tenth of a percent above the norm at 28 pixels and a kernel of 3.
+    """
     return max(_norm(operator, group) for group in operator.weight.chunk(operator.groups))
 
 
@@ -35,7 +37,7 @@ def _norm(operator: ConvolutionOperator, weight: Tensor) -> float:  # [O, C, *K]
     frequencies = torch.tensor(list(itertools.product(*map(range, sizes))))  # [F, D]
     numbers = math.prod(weight.shape[:2]) * math.prod(operator.stride)
     bounds = [gram_norm(_matrices(taps, part, sizes)) for part in frequencies.split(max(1, CHUNK // numbers))]
-    # Phases are right to 32 u: an angle of at most 2 pi, its cosine and sine.
+    # Phases have an error of at most 32 u: an angle of at most 2 pi, its cosine and sine.
     rounding = (32 * UNIT + gamma(weight[0, 0].numel() + 8)) * float(
         weight.abs().flatten(2).sum(2).square().sum().sqrt()
     )
@@ -65,7 +67,7 @@ def _taps(operator: ConvolutionOperator, weight: Tensor) -> list[Tap]:
 
 
 def _matrices(taps: list[Tap], frequencies: Tensor, sizes: list[int]) -> Tensor:
-    """What the torus convolution does to each frequency [F, D], as wide matrices [F, M, N], M <= N."""
+    """The matrix of the torus convolution at each frequency [F, D], transposed to be wide: [F, M, N], M <= N."""
     out, channels = taps[0][2].shape
     phases = max(phase for _, phase, _ in taps) + 1
     matrices = torch.zeros(len(frequencies), out, phases, channels, dtype=torch.complex128)

@@ -1,4 +1,4 @@
-"""`Lipschitz`: clean activations, and the graph of layers from which their Lipschitz constant is computed when read."""
+"""`Lipschitz`: clean activations with a Lipschitz constant that is computed from the graph of layers when read."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Lipschitz(Value):
     x and x', in the units of the input.
 
     Any torch function with a rule accepts it: linear layers, convolutions, pooling, ReLU, `fastbound.nn.MinMax`, sums
-    of values, shape functions, sums and products with constants. Every function must treat each sample by itself.
+    of values, shape functions, sums and products with constants. Every function must treat the samples independently.
 
     Soundness: `constant` is a training estimate from below, `certified_constant()` an upper bound.
 
     Raises:
         MissingRuleError: for a function or attribute without a rule, naming it and the module.
-        NotImplementedError: for BatchNorm and others that have no useful constant; it says what to use instead.
+        NotImplementedError: for BatchNorm and other functions without a useful constant; it says what to use instead.
     """
 
     @property
@@ -37,12 +37,12 @@ class Lipschitz(Value):
 
     @property
     def constant(self) -> Tensor:
-        """Estimate [] of the Lipschitz constant, differentiable, by power iteration: converges to the product of the
-        layers' norms from below. It trains; it does not certify."""
+        """Estimate [] of the Lipschitz constant, differentiable, by power iteration, which converges to the product
+        of the layers' norms from below. For training only, not for certification."""
         return estimate(self.node)
 
     def certified_constant(self) -> float:
-        """Upper bound of the Lipschitz constant of the network in real arithmetic, every rounding included.
+        """Upper bound of the Lipschitz constant of the network in real arithmetic, all rounding included.
 
         Soundness: a proof for each layer's weights in float64, see `fastbound.domains.lipschitz.certificate`.
 
@@ -51,8 +51,9 @@ class Lipschitz(Value):
         return certified(self.node)
 
     def bottom_logit(self, eps: float | Tensor) -> Tensor:
-        """What the strongest other class can reach, relative to the predicted one, within eps [B]: where it exceeds the
-        largest logit, the prediction is rejected. Differentiable.
+        """The largest value [B] that another class can reach within eps, relative to the predicted class.
+
+        If it exceeds the largest logit, the prediction is rejected. Differentiable.
 
         Args:
             eps: l2 radius in the units of the input, a number or a tensor [].
@@ -79,9 +80,11 @@ class Lipschitz(Value):
         if self.dim() != 2 or self.shape[1] < 2:
             raise ValueError(f"{name}: wanted logits [B, K] with at least 2 classes, got shape {tuple(self.shape)}.")
 
-    def through(self, nominal: Tensor, gain: float | Tensor = 1.0) -> Lipschitz:
-        """The value ``nominal`` [B, ...] that a function with the Lipschitz constant ``gain`` made of this one; for
-        use in rules."""
+    def mapped_to(self, nominal: Tensor, gain: float | Tensor = 1.0) -> Lipschitz:
+        """The value of a function with Lipschitz constant ``gain`` that maps this one to ``nominal`` [B, ...].
+
+        For use in rules.
+        """
         return self.handle(LipschitzNode(nominal, Factor(gain), (self.node,), self.node.flow))
 
 
@@ -90,8 +93,8 @@ def lipschitz(x: Tensor, state: LipschitzState | None = None) -> Lipschitz:  # [
 
     Args:
         x: inputs [B, ...], float32 or float64.
-        state: power iterates (and certificates) of earlier passes of the same model; None starts anew, which costs
-            50 power iterations a layer.
+        state: power iterates (and certificates) of earlier passes of the same model; with None every layer does at
+            least 50 power iterations.
 
     Returns:
         A `Lipschitz` [B, ...] to pass through a model: ``out.nominal`` [B, ...], ``out.constant``,

@@ -1,4 +1,4 @@
-"""Max-pooling: half the distance of the pooled ends, around the pooled clean activations."""
+"""Max-pooling: the radius is half the distance between the pooled z + v and the pooled z - v."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ReLU, in one pass with the BatchNorm in front of it."""
+"""ReLU, in one pass with the BatchNorm before it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fastbound.ops import singleprop_norm_relu
 @rule(SingleProp, torch.relu)
 def relu(input: SingleProp) -> SingleProp:
     node = input.node
-    if isinstance(node, PendingNorm) and node.fuses:
+    if isinstance(node, PendingNorm) and node.can_fuse:
         streams = _norm_relu(node.source, node.record_as(Norm), input.variant)
     else:
         streams = _norm_relu(node, None, input.variant)
@@ -30,7 +30,7 @@ def relu(input: SingleProp) -> SingleProp:
 
 @rule(SingleProp, F.batch_norm)
 def batch_norm(input: SingleProp, *args: Any, **kwargs: Any) -> SingleProp:
-    """As for all streams, but read without a ReLU behind it, it is made by this domain's own pass."""
+    """As for all streams, but without a ReLU after it, it is computed by this domain's own pass."""
     source, waiting = input.node, layers.batch_norm(input, *args, **kwargs).node
     norm = waiting.record_as(Norm)
     return input.handle(PendingNorm(norm, source, source.shape, lambda: _norm_relu(source, norm, None)))

@@ -1,4 +1,4 @@
-"""`SingleProp`: the clean activations and one radius around them, the cheapest surrogate of interval bounds."""
+"""`SingleProp`: the clean activations and one radius around them, a cheap surrogate of interval bounds."""
 
 from __future__ import annotations
 
@@ -73,19 +73,19 @@ def singleprop(x: Tensor, eps: float | Tensor, variant: str = "zero") -> SingleP
     """A training surrogate and not a bound: clean activations with a radius that a true output may leave.
 
     One neuron shows it: at z = 0 with v = 1 the variant ``"zero"`` claims relu(z) in [-0.5, 0.5], ``"fast-lin"``
-    [-0.75, 0.75], and relu reaches 1. In return a layer costs two products, where intervals and a clean stream cost
-    three.
+    [-0.75, 0.75], and relu reaches 1. In return a layer costs two products, instead of three for intervals with a
+    clean stream.
 
     Args:
         x: inputs [B, ...], float32 or float64.
         eps: radius in the units of ``x``, a number or a tensor that broadcasts to x. The ball is not clipped: it
             reaches as far to either side.
-        variant: the radius of an unstable neuron behind its ReLU: ``"zero"`` (z + v) / 2, ``"fast-lin"``
+        variant: the radius of an unstable neuron after its ReLU: ``"zero"`` (z + v) / 2, ``"fast-lin"``
             3 v / 4 + z / 2 - z^2 / (4 v + 1e-4).
 
     Returns:
         A `SingleProp` [B, ...] to pass through a model; train on it with `fastbound.losses.singleprop_cross_entropy`.
-        ReLU and max-pooling have rules, and what is linear (layers, BatchNorm, average pooling, sums, shapes).
+        ReLU, max-pooling and linear functions (layers, BatchNorm, average pooling, sums, shapes) have rules.
 
     Raises:
         TypeError: x is no floating-point tensor. ValueError: an unknown variant; eps negative, NaN or of a shape that

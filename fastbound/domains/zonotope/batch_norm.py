@@ -1,4 +1,4 @@
-"""BatchNorm: linear for statistics that are known."""
+"""BatchNorm: linear once its statistics are fixed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def batch_norm(input: Zonotope, *args: Any, **kwargs: Any) -> Zonotope:
     training = kwargs.get("training", args[4] if len(args) > 4 else False)
     if training and input.terms.interval is not None:
         raise NotImplementedError(
-            f"batch_norm{module_path()}: relaxation {input.terms.plan.relaxation!r} runs on two kinds of bounds, and "
-            "batch statistics are taken once; call model.eval(), or take relaxation='deepz'."
+            f"batch_norm{module_path()}: relaxation {input.terms.plan.relaxation!r} uses two kinds of bounds, but "
+            "batch statistics can only be taken once; call model.eval(), or take relaxation='deepz'."
         )
     return layers.batch_norm(input, *args, **kwargs)  # type: ignore[return-value]

@@ -13,35 +13,35 @@ from fastbound.domains.checks import require_defined
 from fastbound.domains.records import Elementwise
 from fastbound.domains.rules import Entry, read_by, rule
 from fastbound.domains.zonotope.relaxations import find_relaxation, relu_cover
-from fastbound.domains.zonotope.value import Zonotope, covered, ends
+from fastbound.domains.zonotope.value import Zonotope, relaxation_bounds, relaxed
 
 
 @read_by(Zonotope)
-def elementwise(made: Entry, name: str) -> Callable[..., Zonotope]:
-    """Relaxations that cover an unstable ReLU by constants do so with every function."""
+def elementwise(make_function: Entry, name: str) -> Callable[..., Zonotope]:
+    """Relaxations that cover an unstable ReLU by constants do the same with every function."""
 
     def read(input: Zonotope, *args: Any, **kwargs: Any) -> Zonotope:
-        function, (lower, upper) = made(*args, **kwargs), ends(input)
+        function, (lower, upper) = make_function(*args, **kwargs), relaxation_bounds(input)
         require_defined(function, name, lower, upper)
         flat = find_relaxation(input.terms.plan.relaxation).flat
         cover = function.flat_cover(lower, upper) if flat else function.cover(lower, upper)
-        return covered(input, function.value, *cover, Elementwise(function, name))
+        return relaxed(input, function.value, *cover, Elementwise(function, name))
 
     return read
 
 
 @rule(Zonotope, torch.relu)
 def relu(input: Zonotope) -> Zonotope:
-    slope, offset = relu_cover(find_relaxation(input.terms.plan.relaxation), *ends(input))
-    return covered(input, torch.relu, slope, offset, offset, Elementwise(functions.relu(), "torch.relu"))
+    slope, offset = relu_cover(find_relaxation(input.terms.plan.relaxation), *relaxation_bounds(input))
+    return relaxed(input, torch.relu, slope, offset, offset, Elementwise(functions.relu(), "torch.relu"))
 
 
 @rule(Zonotope, F.leaky_relu)
 def leaky_relu(input: Zonotope, negative_slope: float = 0.01) -> Zonotope:
-    """``a x + (1 - a) relu(x)``, whatever the sign of 1 - a."""
-    slope, offset = relu_cover(find_relaxation(input.terms.plan.relaxation), *ends(input))
+    """Relaxed as ``a x + (1 - a) relu(x)``; 1 - a may be negative."""
+    slope, offset = relu_cover(find_relaxation(input.terms.plan.relaxation), *relaxation_bounds(input))
     rest = 1 - negative_slope
-    return covered(
+    return relaxed(
         input,
         lambda x: F.leaky_relu(x, negative_slope),
         negative_slope + rest * slope,

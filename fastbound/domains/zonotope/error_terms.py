@@ -1,8 +1,8 @@
-"""Error terms of a zonotope, and how the linear records of the tape carry them along.
+"""Error terms of a zonotope, and their propagation through the linear records of the tape.
 
-Term m of sample b moves all elements at once, by ``E[m, b]`` times a number in [-1, 1] of its own. Terms are kept in
-blocks by birth: one block for the box, one for each non-linear function. Blocks of one birth share their numbers, so
-where branches meet again they are added, and what one branch lacks counts as zeros. Constants do not reach the terms.
+Term m of sample b adds ``E[m, b]`` times a number in [-1, 1] of its own, to all elements at once. Terms are stored in
+blocks by origin: one block for the box, one for each non-linear function. Terms of one origin share their numbers, so
+when branches join, their blocks are added; a block that one branch lacks counts as zeros. Constants change no terms.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from fastbound.ops.layout import channels_last
 
 @dataclass(frozen=True, eq=False)
 class Diagonal:
-    """Terms that each move a single element: term m of sample b moves element ``index[b, m]`` by ``value[b, m]``.
+    """Terms of a single element each: term m of sample b adds ``value[b, m]`` times its number to ``index[b, m]``.
 
-    So are terms born; as a tensor they would be identity matrices over images.
+    All new terms are so; as a tensor they would be identity matrices over images.
     """
 
     index: Tensor  # [B, M], counted in row-major order of a sample
@@ -42,34 +42,34 @@ Blocks = dict[int, Block]
 
 @dataclass
 class Plan:
-    """What all values that flow from one zonotope share."""
+    """The settings and counters that all values computed from one zonotope share."""
 
     relaxation: str
-    budget: int  # bytes that the terms of one value may take
-    remainder: bool  # what does not fit joins an interval; otherwise it is an error
-    births: int = 0
-    announced: bool = False
+    budget: int  # bytes for the terms of one value
+    remainder: bool  # whether terms beyond the budget join an interval; otherwise they are an error
+    origins: int = 0
+    warned: bool = False
 
-    def birth(self) -> int:
-        self.births += 1
-        return self.births
+    def new_origin(self) -> int:
+        self.origins += 1
+        return self.origins
 
     def room(self, node: Node) -> int:
         """How many terms of the shape of ``node`` fit into the budget."""
         return self.budget // max(1, node.shape.numel() * node.dtype.itemsize)
 
     def overflow(self, wanted: int, room: int) -> None:
-        """Announce, or refuse, that fewer terms are kept than wanted."""
-        what = f"{wanted} error terms{module_path()} do not fit into the budget of {self.budget} bytes, {room} do"
+        """Warn that fewer terms are kept than needed, or raise ValueError without a remainder."""
+        problem = f"{wanted} error terms{module_path()} do not fit into the budget of {self.budget} bytes, {room} do"
         if not self.remainder:
             raise ValueError(
-                f"budget: {what}; raise it, bound fewer samples at once, pass remainder=True to let an interval hold "
-                "the rest, or take relaxation='hbox', which makes no new terms."
+                f"budget: {problem}; raise it, bound fewer samples at once, pass remainder=True to let an interval "
+                "hold the rest, or take relaxation='hbox', which makes no new terms."
             )
-        if not self.announced:
-            self.announced = True
+        if not self.warned:
+            self.warned = True
             warnings.warn(
-                f"{what}; an interval holds the others from here on (sound, but looser; no further warning for this "
+                f"{problem}; an interval holds the others from here on (sound, but looser; no further warning for this "
                 "zonotope). Raise budget= or bound fewer samples at once to keep them.",
                 stacklevel=2,
             )
@@ -77,42 +77,42 @@ class Plan:
 
 @dataclass
 class Terms:
-    """The error terms of one value, and, for rules that read them, its bounds in the interval domain."""
+    """The error terms of one value, and its bounds in the interval domain, for relaxations that use them."""
 
     plan: Plan
     blocks: Blocks = field(default_factory=dict)
     interval: Any = None
 
     def half_width(self) -> Tensor | None:  # [B, *S]
-        """The sum over all terms of what each moves an element by; None without terms."""
+        """The sum of the absolute values of all terms; None without terms."""
         return _total([half_width(block) for block in self.blocks.values()])
 
-    def spread(self, function: Callable[[Tensor], Tensor]) -> Tensor | None:  # [B, *S] -> [B, *T]
-        """The half-width of a linear ``function`` of the value."""
+    def error_term_width(self, function: Callable[[Tensor], Tensor]) -> Tensor | None:  # [B, *S] -> [B, *T]
+        """The half-width of the terms of a linear ``function`` of the value; None without terms."""
         mapped = torch.vmap(function)
         return _total([mapped(dense(block)).abs().sum(0) for block in self.blocks.values() if size(block)])
 
     def scaled(self, factor: Tensor) -> Blocks:  # [B, *S]
         """The blocks times a factor for each element."""
-        return {birth: _times(block, factor) for birth, block in self.blocks.items()}
+        return {origin: _times(block, factor) for origin, block in self.blocks.items()}
 
     def detached(self) -> Terms:
-        """The same without history, as a copy."""
-        blocks = {birth: _each_tensor(block, lambda t: t.detach().clone()) for birth, block in self.blocks.items()}
+        """A copy without gradients."""
+        blocks = {origin: _each_tensor(block, lambda t: t.detach().clone()) for origin, block in self.blocks.items()}
         return Terms(replace(self.plan), blocks)
 
 
 # ---- blocks --------------------------------------------------------------------------------------------------------
 
 
-def born(widths: Tensor) -> Diagonal:  # [B, *S], >= 0
-    """A term for every element that has a width, as many for each sample as the one with most needs."""
+def new_terms(widths: Tensor) -> Diagonal:  # [B, *S], >= 0
+    """A term for every element with a width > 0; every sample gets as many as the one that needs most."""
     flat = widths.flatten(1)
-    wanted = flat.detach() > 0
-    count, every = int(wanted.sum(1).max()) if flat.numel() else 0, flat.shape[1]
+    needed = flat.detach() > 0
+    count, every = int(needed.sum(1).max()) if flat.numel() else 0, flat.shape[1]
     if count == every:
         return Diagonal(torch.arange(every, device=flat.device).expand(flat.shape), flat, widths.shape)
-    index = wanted.to(torch.uint8).topk(count, 1).indices.sort(1).values
+    index = needed.to(torch.uint8).topk(count, 1).indices.sort(1).values
     return Diagonal(index, flat.gather(1, index), widths.shape)
 
 
@@ -138,15 +138,15 @@ def half_width(block: Block) -> Tensor:  # [B, *S]
 
 
 def kept_within(blocks: Blocks, room: int) -> tuple[Blocks, Tensor | None]:
-    """The oldest ``room`` terms, of the block that is cut the largest; and the half-width [B, *S] of the others."""
+    """The oldest ``room`` terms, and the half-width [B, *S] of the others. A block is cut after its largest terms."""
     kept: Blocks = {}
     widths = []
-    for birth, block in blocks.items():
+    for origin, block in blocks.items():
         if size(block) > room:
             block, rest = _cut(block, room)
             widths.append(half_width(rest))
         if size(block):
-            kept[birth] = block
+            kept[origin] = block
         room -= size(block)
     return kept, _total(widths)
 
@@ -183,16 +183,16 @@ def _total(widths: Sequence[Tensor]) -> Tensor | None:
 # ---- through the records of the tape -------------------------------------------------------------------------------
 
 
-def carried(node: Node, parents: Sequence[Node]) -> tuple[Blocks, Tensor | None]:
-    """The terms of a node made from ``parents``, and the half-width [B, *S] of those that the budget has no room for.
+def propagated_terms(node: Node, parents: Sequence[Node]) -> tuple[Blocks, Tensor | None]:
+    """The terms of a node computed from ``parents``, and the half-width [B, *S] of those beyond the budget.
 
-    Only layers with weights can outgrow the budget: their output is what may be larger than their input.
+    Only layers with weights are checked against the budget, because their output may be larger than their input.
     """
     record = node.record
     known = [parent.terms.blocks for parent in parents]
-    births = sorted(set().union(*known))
+    origins = sorted(set().union(*known))
     if not isinstance(record, (Linear, Convolution)):
-        return {birth: _carried(record, node, parents, [b.get(birth) for b in known]) for birth in births}, None
+        return {o: _propagated_block(record, node, parents, [b.get(o) for b in known]) for o in origins}, None
     plan: Plan = parents[0].terms.plan
     blocks, outside = known[0], None
     wanted, room = sum(map(size, blocks.values())), plan.room(node)
@@ -201,13 +201,13 @@ def carried(node: Node, parents: Sequence[Node]) -> tuple[Blocks, Tensor | None]
         blocks, outside = kept_within(blocks, room)
     if outside is not None:
         widening = record._replace(weight=record.weight.abs())
-        outside = along(widening, node, [outside.unsqueeze(0)]).squeeze(0)
-    return {birth: _carried(record, node, parents, [block]) for birth, block in blocks.items()}, outside
+        outside = apply_linear_part(widening, node, [outside.unsqueeze(0)]).squeeze(0)
+    return {origin: _propagated_block(record, node, parents, [block]) for origin, block in blocks.items()}, outside
 
 
-def _carried(record: Record, node: Node, parents: Sequence[Node], blocks: list[Block | None]) -> Block:
+def _propagated_block(record: Record, node: Node, parents: Sequence[Node], blocks: list[Block | None]) -> Block:
     if len(blocks) == 1 and isinstance(blocks[0], Diagonal):
-        short = _along_diagonal(record, node, blocks[0])
+        short = _diagonal_through(record, node, blocks[0])
         if short is not None:
             return short
     count = next(size(block) for block in blocks if block is not None)
@@ -215,11 +215,11 @@ def _carried(record: Record, node: Node, parents: Sequence[Node], blocks: list[B
         parent.radius.new_zeros(()).expand(count, *parent.shape) if block is None else dense(block)
         for parent, block in zip(parents, blocks, strict=True)
     ]
-    return along(record, node, whole)
+    return apply_linear_part(record, node, whole)
 
 
-def _along_diagonal(record: Record, node: Node, block: Diagonal) -> Block | None:
-    """Terms of one element each where they stay so, or meet the rows of a weight; None elsewhere."""
+def _diagonal_through(record: Record, node: Node, block: Diagonal) -> Block | None:
+    """Terms of one element each through a record, if they remain so or select rows of a weight; else None."""
     if isinstance(record, Linear) and len(block.shape) == 2:
         rows, value = record.weight.T, block.value.T.unsqueeze(2)  # [I, O], [M, B, 1]
         every = value.shape[0] == rows.shape[0]
@@ -239,17 +239,17 @@ def _along_diagonal(record: Record, node: Node, block: Diagonal) -> Block | None
 
 
 @singledispatch
-def along(record: Any, node: Node, blocks: list[Tensor]) -> Tensor:  # [M, B, *S] each -> [M, B, *T]
-    """Terms through the linear part of a record."""
-    raise TypeError(f"error terms have no way through {type(record).__name__}.")
+def apply_linear_part(record: Any, node: Node, blocks: list[Tensor]) -> Tensor:  # [M, B, *S] each -> [M, B, *T]
+    """Apply the linear part of a record to terms."""
+    raise TypeError(f"error terms cannot be propagated through {type(record).__name__}.")
 
 
-@along.register
+@apply_linear_part.register
 def _(record: Linear, node: Node, blocks: list[Tensor]) -> Tensor:
     return F.linear(blocks[0], record.weight)
 
 
-@along.register
+@apply_linear_part.register
 def _(record: Convolution, node: Node, blocks: list[Tensor]) -> Tensor:
     spatial = record.weight.dim() - 2
     batch = blocks[0].flatten(0, 1)
@@ -261,7 +261,7 @@ def _(record: Convolution, node: Node, blocks: list[Tensor]) -> Tensor:
     return getattr(F, name)(batch, record.weight, None, *settings).unflatten(0, blocks[0].shape[:2])
 
 
-@along.register
+@apply_linear_part.register
 def _(record: Norm, node: Node, blocks: list[Tensor]) -> Tensor:
     return blocks[0] * _norm_scale(record, node)
 
@@ -271,35 +271,35 @@ def _norm_scale(record: Norm, node: Node) -> Tensor:  # [C, 1, ...]
     return scale.view(-1, *(1,) * (len(node.shape) - 2))
 
 
-@along.register
+@apply_linear_part.register
 def _(record: Reshape, node: Node, blocks: list[Tensor]) -> Tensor:
     return blocks[0].reshape(-1, *node.shape)
 
 
-@along.register
+@apply_linear_part.register
 def _(record: LinearMap, node: Node, blocks: list[Tensor]) -> Tensor:
-    if record.alike:
+    if record.per_sample:
         return record.function(blocks[0].flatten(0, 1)).unflatten(0, blocks[0].shape[:2])
     return torch.vmap(record.function)(*blocks)
 
 
-@along.register
+@apply_linear_part.register
 def _(record: Detached, node: Node, blocks: list[Tensor]) -> Tensor:
     return blocks[0].detach()
 
 
-@along.register
+@apply_linear_part.register
 def _(record: Scale, node: Node, blocks: list[Tensor]) -> Tensor:
     factor = record.factor
     return align(blocks[0], factor.dim() if isinstance(factor, Tensor) else 0) * factor
 
 
-@along.register
+@apply_linear_part.register
 def _(record: Shift, node: Node, blocks: list[Tensor]) -> Tensor:
     return align(blocks[0], len(node.shape)).expand(-1, *node.shape).to(node.dtype)
 
 
-@along.register
+@apply_linear_part.register
 def _(record: Sum, node: Node, blocks: list[Tensor]) -> Tensor:
     parts = [align(block, len(node.shape)) * sign for block, sign in zip(blocks, record.signs)]
     return sum(parts[1:], parts[0])

@@ -1,4 +1,4 @@
-"""Max-pooling: the interval of the window's maximum; the error terms end there."""
+"""Max-pooling: the interval of the maximum, without error terms."""
 
 from __future__ import annotations
 

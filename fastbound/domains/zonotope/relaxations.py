@@ -1,8 +1,8 @@
-"""How a zonotope covers a non-linear function: by which slope, and where the width goes that the slope leaves.
+"""The relaxations of a zonotope: the slope of a non-linear function, and what becomes of the remaining width.
 
 On [l, u] a ReLU lies in ``slope x + m -+ m`` with ``m = max(-l slope, u (1 - slope)) / 2`` for every slope in [0, 1],
 so a relaxation is a choice of slopes for neurons with l < 0 < u.
-Source: Jovanovic et al., 2022, arXiv 2102.06700, whose DeepZ slope carries the 1e-6; m is sound with it too.
+Source: Jovanovic et al., 2022, arXiv 2102.06700, whose DeepZ slope contains the 1e-6; m is sound with it too.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ def _switch(lower: Tensor, upper: Tensor) -> Tensor:
 
 
 def soft_slope(lower: Tensor, upper: Tensor, gamma: float = 1.0) -> Tensor:  # [*], l <= 0 <= u
-    """A slope that goes from 0 to 1 without a jump as the interval moves from below 0 to above it."""
+    """A slope that goes continuously from 0 to 1 as the interval moves from below 0 to above it."""
     return torch.sigmoid(gamma * (lower / (upper + _TINY) - upper / (lower - _TINY)))
 
 
 @dataclass(frozen=True)
 class Relaxation:
-    """A rule of the zonotope domain.
+    """A relaxation of the zonotope domain.
 
-    ``slope`` [*] for neurons with l < 0 < u, from their ends; neurons below 0 have ``dead_slope``. Widths become error
-    terms (``makes_terms``) or join the interval remainder, in which a box without ``starts_as_terms`` begins too.
-    ``by_box``: the ends are those of the interval domain.
+    ``slope`` [*] of neurons with l < 0 < u, from their bounds; neurons below 0 have ``dead_slope``. Widths become error
+    terms (``makes_terms``) or are added to the remainder. The box consists of error terms too (``starts_as_terms``) or
+    is all remainder. ``by_box``: relax on the bounds of the interval domain instead of those of the zonotope.
     """
 
     slope: Callable[[Tensor, Tensor], Tensor]
@@ -54,7 +54,7 @@ class Relaxation:
 
     @property
     def flat(self) -> bool:
-        """Whether functions are covered by constants wherever they are not linear."""
+        """Whether functions are covered by constants on intervals on which they are not linear."""
         return self.slope is _flat
 
 

@@ -1,4 +1,4 @@
-"""`Zonotope`: affine forms in shared error terms, which know how outputs depend on each other."""
+"""`Zonotope`: affine forms in shared error terms, which track how outputs depend on each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastbound.domains.records import Opaque, Record, Source
 from fastbound.domains.rules import out_of_place
 from fastbound.domains.streams import Streams
 from fastbound.domains.tape import Node, Tape, detached_node
-from fastbound.domains.zonotope.error_terms import Plan, Terms, born, carried, dense, size
+from fastbound.domains.zonotope.error_terms import Plan, Terms, dense, new_terms, propagated_terms, size
 from fastbound.domains.zonotope.relaxations import find_relaxation
 
 DEFAULT_BUDGET = 1 << 30
@@ -48,12 +48,12 @@ class Zonotope(Streams):
 
     @property
     def remainder(self) -> Tensor:
-        """Half-width [B, ...] of what no error term holds."""
+        """Half-width [B, ...] in addition to the error terms."""
         return self.node.radius
 
     @property
     def errors(self) -> Tensor:
-        """The error terms [M, B, ...], those of the box first, then in the order in which they were made."""
+        """The error terms [M, B, ...], those of the box first, then in the order of their creation."""
         blocks = [dense(block) for block in self.terms.blocks.values()]
         return torch.cat(blocks) if blocks else self.remainder.new_zeros(0, *self.shape)
 
@@ -74,35 +74,36 @@ class Zonotope(Streams):
 
     @staticmethod
     def from_bounds(lower: Tensor, upper: Tensor, nominal: Tensor | None = None) -> Zonotope:
-        """A remainder alone, [lower, upper], for use in a rule; each [B, ...], lower <= upper."""
+        """The interval [lower, upper] as remainder, without error terms, for use in a rule; each [B, ...]."""
         return Zonotope(Interval.from_bounds(lower, upper, nominal).node)
 
-    def made(self, node: Node, inputs: tuple[Streams, ...]) -> Zonotope:
-        """The value on a node of the tape; its record says how the error terms come along."""
+    def on_node(self, node: Node, inputs: tuple[Streams, ...]) -> Zonotope:
+        """The value on a new node, with the error terms of its inputs propagated through its record."""
         plan = self.terms.plan
-        if isinstance(node.record, Opaque):  # its rule gave bounds alone
+        if isinstance(node.record, Opaque):  # its rule returned bounds without terms
             node.terms = Terms(plan)
             return Zonotope(node)
-        blocks, outside = carried(node, [x.node for x in inputs])
+        blocks, outside = propagated_terms(node, [x.node for x in inputs])
         if outside is not None:
-            # The terms outside the budget have joined the output's interval, which no later layer can be merged into.
+            # The remainder includes the terms beyond the budget, so no specification may be merged into this layer.
             record = Opaque(f"{type(node.record).__name__} beyond the budget", "")
             node = Node(record, (), (node.stack, node.radius + outside), node.tape)
         node.terms = Terms(plan, blocks)
         return Zonotope(node)
 
-    def spread(self, function: Callable[[Tensor], Tensor]) -> Tensor | None:
-        return self.terms.spread(function)
+    def error_term_width(self, function: Callable[[Tensor], Tensor]) -> Tensor | None:
+        return self.terms.error_term_width(function)
 
     @classmethod
     def _finish(cls, function: Callable[..., Any], result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Beside a zonotope whose rule reads interval bounds, the function runs on those too."""
+        """Run the function on the interval bounds too, if the relaxation uses them."""
         result = super()._finish(function, result, args, kwargs)
         outputs = result if isinstance(result, tuple) else (result,)
         if outputs and isinstance(outputs[0], Zonotope) and find_relaxation(outputs[0].terms.plan.relaxation).by_box:
             function = out_of_place(function) or function
-            beside = Interval.__torch_function__(function, (Interval,), _intervals(args), _intervals(kwargs))
-            for output, interval in zip(outputs, beside if isinstance(beside, tuple) else (beside,), strict=True):
+            intervals = Interval.__torch_function__(function, (Interval,), _intervals(args), _intervals(kwargs))
+            intervals = intervals if isinstance(intervals, tuple) else (intervals,)
+            for output, interval in zip(outputs, intervals, strict=True):
                 output.terms.interval = interval
         return result
 
@@ -124,22 +125,22 @@ class Zonotope(Streams):
 def zonotope(
     box: Interval, relaxation: str = "deepz", *, budget: int = DEFAULT_BUDGET, remainder: bool = True
 ) -> Zonotope:
-    """The zonotope of a box: an error term for every input of a width, to pass through a model.
+    """The zonotope of a box, with an error term for every input of width > 0, to pass through a model.
 
     Args:
         box: from `linf_box` or `box`, before any layer; gradients flow into it.
         relaxation: how non-linear functions are covered: ``"box"``, ``"hbox"``, ``"zbox"``, ``"deepz"``, ``"hzono"``,
             ``"diag"``, ``"diag-c"``, ``"switch"``, ``"soft"`` or ``"deepz-ibp-r"``; see docs/methods/relaxations.md.
-        budget: bytes that the error terms of one value may take; a training step keeps those of all layers.
-        remainder: terms beyond the budget, the smallest of the youngest first, join an interval, with one warning;
-            with False they are an error.
+        budget: bytes for the error terms of one value; a training step keeps those of all layers.
+        remainder: whether terms beyond the budget, the newest and smallest first, join the remainder, with one
+            warning; with False they are an error.
 
     Returns:
         A `Zonotope` [B, ...].
 
     Raises:
-        TypeError: no Interval. ValueError: an unknown relaxation, a budget that is no positive number of bytes, a box
-        that has been through a layer; later, in the model, terms beyond the budget where ``remainder`` is False.
+        TypeError: not an Interval. ValueError: an unknown relaxation, a budget that is not a positive number of bytes,
+        a box that has been through a layer; later, in the model, terms beyond the budget if ``remainder`` is False.
 
     Soundness: rounded to nearest.
     Source: Jovanovic et al., 2022, arXiv 2102.06700.
@@ -156,13 +157,13 @@ def zonotope(
     if chosen.by_box:
         terms.interval = Interval(Node(Source(), (), (node.stack[-1:], node.radius), node.tape))
     if chosen.starts_as_terms:
-        terms.blocks[terms.plan.birth()] = born(node.radius)
+        terms.blocks[terms.plan.new_origin()] = new_terms(node.radius)
         node = Node(Source(), (), (node.stack, torch.zeros_like(node.radius)), node.tape)
     node.terms = terms
     return Zonotope(node)
 
 
-def covered(
+def relaxed(
     input: Zonotope,
     function: Callable[[Tensor], Tensor],
     slope: Tensor,  # [B, *S]
@@ -177,16 +178,16 @@ def covered(
     stack = center.unsqueeze(0) if nominal is None else torch.stack((function(nominal), center))
     radius, blocks = node.radius * slope.abs(), terms.scaled(slope)
     if find_relaxation(terms.plan.relaxation).makes_terms:
-        blocks[terms.plan.birth()] = born(width)
+        blocks[terms.plan.new_origin()] = new_terms(width)
     else:
         radius = radius + width
-    made = Node(record, (node,), (stack, radius), node.tape)
-    made.terms = Terms(terms.plan, blocks)
-    return Zonotope(made)
+    result = Node(record, (node,), (stack, radius), node.tape)
+    result.terms = Terms(terms.plan, blocks)
+    return Zonotope(result)
 
 
-def ends(input: Zonotope) -> tuple[Tensor, Tensor]:  # [B, *S], [B, *S]
-    """The bounds that a rule relaxes on: those of the zonotope, or the interval domain's beside it."""
+def relaxation_bounds(input: Zonotope) -> tuple[Tensor, Tensor]:  # [B, *S], [B, *S]
+    """The bounds on which rules relax: those of the zonotope, or of the interval domain if the relaxation uses them."""
     bounds = input if input.terms.interval is None else input.terms.interval
     center, radius = bounds.center, bounds.radius
     return center - radius, center + radius
@@ -198,7 +199,7 @@ def total_radius(node: Node) -> Tensor:  # [B, *S]
 
 
 def _intervals(value: Any) -> Any:
-    """Arguments with the interval bounds of zonotopes in their place."""
+    """Arguments with zonotopes replaced by their interval bounds."""
     if isinstance(value, Zonotope):
         return value.terms.interval
     if isinstance(value, (tuple, list)):

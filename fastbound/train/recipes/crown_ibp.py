@@ -10,7 +10,7 @@ from torch import Tensor
 from fastbound import losses
 from fastbound.bounds import bound
 from fastbound.domains.interval import Interval
-from fastbound.domains.interval.lazy import Bounds
+from fastbound.domains.interval.lazy import lazy_interval
 from fastbound.train.recipes.certified import CertifiedRecipe
 from fastbound.train.recipes.fields import check_shares
 from fastbound.train.recipes.step import Losses, Step, mixed
@@ -62,7 +62,7 @@ def blended(out: Interval, spec: Tensor, beta: Scheduled) -> Interval:  # [B, K-
     if is_exactly(beta, 1):
         return crown
     ibp = bound(out, method="ibp", spec=spec)
-    return Bounds(
+    return lazy_interval(
         crown.shape,
         lower=lambda: beta * crown.lower + (1 - beta) * ibp.lower,
         upper=lambda: beta * crown.upper + (1 - beta) * ibp.upper,

@@ -1,4 +1,4 @@
-"""What makes a backward walk impossible, found before it starts."""
+"""Errors for nodes that a backward walk cannot pass, raised before it starts."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from fastbound.errors import MissingRuleError, TapeError
 
 
 def require_gradients(node: Node) -> None:
-    """Raise where gradients are wanted of a value that was computed without."""
+    """Raise `TapeError` if gradients are enabled now but the node was computed without."""
     wanted = torch.is_grad_enabled() and any(t.requires_grad for t in tensors(node.record))
     if wanted and not node.requires_grad:
         raise TapeError(
-            f"the output was computed under no_grad ({type(node.record).__name__} recorded no gradient), and its bound "
-            "is asked with gradients enabled; run the model with gradients, or bound under torch.no_grad()."
+            f"the output was computed under no_grad ({type(node.record).__name__} recorded no gradient), but its bound "
+            "is computed with gradients enabled; run the model with gradients, or bound under torch.no_grad()."
         )
 
 
-def refuse(node: Node) -> None:
-    """Raise `MissingRuleError` for a function that the walk does not know."""
+def refuse_missing_rule(node: Node) -> None:
+    """Raise `MissingRuleError` for a function without a backward rule."""
     record = node.record
     name, where = (record.name, record.where) if isinstance(record, Opaque) else (type(record).__name__, "")
     raise MissingRuleError(
@@ -29,8 +29,8 @@ def refuse(node: Node) -> None:
     )
 
 
-def require_samples_apart(node: Node) -> None:
-    """Raise where a function moves values between the samples of the batch."""
+def require_separate_samples(node: Node) -> None:
+    """Raise `MissingRuleError` if a function moves values between the samples of the batch."""
     record = node.record
     broadcasts = isinstance(record, (Sum, Scale, Shift))
     for parent in node.inputs:
@@ -41,12 +41,12 @@ def require_samples_apart(node: Node) -> None:
                 "backward walk keeps samples apart."
             )
     if isinstance(record, LinearMap) and node.shape[0] > 1:
-        _require_unmixed(record, node)
+        _require_unmixed_samples(record, node)
 
 
 @torch.no_grad()
-def _require_unmixed(record: LinearMap, node: Node) -> None:
-    """Inputs that are constant for each sample, and other for each, must come out in proportion."""
+def _require_unmixed_samples(record: LinearMap, node: Node) -> None:
+    """Raise unless scaling the input of each sample by a number of its own scales the outputs by the same numbers."""
     ones = [torch.ones_like(parent.radius) for parent in node.inputs]
     sizes = torch.arange(1, node.shape[0] + 1, device=node.device, dtype=node.dtype).sqrt()
     marked = record.function(*(one * sizes.view(-1, *(1,) * (one.dim() - 1)) for one in ones))
