@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import re
 from pathlib import Path
@@ -73,3 +74,25 @@ def test_no_file_is_longer_than_a_reader_keeps_in_mind() -> None:
     assert len(files) > 300
     for file in files:
         assert len(file.read_text(encoding="utf-8").splitlines()) <= 400, f"{file.relative_to(ROOT)} wants splitting"
+
+
+def rooms_and_arrows(folder: Path) -> tuple[set[str], set[tuple[str, str]]]:
+    """The files and folders of a package, and which imports which."""
+    package = ".".join(folder.relative_to(ROOT).parts)
+    rooms: set[str] = set()
+    arrows: set[tuple[str, str]] = set()
+    for file in folder.rglob("*.py"):
+        room = file.relative_to(folder).parts[0].removesuffix(".py")
+        rooms.add(room)
+        for statement in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(statement, ast.ImportFrom) and f"{statement.module}.".startswith(f"{package}."):
+                inner = str(statement.module).removeprefix(package).strip(".").partition(".")[0]
+                arrows |= {(room, inner or alias.name) for alias in statement.names}
+    return rooms, {(room, other) for room, other in arrows if room != other}
+
+
+def test_the_domains_stay_few_rooms_with_few_doors() -> None:
+    rooms, arrows = rooms_and_arrows(ROOT / "fastbound" / "domains")
+    print(len(rooms), "rooms,", len(arrows), "arrows")
+    assert {"__init__", "functions", "interval", "lipschitz"} <= rooms and ("interval", "functions") in arrows
+    assert len(rooms) <= 15 and len(arrows) <= 60

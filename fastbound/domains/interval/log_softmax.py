@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastbound.domains.derived import as_dims
 from fastbound.domains.interval.value import Interval, streams_of
 from fastbound.domains.location import module_path
 from fastbound.domains.records import LogSoftmax
@@ -20,7 +19,7 @@ def log_softmax(input: Interval, dim: int | None = None, _stacklevel: int = 3, d
     """Each output increases with its own logit and decreases with all others."""
     if dim is None or dtype not in (None, input.dtype):
         raise NotImplementedError(f"log_softmax{module_path()}: wanted a dim and no dtype, got {dim} and {dtype}.")
-    (dim,) = as_dims(dim, input.dim())
+    dim = range(input.dim())[dim]  # from 0; raises IndexError for a dimension that there is not
     lower, upper, nominal = input.lower, input.upper, input.nominal
     streams = streams_of(
         -torch.nn.functional.softplus(_others(upper, dim) - lower, threshold=_EXACT),
