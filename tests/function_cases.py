@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastbound.domains import functions
+from fastbound.domains.rules import ENTRIES, canonical
 from fastbound.shapes import Function
 
 
 class Case(NamedTuple):
     """A torch function with arguments after the first."""
 
-    torch_function: object
-    arguments: tuple[object, ...] = ()
+    torch_function: Callable[..., Tensor]
+    arguments: tuple[Any, ...] = ()
+    keywords: Mapping[str, Any] = MappingProxyType({})
     # By how much values may be off, in units of rounding of x, because torch's own formula cancels.
     noise: float = 0.0
     tight: bool = True
@@ -27,7 +31,7 @@ HALF = torch.tensor(0.5, dtype=torch.float64)
 CASES = {
     **{getattr(f, "__name__", str(f)): Case(f) for f in functions.FIXED},
     "gelu": Case(F.gelu, noise=1.0),
-    "gelu, tanh": Case(F.gelu, ("tanh",), noise=1.0),
+    "gelu, tanh": Case(F.gelu, keywords={"approximate": "tanh"}, noise=1.0),
     "tanhshrink": Case(F.tanhshrink, noise=1.0),
     "relu": Case(torch.relu),
     **{f"leaky_relu {a}": Case(F.leaky_relu, (a,)) for a in (0.01, 0.3, 1.0, 2.5, -0.4)},
@@ -57,10 +61,8 @@ CASES = {
 
 
 def made(case: Case, dtype: torch.dtype) -> Function:
-    from fastbound.domains.rules import ENTRIES, canonical
-
     arguments = (a.to(dtype) if isinstance(a, Tensor) else a for a in case.arguments)
-    return ENTRIES[canonical(case.torch_function)](*arguments)  # type: ignore[arg-type]
+    return ENTRIES[canonical(case.torch_function)](*arguments, **case.keywords)
 
 
 # Kinks, bends, turns, jumps, crests and integers of some function.

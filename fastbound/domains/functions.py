@@ -340,7 +340,7 @@ def softplus(beta: float = 1.0, threshold: float = 20.0) -> Function:
 
 
 @entry(F.gelu)
-def gelu(approximate: str = "none") -> Function:
+def gelu(*, approximate: str = "none") -> Function:
     if approximate == "none":
         bend = math.sqrt(2)
         return Function(F.gelu, _gelu_slope, _valley(-0.7517915246935645, -bend, bend), lipschitz=1.1289041451851548)

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
+import containment
 import pytest
 import torch
 import torch.nn.functional as F
 from function_cases import CASES, Case, intervals, made, points
-from torch import Tensor
+from torch import Tensor, nn
 
 import fastbound as fb
 from fastbound.domains import rules
@@ -180,7 +182,7 @@ def test_pieces_bend_as_they_say(name: str) -> None:
 
 
 def test_every_entry_has_a_case() -> None:
-    assert {rules.canonical(case.torch_function) for case in CASES.values()} == set(rules.ENTRIES)  # type: ignore[arg-type]
+    assert {rules.canonical(case.torch_function) for case in CASES.values()} == set(rules.ENTRIES)
 
 
 def test_every_reader_answers_every_entry() -> None:
@@ -247,6 +249,51 @@ def test_gradients_are_finite_everywhere(name: str) -> None:
 
 
 # ---- in a model ------------------------------------------------------------------------------------------------------
+
+
+class Around(nn.Module):
+    """An entry between two layers; first into (0.2, 1.4), where every entry is defined, if it is not everywhere."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.before, self.after = nn.Linear(3, 8), nn.Linear(8, 4)
+        self.case = case
+        self.restricted = made(case, torch.float64).defined is not None
+
+    def forward(self, x: Any) -> Any:
+        x = self.before(x)
+        x = x.sigmoid() * 1.2 + 0.2 if self.restricted else x * 3
+        return self.after(self.case.torch_function(x, *self.case.arguments, **self.case.keywords))
+
+
+@every_case
+@pytest.mark.parametrize("method", ["ibp", "crown-ibp", "crown", "hbox", "deepz", "lipschitz"])
+def test_models_stay_within_their_bounds(name: str, method: str) -> None:
+    torch.manual_seed(0)
+    model = Around(CASES[name]).double()
+    x = torch.randn(6, 3, dtype=torch.float64)
+    for eps in (0.02, 0.3):
+        if method != "lipschitz":
+            containment.assert_within(fb.bound(model, fb.linf_box(x, eps), method=method), model, x, eps)
+        elif float(made(CASES[name], torch.float64).lipschitz) < math.inf:
+            containment.by_lipschitz(model, x, eps)
+        else:
+            with pytest.raises(NotImplementedError, match="no Lipschitz constant"):
+                model(fb.lipschitz(x))
+
+
+@every_case
+def test_crown_is_tighter_than_intervals_where_lines_help(name: str) -> None:
+    """And never looser; with one layer before the function both read the same bounds, so what helps is the lines."""
+    torch.manual_seed(1)
+    model = nn.Sequential(Around(CASES[name]).double(), nn.Linear(4, 2).double())
+    x = torch.randn(6, 3, dtype=torch.float64)
+    with torch.no_grad():
+        interval, crown = (fb.bound(model, fb.linf_box(x, 0.02), method=method) for method in ("ibp", "crown"))
+    steps = ("sign", "heaviside", "floor", "ceil", "round", "hardshrink", "threshold", "clamp, crossed", "pow 0")
+    assert (crown.radius <= interval.radius + 1e-12).all()
+    if not name.startswith(steps):
+        assert crown.radius.mean() < 0.9 * interval.radius.mean()
 
 
 @pytest.mark.parametrize(
