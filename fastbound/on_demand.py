@@ -8,10 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
+from threading import RLock
 from types import ModuleType
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
+
+# Threads that use a name for the first time wait for each other: a package that is half imported has half of its rules.
+_importing = RLock()
 
 
 class Table(Mapping[str, Value]):
@@ -41,13 +45,14 @@ class Package(ModuleType):
     _submodules: frozenset[str]
 
     def __getattr__(self, name: str) -> Any:
-        if name in self._submodules:
-            return import_module(f"{self.__name__}.{name}")
-        if name not in self._homes:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(self._homes[name]), name)
-        setattr(self, name, value)
-        return value
+        with _importing:
+            if name in self._submodules:
+                return import_module(f"{self.__name__}.{name}")
+            if name not in self._homes:
+                raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+            value = getattr(import_module(self._homes[name]), name)
+            setattr(self, name, value)
+            return value
 
     def __setattr__(self, name: str, value: object) -> None:
         # The import system binds a submodule to its package, even over a function of that name: fastbound.certify.

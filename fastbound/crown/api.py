@@ -66,7 +66,7 @@ def bound(
         TapeError: a freed tape, changed weights, or an output computed under no_grad whose bound needs gradients.
 
     Soundness: rounded to nearest. Gradients pass through slopes and pre-activation bounds; the choice of adaptive
-    slopes and of points of tangency is piecewise constant.
+    slopes is piecewise constant.
     Source: Zhang et al., 2018, arXiv 1811.00866; Zhang et al., 2020, arXiv 1906.06316;
     Xu et al., 2020, arXiv 2002.12920. The family of relaxations: Jovanovic et al., 2022, arXiv 2102.06700.
     """

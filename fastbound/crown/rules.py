@@ -139,7 +139,11 @@ def through_lines(rows: Tensor, found: Lines) -> tuple[Tensor, Tensor]:  # [B, S
     below = rows.new_zeros(()) if found.lower_offset is None else found.lower_offset.unsqueeze(1)
     offset = torch.where(negative, found.upper_offset.unsqueeze(1), below)
     slope = torch.where(negative, found.upper_slope.unsqueeze(1), found.lower_slope.unsqueeze(1))
-    return rows * slope, (rows * offset).flatten(2).sum(2)
+    return rows * slope, _summed(rows * offset)
+
+
+def _summed(rows: Tensor) -> Tensor:  # [B, S, *] -> [B, S]
+    return rows.flatten(2).sum(2) if rows.dim() > 2 else rows
 
 
 @backward_rule(MaxPool)
@@ -190,7 +194,7 @@ def _shift(walk: Walk, node: Node, rows: Tensor) -> None:
     offset = node.record_as(Shift).offset
     if isinstance(offset, Tensor):
         offset = _broadcast_to_rows(offset, node)
-    walk.add_constant((rows * offset).flatten(2).sum(2))
+    walk.add_constant(_summed(rows * offset))
     walk.propagate_to(node.inputs[0], _unbroadcast(rows, node, node.inputs[0]))
 
 

@@ -9,10 +9,10 @@ from typing import Any, Protocol, get_args
 from torch import Tensor
 
 from fastbound.crown.options import Options
-from fastbound.crown.refusals import refuse_missing_rule, require_gradients, require_separate_samples
+from fastbound.crown.refusals import refuse_missing_rule, require_gradients
 from fastbound.crown.relaxations import Lines, lines
 from fastbound.domains.records import Elementwise, LinearRecord, RelaxedRecord, Source
-from fastbound.domains.tape import Node, topological
+from fastbound.domains.tape import Node, require_separate_samples, topological
 from fastbound.ops import crown_concretize
 
 

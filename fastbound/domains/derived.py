@@ -35,6 +35,8 @@ def as_sizes(size: tuple[Any, ...]) -> tuple[int, ...]:
 @rule(Value, torch.flatten)
 def flatten(input: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
     start, end = as_dims((start_dim, end_dim), input.dim())
+    if start > end:
+        raise ValueError(f"flatten{module_path()}: start_dim {start_dim} comes after end_dim {end_dim}.")
     return input.reshape(*input.shape[:start], input.shape[start : end + 1].numel(), *input.shape[end + 1 :])
 
 
@@ -86,8 +88,8 @@ def t(input: Value) -> Value:
 
 
 @rule(Value, torch.tile)
-def tile(input: Value, *dims: Any) -> Value:
-    repeats = as_sizes(dims)
+def tile(input: Value, *sizes: Any, dims: Any = None) -> Value:
+    repeats = as_sizes(sizes or (dims,))
     return input.repeat(*(1,) * (input.dim() - len(repeats)), *repeats)
 
 
@@ -113,14 +115,22 @@ def select(input: Value, dim: int, index: int) -> Value:
 @rule(Value, torch.narrow)
 def narrow(input: Value, dim: int, start: int, length: int) -> Value:
     (dim,) = as_dims(dim, input.dim())
-    return input[(slice(None),) * dim + (slice(start, start + length),)]
+    size = input.shape[dim]
+    first = start + size if start < 0 else start
+    if not 0 <= first <= first + length <= size:
+        raise IndexError(f"narrow{module_path()}: {length} elements from {start} are not within {size}.")
+    return input[(slice(None),) * dim + (slice(first, first + length),)]
 
 
 @rule(Value, torch.split)
-def split(input: Value, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Value, ...]:
+def split(
+    input: Value, split_size_or_sections: int | Sequence[int] = 0, dim: int = 0, *, split_size: Any = None
+) -> tuple[Value, ...]:
     (dim,) = as_dims(dim, input.dim())
     total = input.shape[dim]
-    size = split_size_or_sections
+    size = split_size_or_sections if split_size is None else split_size
+    if (isinstance(size, int) and size <= 0) or (not isinstance(size, int) and sum(size) != total):
+        raise ValueError(f"split{module_path()}: wanted a size > 0 or sizes that add up to {total}, got {size}.")
     sections = [min(size, total - i) for i in range(0, total, size)] if isinstance(size, int) else list(size)
     starts = [sum(sections[:i]) for i in range(len(sections))]
     return tuple(narrow(input, dim, start, length) for start, length in zip(starts, sections, strict=True))
@@ -129,6 +139,8 @@ def split(input: Value, split_size_or_sections: int | Sequence[int], dim: int = 
 @rule(Value, torch.chunk)
 def chunk(input: Value, chunks: int, dim: int = 0) -> tuple[Value, ...]:
     (dim,) = as_dims(dim, input.dim())
+    if chunks <= 0:
+        raise ValueError(f"chunk{module_path()}: wanted a number of chunks > 0, got {chunks}.")
     return split(input, max(1, -(-input.shape[dim] // chunks)), dim)
 
 
@@ -162,8 +174,15 @@ def where(condition: Tensor, input: Any, other: Any) -> Any:
     return sides[0] + sides[1]
 
 
+@rule(Value, Tensor.where)
+def where_method(input: Any, condition: Tensor, other: Any) -> Any:
+    return where(condition, input, other)
+
+
 @rule(Value, torch.masked_fill)
 def masked_fill(input: Value, mask: Tensor, value: float | Tensor) -> Value:
+    if isinstance(value, Tensor) and value.dim() > 0:
+        raise ValueError(f"masked_fill{module_path()}: wanted one number, got a tensor {tuple(value.shape)}.")
     return where(mask, torch.as_tensor(value, dtype=input.dtype, device=input.device), input)
 
 
@@ -190,14 +209,28 @@ def matmul(input: Any, other: Any) -> Any:
     return einsum(f"{letters}xy,{letters}yz->{letters}xz", *both)
 
 
-@rule(Value, torch.mm, torch.bmm)
+@rule(Value, torch.mm)
 def mm(input: Any, mat2: Any) -> Any:
+    return _product("mm", 2, input, mat2)
+
+
+@rule(Value, torch.bmm)
+def bmm(input: Any, mat2: Any) -> Any:
+    return _product("bmm", 3, input, mat2)
+
+
+def _product(name: str, dim: int, input: Any, mat2: Any) -> Any:
+    if input.dim() != dim or mat2.dim() != dim:
+        shapes = f"{tuple(input.shape)} and {tuple(mat2.shape)}"
+        raise ValueError(f"{name}{module_path()}: wanted {dim} dimensions each, got {shapes}.")
     return torch.matmul(input, mat2)
 
 
 @rule(Value, torch.addmm)
 def addmm(input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     product = torch.matmul(mat1, mat2)
+    if beta == 0:  # torch does not read the input then
+        return product * alpha
     return (input if beta == 1 else input * beta) + (product if alpha == 1 else product * alpha)
 
 
@@ -274,12 +307,22 @@ def _contracted(value: Value, letters: str, constant: Tensor, rest: str, kept: s
 
 def _parsed(equation: str, operands: tuple[Any, ...]) -> tuple[list[str], str]:
     """The letters of every operand, and of the result."""
+    if not isinstance(equation, str):
+        raise NotImplementedError(f"einsum{module_path()}: wanted an equation, a string before the operands.")
     inputs, arrow, kept = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")
     if sum(isinstance(x, Value) for x in operands) != 1 or len(terms) != len(operands):
         raise NotImplementedError(f"einsum{module_path()}: wanted one abstract operand, and constants as the others.")
     if "." in equation or any(len(set(term)) < len(term) for term in terms):
         raise NotImplementedError(f"einsum{module_path()}: wanted every letter once an operand and no '...'.")
+    sizes: dict[str, int] = {}
+    for term, x in zip(terms, operands):
+        known = {letter: sizes.get(letter, size) for letter, size in zip(term, x.shape)}
+        if len(term) != x.dim() or tuple(known.values()) != tuple(x.shape):
+            raise ValueError(f"einsum{module_path()}: {term!r} of {equation!r} does not fit shape {tuple(x.shape)}.")
+        sizes.update(known)
+    if not set(kept) <= set(sizes):
+        raise ValueError(f"einsum{module_path()}: {kept!r} of {equation!r} has letters that no operand has.")
     if not arrow:
         kept = "".join(sorted(x for x in set("".join(terms)) if "".join(terms).count(x) == 1))
     return terms, kept

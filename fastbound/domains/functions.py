@@ -101,7 +101,7 @@ def _hardswish_slope(x: Tensor) -> Tensor:
     return torch.where(x.abs() <= 3, (2 * x + 3) / 6, (x > 0).to(x.dtype))
 
 
-_SELU_SCALE, _SELU_SLOPE = 1.0507009873554805, 1.7580993408473769
+_SELU_SCALE, _SELU_SLOPE = 1.0507009873554805, 1.7580993408473769  # as torch has them
 
 
 def _selu_slope(x: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ FIXED: dict[Callable[..., Any], Function] = {
         F.hardsigmoid,
         lambda x: (x.abs() < 3).to(x.dtype) / 6,
         Polygon((kink(-3.0, 0.0), kink(3.0, 1.0))),
-        1 / 6,
+        0.16666666666666669,
     ),
     # Steps. ceil is floor(x + 1), but for the integers themselves.
     torch.sign: Function(torch.sign, torch.zeros_like, Polygon((Corner(0.0, -1.0, 0.0, 1.0),)), math.inf),
@@ -151,7 +151,7 @@ FIXED: dict[Callable[..., Any], Function] = {
     F.tanhshrink: Function(F.tanhshrink, lambda x: torch.tanh(x).square(), _S_CONCAVE_FIRST, 1.0),
     # Other activations.
     F.logsigmoid: Function(F.logsigmoid, lambda x: torch.sigmoid(-x), _CONCAVE, 1.0),
-    F.selu: Function(F.selu, _selu_slope, Curved(convex=True, bends=(0.0,), kinked=True), _SELU_SLOPE),
+    F.selu: Function(F.selu, _selu_slope, Curved(convex=True, bends=(0.0,), kinked=True), 1.7580993408473771),
     F.silu: Function(
         F.silu, _silu_slope, _valley(-1.2784645427610738, -2.3993572805154677, 2.3993572805154677), 1.0998393201288670
     ),
@@ -226,6 +226,7 @@ def clamp(min: float | Tensor | None = None, max: float | Tensor | None = None) 
         shape=Ramp(finite, low=low, high=high),
         lipschitz=0.0 if constant else 1.0,
         parameters=tensors,
+        parameter_shape=torch.broadcast_shapes(*(limit.shape for limit in tensors)),
     )
 
 
@@ -289,6 +290,7 @@ def heaviside(values: Tensor) -> Function:
         shape=Polygon((Corner(0.0, 0.0, values, 1.0),), rises=True if inside else None),
         lipschitz=math.inf,
         parameters=(values,),
+        parameter_shape=values.shape,
     )
 
 
@@ -343,13 +345,13 @@ def softplus(beta: float = 1.0, threshold: float = 20.0) -> Function:
 def gelu(*, approximate: str = "none") -> Function:
     if approximate == "none":
         bend = math.sqrt(2)
-        return Function(F.gelu, _gelu_slope, _valley(-0.7517915246935645, -bend, bend), lipschitz=1.1289041451851548)
+        return Function(F.gelu, _gelu_slope, _valley(-0.7517915246935645, -bend, bend), lipschitz=1.128904145185155)
     bend = 1.4185040087908284
     return Function(
         value=lambda x: F.gelu(x, approximate=approximate),
         derivative=_gelu_tanh_slope,
         shape=_valley(-0.7524614220710163, -bend, bend),
-        lipschitz=1.1289930686587718,
+        lipschitz=1.128993068658772,
     )
 
 
@@ -358,9 +360,11 @@ def power(exponent: float | Tensor) -> Function:
     if isinstance(exponent, Tensor):
         if exponent.dim() > 0:
             raise _wanted("pow", "exponent", "as one number", f"a tensor {tuple(exponent.shape)}")
+        if exponent.requires_grad:
+            raise _wanted("pow", "exponent", "as a constant", "a tensor that is trained")
         exponent = exponent.item()
-    if not isinstance(exponent, (int, float)):
-        raise _wanted("pow", "exponent", "as a number", type(exponent).__name__)
+    if not isinstance(exponent, (int, float)) or not math.isfinite(exponent):
+        raise _wanted("pow", "exponent", "as a finite number", repr(exponent))
     p = float(exponent)
     shape, defined = _power_shape(p)
     return Function(

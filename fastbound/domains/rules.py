@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,7 @@ _SPELLINGS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.subtract: torch.sub,
     Tensor.view: torch.reshape,
     Tensor.__pow__: torch.pow,
+    Tensor.where: Tensor.where,  # its condition comes second
     torch.clip: torch.clamp,
     torch.concat: torch.cat,
     torch.concatenate: torch.cat,
@@ -170,12 +171,13 @@ def function_name(function: Callable[..., Any]) -> str:
 # ---- element-wise functions ------------------------------------------------------------------------------------------
 
 Entry = Callable[..., Function]
-# Makes the rule of a domain from what makes a function, and the name of that function.
-Reader = Callable[[Entry, str], Callable[..., Any]]
 EntryFunction = TypeVar("EntryFunction", bound=Entry)
+# The rule of a domain for all entries: takes a value, a function, and the name under which users know it.
+Reader = Callable[[Any, Function, str], Any]
 
 ENTRIES: dict[Callable[..., Any], Entry] = {}
 _readers: dict[type, Reader] = {}
+_read_rules: set[Callable[..., Any]] = set()
 
 
 def entry(*torch_functions: Callable[..., Any]) -> Callable[[EntryFunction], EntryFunction]:
@@ -192,7 +194,7 @@ def entry(*torch_functions: Callable[..., Any]) -> Callable[[EntryFunction], Ent
 
 
 def read_by(domain: type) -> Callable[[Reader], Reader]:
-    """Decorate how a domain reads the entries, those to come included; rules of its own override what it reads."""
+    """Decorate how a domain reads the entries, those to come included; rules of its own come first."""
 
     def register(reader: Reader) -> Reader:
         _readers[domain] = reader
@@ -203,9 +205,11 @@ def read_by(domain: type) -> Callable[[Reader], Reader]:
     return register
 
 
-def _read(domain: type, function: Callable[..., Any]) -> None:
-    name, made = function_name(function), ENTRIES[function]
-    read = _readers[domain](made, name)
+def _read(domain: type, torch_function: Callable[..., Any]) -> None:
+    known = _table.get(domain, {}).get(torch_function)
+    if known is not None and known not in _read_rules:
+        return
+    name, made, reader = function_name(torch_function), ENTRIES[torch_function], _readers[domain]
 
     @wraps(made)
     def answer(input: Any, *args: Any, **kwargs: Any) -> Any:
@@ -213,6 +217,9 @@ def _read(domain: type, function: Callable[..., Any]) -> None:
             raise NotImplementedError(
                 f"{name}{module_path()}: wanted an abstract value as the first argument, and constants as the others."
             )
-        return read(input, *args, **kwargs)
+        function, value = made(*args, **kwargs), cast(Any, input)
+        shape = torch.broadcast_shapes(value.shape, function.parameter_shape)
+        return reader(value if shape == value.shape else value.expand(*shape), function, name)
 
-    rule(domain, function)(answer)
+    _read_rules.add(answer)
+    rule(domain, torch_function)(answer)

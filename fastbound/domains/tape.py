@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from fastbound.domains.records import Linear, Opaque, Record, tensors
-from fastbound.errors import TapeError
+from fastbound.domains.records import Linear, LinearMap, Opaque, Record, Scale, Shift, Sum, tensors
+from fastbound.errors import MissingRuleError, TapeError
 from fastbound.ops.layout import stream
 
 R = TypeVar("R")
@@ -319,6 +319,42 @@ def topological(node: N) -> list[N]:
             stack.append((current, True))
             stack.extend((parent, False) for parent in current.inputs)
     return order[::-1]
+
+
+_APART = "backward walks and zonotopes keep samples apart"
+
+
+def require_separate_samples(node: Node) -> None:
+    """Raise `MissingRuleError` if the function of a node moves values between the samples of the batch.
+
+    Linear functions and error terms that are kept for each sample could not follow them.
+    """
+    record = node.record
+    broadcasts = isinstance(record, (Sum, Scale, Shift))
+    for parent in node.inputs:
+        if parent.shape[:1] != node.shape[:1] or (broadcasts and len(parent.shape) != len(node.shape)):
+            name = getattr(record, "name", type(record).__name__)
+            raise MissingRuleError(
+                f"{name} changes {tuple(parent.shape)} to {tuple(node.shape)} and so moves the batch dimension; "
+                f"{_APART}."
+            )
+    if isinstance(record, Linear) and len(node.shape) < 2:
+        raise MissingRuleError(
+            f"a linear layer over a vector {tuple(node.shape)} mixes samples of the batch; {_APART}."
+        )
+    if isinstance(record, LinearMap) and not record.per_sample and node.shape[0] > 1:
+        _require_unmixed_samples(record, node)
+
+
+@torch.no_grad()
+def _require_unmixed_samples(record: LinearMap, node: Node) -> None:
+    """Raise unless scaling the input of each sample by a number of its own scales the outputs by the same numbers."""
+    ones = [torch.ones_like(parent.radius) for parent in node.inputs]
+    sizes = torch.arange(1, node.shape[0] + 1, device=node.device, dtype=node.dtype).sqrt()
+    marked = record.function(*(one * sizes.view(-1, *(1,) * (one.dim() - 1)) for one in ones))
+    expected = record.function(*ones) * sizes.view(-1, *(1,) * (marked.dim() - 1))
+    if not torch.allclose(marked, expected, rtol=1e-4, atol=0):
+        raise MissingRuleError(f"{record.name} mixes samples of the batch; {_APART}.")
 
 
 NO_TAPE = Tape(keeps=False)

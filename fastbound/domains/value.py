@@ -131,7 +131,7 @@ class Value:
     def __torch_function__(
         cls, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = {} if kwargs is None else dict(kwargs)
+        kwargs = {_NUMPY_NAMES.get(name, name): value for name, value in (kwargs or {}).items()}
         for other in types:
             if other is not cls and issubclass(other, Value) and not _related(cls, other):
                 raise TypeError(
@@ -173,6 +173,9 @@ class Value:
     __ne__ = _comparison(Tensor.ne)
     __hash__ = object.__hash__
 
+    def __pos__(self: V) -> V:
+        return self.handle(self.node)
+
     def __rtruediv__(self, other: Any) -> Any:
         return self.__torch_function__(torch.div, (type(self),), (other, self))
 
@@ -198,6 +201,10 @@ class Value:
             f"{domain} has no attribute {name!r}{where}; the model reads or calls torch.Tensor.{name}, which has no "
             "rule. Write that step of the model with functions that have one (see fastbound.rule)."
         )
+
+
+# Names of arguments that torch takes too.
+_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
 
 
 def _related(one: type, other: type) -> bool:
@@ -227,5 +234,5 @@ def _rebind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
             f"{function_name(function)} in place changes the shape {tuple(target.shape)} to {tuple(result.shape)}"
             f"{module_path()}."
         )
-    target._node = result._node
+    target._node = (result if result.dtype == target.dtype else result.to(target.dtype))._node  # type: ignore[attr-defined]
     return target

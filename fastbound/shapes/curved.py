@@ -12,6 +12,7 @@ from torch import Tensor
 from fastbound.shapes.function import Cover, Function, Line, Point, Shape, chord, extremes, nearest
 
 BISECTIONS = 30
+NEITHER, LOWER, UPPER = 0, 1, 2  # the end of the interval through which a tangent passes
 ROUNDINGS = 4  # by which two heights that are equal may differ
 
 
@@ -80,24 +81,23 @@ class Curved(Shape):
             taken = ~found.tangent & (found.chord == index)
             slope = torch.where(taken, self._along(function, start, end), slope)
             anchor = torch.where(taken, start, anchor)
+        if torch.is_grad_enabled() and (lower.requires_grad or upper.requires_grad):
+            slope = slope + sum(_turned(function, found.touch, end, end is lower, found) for end in (lower, upper))
         return Line(slope, function.value(anchor) - slope * anchor + found.raised)
 
     @torch.no_grad()
     def _search(self, function: Function, lower: Tensor, upper: Tensor, middle: Tensor) -> _Found:
         pieces = self._pieces(function, lower, upper, middle)
         ends = [_touch(function, x) for x in (lower, upper, *(nearest(bend, lower, upper) for bend in self.bends))]
-        found = _Found(
-            lower,
-            torch.zeros_like(lower, dtype=torch.int64),
-            torch.zeros_like(lower, dtype=torch.bool),
-            torch.zeros_like(lower),
-        )
+        number = torch.zeros_like(lower, dtype=torch.int64)
+        found = _Found(lower, number, torch.zeros_like(lower, dtype=torch.bool), number, torch.zeros_like(lower))
         height = torch.full_like(lower, torch.inf)
-        for touch in (touch for piece in pieces for touch in piece.touches):
+        for touch, through in (touch for piece in pieces for touch in piece.touches):
             reached, own = self._height(touch.slope, ends, pieces, middle), touch.height(touch.slope, middle)
             better = reached < height
             height = torch.where(better, reached, height)
-            found = found.replaced(better, touch.at, None, _shortfall(reached, own, touch.slope, upper - lower))
+            raised = _shortfall(reached, own, touch.slope, upper - lower)
+            found = found.replaced(better, touch.at, None, through, raised)
         for index, (start, end) in enumerate(self._chords(lower, upper)):
             slope = self._along(function, start, end)
             reached = self._height(slope, ends, pieces, middle)
@@ -106,7 +106,8 @@ class Curved(Shape):
             holds = (_shortfall(reached, both.amax(0), slope, upper - lower) == 0) | (not pieces)
             better = (reached < height) & holds
             height = torch.where(better, reached, height)
-            found = found.replaced(better, start, index, _shortfall(reached, both[0], slope, upper - lower))
+            raised = _shortfall(reached, both[0], slope, upper - lower)
+            found = found.replaced(better, start, index, NEITHER, raised)
         return found._replace(raised=found.raised + self._left_open(lower, upper))
 
     def _chords(self, lower: Tensor, upper: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -125,12 +126,13 @@ class Curved(Shape):
         through the function at an end of the interval that lies in a piece before or after."""
         found = []
         for start, end, first, last in self._concave(lower, upper):
-            points = [torch.minimum(torch.maximum(middle, start), end)]
+            points = [(torch.minimum(torch.maximum(middle, start), end), NEITHER)]
             if not first:
-                points.append(_tangent_from(function, lower, start, end, rightmost=False))
+                points.append((_tangent_from(function, lower, start, end, rightmost=False), LOWER))
             if not last:
-                points.append(_tangent_from(function, upper, start, end, rightmost=True))
-            found.append(_Piece(_touch(function, start), _touch(function, end), [_touch(function, x) for x in points]))
+                points.append((_tangent_from(function, upper, start, end, rightmost=True), UPPER))
+            touches = [(_touch(function, x), through) for x, through in points]
+            found.append(_Piece(_touch(function, start), _touch(function, end), touches))
         return found
 
     def _concave(self, lower: Tensor, upper: Tensor) -> Iterator[tuple[Tensor, Tensor, bool, bool]]:
@@ -149,21 +151,33 @@ class Curved(Shape):
         return torch.where((slope > most) & most.isfinite(), most, slope)
 
     def highest(self, function: Function, slope: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+        """From both ends and from the points where the function rises like the slope; those are constants to autograd,
+        as moving them changes nothing."""
         places = [lower, upper, *(nearest(bend, lower, upper) for bend in self.bends)]
-        found = [function.value(x) - slope * x for x in places]
+        raised = [torch.zeros_like(lower) for _ in places]
         for start, end, _, _ in self._concave(lower, upper):
             # The function rises faster than the slope up to the left point, and slower from the right one.
             left, right = _bisected(start, end, lambda x: function.derivative(x) > slope)
             with torch.no_grad():
                 between = ((function.derivative(left) - slope) * (right - left)).clamp(min=0).nan_to_num(nan=0.0)
-            found += [function.value(left) - slope * left + between, function.value(right) - slope * right]
-        return torch.stack(torch.broadcast_tensors(*found)).amax(0) + self._left_open(lower, upper)
+            places += [left, right]
+            raised += [between, torch.zeros_like(between)]
+        best, most = lower, raised[0]
+        with torch.no_grad():
+            heights = [function.value(x) - slope * x + extra for x, extra in zip(places, raised)]
+        height = heights[0]
+        for x, extra, reached in zip(places[1:], raised[1:], heights[1:]):
+            better = reached > height
+            height, best = torch.where(better, reached, height), torch.where(better, x, best)
+            most = torch.where(better, extra, most)
+        return function.value(best) - slope * best + most + self._left_open(lower, upper)
 
     def _left_open(self, lower: Tensor, upper: Tensor) -> Tensor | float:
         """The height of a jump within the interval, which neither ends nor tangents know of."""
         if self.jump is None:
             return 0.0
-        return torch.where((lower <= self.jump.at) & (upper > self.jump.at), self.jump.before - self.jump.after, 0.0)
+        crossed = (lower <= self.jump.at) & (upper > self.jump.at)
+        return crossed.to(lower.dtype) * (self.jump.before - self.jump.after)
 
     def cover(self, function: Function, lower: Tensor, upper: Tensor) -> Cover:
         """An S-shaped function minus the smaller of its slopes at the ends still rises, so its ends bound it.
@@ -180,19 +194,21 @@ class Curved(Shape):
 
 class _Found(NamedTuple):
     """The best line so far, each [*]: the point that it passes through; whether it is a tangent there, or which chord;
-    and by how much it must be raised above that point."""
+    through which end of the interval a tangent passes; and by how much it must be raised above its point."""
 
     touch: Tensor
     chord: Tensor
     tangent: Tensor
+    through: Tensor
     raised: Tensor
 
-    def replaced(self, better: Tensor, touch: Tensor, chord_index: int | None, raised: Tensor) -> _Found:
+    def replaced(self, better: Tensor, touch: Tensor, chord_index: int | None, through: int, raised: Tensor) -> _Found:
         """With a line through ``touch`` where it is better: a tangent, or the chord of a number."""
         return _Found(
             torch.where(better, touch, self.touch),
             torch.where(better, 0 if chord_index is None else chord_index, self.chord),
             torch.where(better, chord_index is None, self.tangent),
+            torch.where(better, through, self.through),
             torch.where(better, raised, self.raised),
         )
 
@@ -202,18 +218,27 @@ class _Piece(NamedTuple):
 
     start: Touch
     end: Touch
-    touches: list[Touch]
+    touches: list[tuple[Touch, int]]
 
     def height(self, slope: Tensor, middle: Tensor) -> Tensor:  # [*]
         """An upper bound of ``f(x) - slope (x - middle)`` on the piece: every tangent gives one, the least is taken."""
         found = None
-        for touch in (*self.touches, self.start, self.end):
+        for touch in (*(touch for touch, _ in self.touches), self.start, self.end):
             excess = touch.slope - slope
             raised = torch.maximum(excess * (self.start.at - touch.at), excess * (self.end.at - touch.at))
             bound = (touch.height(slope, middle) + raised).nan_to_num(nan=torch.inf)
             found = bound if found is None else torch.minimum(found, bound)
         assert found is not None
         return found
+
+
+def _turned(function: Function, touch: Tensor, end: Tensor, is_lower: bool, found: _Found) -> Tensor:
+    """Zero, with the gradient of the slope of a tangent through an end of the interval: that of the secant to the point
+    of tangency, where moving the point itself changes nothing."""
+    run = touch - end.detach()
+    apart = found.tangent & (found.through == (LOWER if is_lower else UPPER)) & (run != 0)
+    secant = (function.value(touch) - function.value(end)) / torch.where(apart, touch - end, 1.0)
+    return torch.where(apart, secant - secant.detach(), 0.0)
 
 
 def _shortfall(reached: Tensor, own: Tensor, slope: Tensor, width: Tensor) -> Tensor:  # each [*]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -89,6 +89,7 @@ class Function:
         lipschitz: the largest absolute value of the derivative, rounded up; infinity where there is none.
         defined: where, if not everywhere.
         parameters: tensors that the function depends on.
+        parameter_shape: to which the input is broadcast by them.
     """
 
     value: Callable[[Tensor], Tensor]
@@ -96,7 +97,8 @@ class Function:
     shape: Shape
     lipschitz: float | Tensor
     defined: Definition | None = None
-    parameters: tuple[Tensor, ...] = field(default=())
+    parameters: tuple[Tensor, ...] = ()
+    parameter_shape: tuple[int, ...] = ()
 
     def negated(self) -> Function:
         """``-f``."""
@@ -108,8 +110,10 @@ class Function:
         return self.shape.range(self, lower, upper)
 
     def upper_line(self, lower: Tensor, upper: Tensor) -> Line:
-        """A line above the function on [lower, upper], each [*]."""
-        return self.shape.upper_line(self, lower, upper)
+        """A line above the function on [lower, upper], each [*]: flat where a slope overflows."""
+        slope, offset = self.shape.upper_line(self, lower, upper)
+        finite = slope.isfinite() & offset.isfinite()
+        return Line(torch.where(finite, slope, 0.0), torch.where(finite, offset, self.range(lower, upper)[1]))
 
     def lower_line(self, lower: Tensor, upper: Tensor) -> Line:
         """A line below the function on [lower, upper], each [*]."""

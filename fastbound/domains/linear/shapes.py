@@ -50,7 +50,7 @@ def _view(result: Streams, *inputs: Streams) -> Streams:
 
 @rule(Streams, torch.reshape, Tensor.reshape)
 def reshape(input: Streams, *shape: Any, **kwargs: Any) -> Streams:
-    sizes = as_sizes(shape or (kwargs["shape"],))
+    sizes = as_sizes(shape or tuple(kwargs.values()))
     if len(sizes) == 1 and isinstance(sizes[0], torch.dtype):
         raise NotImplementedError(f"view(dtype){module_path()} has no meaning for an abstract value.")
     node = input.node
@@ -92,8 +92,8 @@ def movedim(input: Streams, source: Any, destination: Any) -> Streams:
 
 
 @rule(Streams, Tensor.expand)
-def expand(input: Streams, *sizes: Any) -> Streams:
-    shape = as_sizes(sizes)
+def expand(input: Streams, *sizes: Any, size: Any = None) -> Streams:
+    shape = as_sizes(sizes or (size,))
     target = input.node.radius.detach().expand(shape).shape
 
     def on_stack(x: Tensor) -> Tensor:
@@ -103,8 +103,8 @@ def expand(input: Streams, *sizes: Any) -> Streams:
 
 
 @rule(Streams, Tensor.repeat)
-def repeat(input: Streams, *sizes: Any) -> Streams:
-    repeats = as_sizes(sizes)
+def repeat(input: Streams, *sizes: Any, repeats: Any = None) -> Streams:
+    repeats = as_sizes(sizes or (repeats,))
     return map_streams(input, lambda x: x.repeat(repeats), None, "repeat")
 
 
@@ -142,24 +142,27 @@ def getitem(input: Streams, index: Any) -> Streams:
         raise NotImplementedError(
             f"indexing with an abstract value{module_path()}: the model's control flow depends on data."
         )
+    # Copies: the tape must not see that the caller writes other places into an index.
+    parts = tuple(p.clone() if isinstance(p, Tensor) else p for p in parts)
     # Slices, None and Ellipsis can follow a slice for the stream dimension; with a tensor index dimensions may move.
     simple = all(p is None or p is Ellipsis or isinstance(p, (int, slice)) for p in parts)
     shifted = (slice(None), *parts)
-    result = map_streams(input, lambda x: x[index], (lambda x: x[shifted]) if simple else None, "indexing")
+    result = map_streams(input, lambda x: x[parts], (lambda x: x[shifted]) if simple else None, "indexing")
     return _view(result, input) if simple else result
 
 
 @rule(Streams, torch.index_select)
 def index_select(input: Streams, dim: int, index: Tensor) -> Streams:
     (dim,) = as_dims(dim, input.dim())
+    index = index.clone()  # see `getitem`
     return map_streams(
         input, lambda x: x.index_select(dim, index), lambda x: x.index_select(dim + 1, index), "index_select"
     )
 
 
 @rule(Streams, torch.flip)
-def flip(input: Streams, *dims: Any) -> Streams:
-    which = as_dims(as_sizes(dims), input.dim())
+def flip(input: Streams, *sizes: Any, dims: Any = None) -> Streams:
+    which = as_dims(as_sizes(sizes or (dims,)), input.dim())
     return map_streams(input, lambda x: x.flip(which), lambda x: x.flip([d + 1 for d in which]), "flip")
 
 
@@ -221,7 +224,8 @@ def pad(input: Streams, pad: Sequence[int], mode: str = "constant", value: float
     if not value:
         return linear
     offset = F.pad(torch.zeros(input.shape[1:], dtype=input.dtype, device=input.device), ends, value=value)
-    return linear + offset
+    stack, radius = linear.node.streams
+    return emit(Shift(offset), (linear,), stack + offset, radius)
 
 
 @rule(Streams, torch.sum)

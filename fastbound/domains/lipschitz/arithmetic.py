@@ -70,7 +70,7 @@ def _combined(name: str, left: Any, right: Any, left_factor: float, right_factor
 
 def _scaled(name: str, input: Lipschitz, factor: Constant) -> Lipschitz:
     if isinstance(factor, (int, float)) and factor == 1:
-        return input
+        return input.handle(input.node)  # a new handle: writing into the product must not change the factor
     return input.mapped_to(_same_shape(name, input, input.nominal * factor), _largest(factor))
 
 

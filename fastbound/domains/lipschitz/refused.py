@@ -17,6 +17,7 @@ _NORMALISATION = (
     "in evaluation; leave it out, and initialise with orthogonal weights (fastbound train --init orthogonal)"
 )
 _INDICES = "which element is largest has no Lipschitz constant; leave return_indices=True out"
+_COPIES = "it copies elements and so changes the norm; give all sides one shape"
 _SOFTMAX = "return the logits; fastbound.losses.gloro_cross_entropy takes them"
 
 ADVICE: dict[Callable[..., Any], str] = {
@@ -25,6 +26,7 @@ ADVICE: dict[Callable[..., Any], str] = {
     F.group_norm: _NORMALISATION,
     F.instance_norm: _NORMALISATION,
     F.softmax: _SOFTMAX,
+    torch.Tensor.expand: _COPIES,
     F.log_softmax: _SOFTMAX,
     F.max_pool1d_with_indices: _INDICES,
     F.max_pool2d_with_indices: _INDICES,

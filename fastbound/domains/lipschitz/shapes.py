@@ -39,7 +39,7 @@ def _require_samples(name: str, input: Lipschitz, kept: bool) -> None:
 
 @rule(Lipschitz, torch.reshape, Tensor.reshape)
 def reshape(input: Lipschitz, *shape: Any, **kwargs: Any) -> Lipschitz:
-    sizes = as_sizes(shape or (kwargs["shape"],))
+    sizes = as_sizes(shape or tuple(kwargs.values()))
     if len(sizes) == 1 and isinstance(sizes[0], torch.dtype):
         raise NotImplementedError(f"view(dtype){module_path()} has no meaning for an abstract value.")
     nominal = input.nominal.reshape(sizes)

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 
 from fastbound.domains import functions
 from fastbound.domains.checks import require_defined
 from fastbound.domains.records import Elementwise
-from fastbound.domains.rules import Entry, read_by, rule
+from fastbound.domains.rules import read_by, rule
 from fastbound.domains.zonotope.relaxations import find_relaxation, relu_cover
 from fastbound.domains.zonotope.value import Zonotope, relaxation_bounds, relaxed
+from fastbound.shapes import Function
 
 
 @read_by(Zonotope)
-def elementwise(make_function: Entry, name: str) -> Callable[..., Zonotope]:
-    """Relaxations that cover an unstable ReLU by constants do the same with every function."""
-
-    def read(input: Zonotope, *args: Any, **kwargs: Any) -> Zonotope:
-        function, (lower, upper) = make_function(*args, **kwargs), relaxation_bounds(input)
-        require_defined(function, name, lower, upper)
-        flat = find_relaxation(input.terms.plan.relaxation).flat
-        cover = function.flat_cover(lower, upper) if flat else function.cover(lower, upper)
-        return relaxed(input, function.value, *cover, Elementwise(function, name))
-
-    return read
+def elementwise(input: Zonotope, function: Function, name: str) -> Zonotope:
+    """A relaxation that covers an unstable ReLU by constants does so with every function."""
+    lower, upper = relaxation_bounds(input)
+    require_defined(function, name, lower, upper)
+    flat = find_relaxation(input.terms.plan.relaxation).flat
+    cover = function.flat_cover(lower, upper) if flat else function.cover(lower, upper)
+    return relaxed(input, function.value, *cover, Elementwise(function, name))
 
 
 @rule(Zonotope, torch.relu)

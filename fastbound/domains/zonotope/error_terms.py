@@ -107,7 +107,7 @@ class Terms:
 
 def new_terms(widths: Tensor) -> Diagonal:  # [B, *S], >= 0
     """A term for every element with a width > 0; every sample gets as many as the one that needs most."""
-    flat = widths.flatten(1)
+    flat = widths.reshape(len(widths), widths.shape[1:].numel())
     needed = flat.detach() > 0
     count, every = int(needed.sum(1).max()) if flat.numel() else 0, flat.shape[1]
     if count == every:

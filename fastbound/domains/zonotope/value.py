@@ -12,7 +12,7 @@ from fastbound.domains.interval.value import Interval
 from fastbound.domains.records import Opaque, Record, Source
 from fastbound.domains.rules import out_of_place
 from fastbound.domains.streams import Streams
-from fastbound.domains.tape import Node, Tape, detached_node
+from fastbound.domains.tape import Node, Tape, detached_node, require_separate_samples
 from fastbound.domains.zonotope.error_terms import Plan, Terms, dense, new_terms, propagated_terms, size
 from fastbound.domains.zonotope.relaxations import find_relaxation
 
@@ -83,6 +83,7 @@ class Zonotope(Streams):
         if isinstance(node.record, Opaque):  # its rule returned bounds without terms
             node.terms = Terms(plan)
             return Zonotope(node)
+        require_separate_samples(node)
         blocks, outside = propagated_terms(node, [x.node for x in inputs])
         if outside is not None:
             # The remainder includes the terms beyond the budget, so no specification may be merged into this layer.
