@@ -2,8 +2,10 @@
 
     python bench/compare_auto_lirpa.py            # bounds and gradients on seven networks, then times
     python bench/compare_auto_lirpa.py --no-times
+    python bench/compare_auto_lirpa.py --smooth tanh sigmoid  # widths alone, on networks of these activations
 
 Looseness is (their lower margin - ours) / scale, positive where ours is looser; scale is their bounds' mean width.
+Smooth networks are compared in float64, so that widths differ by the rules and not by roundings; --float32 shows those.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fastbound as fb
-from fastbound import models
+from fastbound import data, models
 
 
 class Residual(nn.Module):
@@ -112,6 +115,92 @@ def compare(name: str, model: nn.Module, shape: tuple[int, ...], eps: float) -> 
     print(f"{line}  gradients: {worst:.1e}", flush=True)
 
 
+# Of the activations that both bound; auto_LiRPA 0.7.1 has no lines for softplus, nor for GELU as torch exports it.
+SMOOTH: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "silu": nn.SiLU}
+
+
+def mlp(activation: type[nn.Module], *sizes: int) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Flatten()]
+    for i, o in pairwise(sizes):
+        layers += [nn.Linear(i, o), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def smooth_networks(activation: type[nn.Module]) -> dict[str, tuple[nn.Module, Tensor]]:
+    """Name -> network and inputs."""
+    small = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, 2, 1), activation(), nn.Conv2d(8, 8, 3, 1, 1), activation()),
+        *(nn.Conv2d(8, 8, 3, 2, 1), activation(), nn.Flatten(), nn.Linear(8 * 16, 10)),
+    )
+    dm_small = nn.Sequential(
+        *(nn.Conv2d(1, 16, 4, 2), activation(), nn.Conv2d(16, 32, 4, 1), activation()),
+        *(nn.Flatten(), nn.Linear(3200, 100), activation(), nn.Linear(100, 10)),
+    )
+    images = torch.rand(4, 1, 28, 28)
+    return {
+        "MLP 2 x 100": (mlp(activation, 784, 100, 100, 10), images),
+        "MLP 4 x 100": (mlp(activation, 784, *[100] * 4, 10), images),
+        "MLP 7 x 64": (mlp(activation, 784, *[64] * 7, 10), images),
+        "CNN of 3": (small, torch.rand(4, 3, 16, 16)),
+        "DM-small": (dm_small, images),
+        "MLP 3 x 100, trained": trained_on_digits(mlp(activation, 64, 100, 100, 100, 10)),
+    }
+
+
+def trained_on_digits(model: nn.Module) -> tuple[nn.Module, Tensor]:
+    digits = data.load("digits")
+    x, labels = digits.train.pixels.to(torch.get_default_dtype()) / digits.train.scale, digits.train.labels
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(100):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+    return model, x[:4]
+
+
+def scaled(model: nn.Module, scale: float) -> nn.Module:
+    model = copy.deepcopy(model).requires_grad_(False)
+    for parameter in model.parameters():
+        parameter *= scale
+    return model
+
+
+@torch.no_grad()
+def compare_widths(name: str, model: nn.Module, x: Tensor, eps: float) -> list[float]:
+    """Print widths of outputs, and looseness of margins; the ratios ours / theirs of mean and largest full CROWN
+    width."""
+    theirs, outputs = Theirs(model, x, eps), torch.eye(10).expand(len(x), 10, 10)
+    margins = fb.margin_spec(torch.arange(len(x)), 10)
+    line, ratios = f"{name:38s}", []
+    for ours, other in (("crown", "CROWN"), ("crown-ibp", "CROWN-IBP")):
+        their_lower, their_upper = theirs.margins(outputs, other, upper=True)
+        found = fb.bound(model, fb.linf_box(x, eps, 0, 1), method=ours)
+        width, their_width = found.upper - found.lower, their_upper - their_lower
+        lower = fb.bound(model, fb.linf_box(x, eps, 0, 1), method=ours, spec=margins).lower
+        loose = (theirs.margins(margins, other)[0] - lower) / their_width.mean()
+        mean, most = (width.mean() / their_width.mean()).item(), (width.max() / their_width.max()).item()
+        line += f"  {ours}: mean {width.mean():8.2e} / {their_width.mean():8.2e} = {mean:.5f}"
+        line += f"  max {width.max():8.2e} / {their_width.max():8.2e} = {most:.5f}  margins {loose.mean():+.1e}"
+        if ours == "crown":
+            ratios = [mean, most]
+    print(line, flush=True)
+    return ratios
+
+
+def compare_smooth(activation: str) -> None:
+    """Every network at three eps, with weights as they are, twice and four times as large."""
+    ratios = []
+    for name, (model, x) in smooth_networks(SMOOTH[activation]).items():
+        for scale in (1, 2, 4):
+            for eps in (0.01, 0.03, 0.1):
+                label = f"{activation}, {name}, x{scale}, eps {eps}"
+                ratios.append(compare_widths(label, scaled(model, scale), x, eps))
+    largest_mean, largest = (max(column) for column in zip(*ratios))
+    print(
+        f"{activation}: full CROWN ours / theirs at the most {largest_mean:.5f} (mean width), {largest:.5f} (max width)"
+    )
+
+
 def milliseconds(work: Callable[[], object], repeats: int = 7) -> float:
     work()
     times = []
@@ -123,24 +212,30 @@ def milliseconds(work: Callable[[], object], repeats: int = 7) -> float:
 
 
 def times() -> None:
-    """Full CROWN of DM-small, batch 8, lower bounds of 9 margins; then CROWN-IBP steps. Medians, interleaved runs."""
-    model, x, labels = prepared(models.build("dm-small", (1, 28, 28), 10), (1, 28, 28), 8)
-    spec = fb.margin_spec(labels, 10)
-    for eps in (0.05, 0.1):
-        theirs = Theirs(model, x, eps)
+    """Full CROWN, batch 8, lower bounds of 9 margins; then CROWN-IBP steps. Medians, interleaved runs."""
+    tanh = mlp(nn.Tanh, 784, *[100] * 4, 10)
+    dm_small = models.build("dm-small", (1, 28, 28), 10)
+    for name, model, eps in (
+        ("DM-small", dm_small, 0.05),
+        ("DM-small", dm_small, 0.1),
+        ("tanh MLP 4 x 100", tanh, 0.03),
+    ):
+        model, x, labels = prepared(model, (1, 28, 28), 8)
+        spec, theirs = fb.margin_spec(labels, 10), Theirs(model, x, eps)
         with torch.no_grad():
             ours_ms, their_ms = [], []
             for _ in range(3):
                 ours_ms.append(
                     milliseconds(
-                        lambda e=eps: fb.bound(model, fb.linf_box(x, e, 0, 1), method="crown", spec=spec).lower, 3
+                        lambda m=model, x=x, e=eps, s=spec: (
+                            fb.bound(m, fb.linf_box(x, e, 0, 1), method="crown", spec=s).lower
+                        ),
+                        3,
                     )
                 )
-                their_ms.append(milliseconds(lambda t=theirs: t.margins(spec, "CROWN"), 3))
+                their_ms.append(milliseconds(lambda t=theirs, s=spec: t.margins(s, "CROWN"), 3))
         a, b = statistics.median(ours_ms), statistics.median(their_ms)
-        print(
-            f"full CROWN, DM-small, batch 8, eps {eps}: ours {a:.1f} ms, auto_LiRPA (patches) {b:.1f} ms, {b / a:.1f}x"
-        )
+        print(f"full CROWN, {name}, batch 8, eps {eps}: ours {a:.1f} ms, auto_LiRPA (patches) {b:.1f} ms, {b / a:.1f}x")
     for name, batch in (("mlp", 128), ("dm-small", 128)):
         model, x, labels = prepared(models.build(name, (1, 28, 28), 10), (1, 28, 28), batch)
         spec, theirs = fb.margin_spec(labels, 10), Theirs(model, x, 0.05)
@@ -162,6 +257,8 @@ def times() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-times", action="store_true", help="bounds and gradients only")
+    parser.add_argument("--smooth", nargs="+", choices=SMOOTH, default=[], help="widths with these activations only")
+    parser.add_argument("--float32", action="store_true", help="smooth networks in float32")
     arguments = parser.parse_args()
     try:
         import auto_LiRPA
@@ -169,6 +266,11 @@ def main() -> None:
         sys.exit(f"auto_LiRPA cannot be imported ({error}); install it next to fastbound to compare.")
     print(f"auto_LiRPA {auto_LiRPA.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     torch.manual_seed(0)
+    for activation in arguments.smooth:
+        torch.set_default_dtype(torch.float32 if arguments.float32 else torch.float64)  # of their tables, too
+        compare_smooth(activation)
+    if arguments.smooth:
+        return
     for name, (model, shape, eps) in networks().items():
         compare(name, model, shape, eps)
     if not arguments.no_times:
