@@ -33,7 +33,8 @@ class Units:
 
     def dense(self) -> Tensor:  # [B, S, *shape]
         rows = self.value.new_zeros(*self.index.shape, self.shape.numel())
-        return rows.scatter(2, self.index.unsqueeze(2), self.value.unsqueeze(2)).unflatten(2, tuple(self.shape))
+        rows = rows.scatter(2, self.index.unsqueeze(2), self.value.unsqueeze(2))
+        return rows.reshape(*self.index.shape, *self.shape)
 
     def pick(self, x: Tensor) -> Tensor:  # [B, *shape] -> [B, S]
         return x.reshape(x.shape[0], -1).gather(1, self.index)

@@ -179,18 +179,12 @@ class Value:
     def __rtruediv__(self, other: Any) -> Any:
         return self.__torch_function__(torch.div, (type(self),), (other, self))
 
-    @property
-    def mT(self: V) -> V:
-        return self.transpose(-2, -1)
-
-    @property
-    def T(self: V) -> V:
-        return self.permute(*reversed(range(self.dim())))
-
     def __getattr__(self, name: str) -> Any:
         """The methods of torch.Tensor that have a rule in this domain."""
         if name.startswith("_"):
             raise AttributeError(name)
+        if name in _TRANSPOSES:
+            return _TRANSPOSES[name](self)
         function = getattr(Tensor, name, None)
         if callable(function) and has_rule(type(self), out_of_place(function) or function):
             return lambda *args, **kwargs: _call(function, self, *args, **kwargs)
@@ -203,6 +197,11 @@ class Value:
         )
 
 
+# No properties: what they raise would be taken for a missing attribute.
+_TRANSPOSES: dict[str, Callable[[Any], Any]] = {
+    "T": lambda value: value.permute(*reversed(range(value.dim()))),
+    "mT": lambda value: value.transpose(-2, -1),
+}
 # Names of arguments that torch takes too.
 _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
 

@@ -167,7 +167,7 @@ class Curved(Shape):
             heights = [function.value(x) - slope * x + extra for x, extra in zip(places, raised)]
         height = heights[0]
         for x, extra, reached in zip(places[1:], raised[1:], heights[1:]):
-            better = reached > height
+            better = _shortfall(reached, height, slope, upper - lower) > 0  # an end comes first, it has a gradient
             height, best = torch.where(better, reached, height), torch.where(better, x, best)
             most = torch.where(better, extra, most)
         return function.value(best) - slope * best + most + self._left_open(lower, upper)

@@ -50,6 +50,13 @@ CASES: dict[str, Callable[[Any], Any]] = {
     "matmul from the left": lambda x: C.T @ x + torch.matmul(LIKE[:, :1, :4], x),
     "matmul and vectors": lambda x: x @ W[:, 0] + (C[:, 0] @ x)[..., :4] + (W.T @ x[0, 0])[:4],
     "matmul, broadcast": lambda x: x.unsqueeze(1) @ torch.stack((W, -W)),
+    "where, a method": lambda x: x.where(POSITIVE, 1.0) + x.where(condition=POSITIVE, other=LIKE),
+    "names of arguments": lambda x: (
+        torch.tile(x, dims=(1, 1, 1)).flip(dims=(1,)).sum(axis=1, keepdims=True)
+        + torch.cat(x.split(split_size=2, dim=1), axis=1).expand(size=(3, 4, 5)).reshape(shape=(3, 4, 5))
+        + x.view(size=(3, 4, 5)) + x.repeat(repeats=(1, 1, 1)) + +x.narrow(1, -4, 4)
+    ),
+    "addmm without its input": lambda x: torch.addmm(torch.full((6,), torch.nan), x[1], W, beta=0),
     "where": lambda x: torch.where(POSITIVE, x, 1.0) + torch.where(POSITIVE, -x, 2 * x),
     "where, infinite outside": lambda x: torch.where(POSITIVE, x, torch.where(POSITIVE, torch.inf, 3.0)),
     "masked_fill": lambda x: x.masked_fill(POSITIVE, -3.0),
@@ -149,8 +156,23 @@ def test_what_has_no_meaning_is_refused() -> None:
     ):
         with pytest.raises(NotImplementedError, match=message):
             call()
-    with pytest.raises(ValueError, match="t: wanted at most 2 dimensions"):
-        box.t()
+    for call, message in (
+        (lambda: box.t(), "t: wanted at most 2 dimensions"),
+        (lambda: torch.einsum("bi,jk->bk", box, W), "'bi' of 'bi,jk->bk' does not fit shape"),
+        (lambda: torch.einsum("bij,jk->bix", box, W), "letters that no operand has"),
+        (lambda: torch.einsum("bij,ik->bk", box, W), "does not fit"),
+        (lambda: box.split([1, 1], 1), "sizes that add up to 4"),
+        (lambda: box.split(-1, 1), "a size > 0"),
+        (lambda: box.chunk(0, 1), "chunks > 0"),
+        (lambda: box.flatten(1, 0), "comes after"),
+        (lambda: torch.mm(box, W), "mm: wanted 2 dimensions each"),
+        (lambda: box.masked_fill(POSITIVE, torch.ones(5)), "wanted one number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    for start, length in ((3, 2), (-1, 2), (0, -1)):
+        with pytest.raises(IndexError, match="narrow"):
+            box.narrow(1, start, length)
 
 
 # ---- the logarithm of a softmax --------------------------------------------------------------------------------------
