@@ -218,7 +218,7 @@ def clamp(min: float | Tensor | None = None, max: float | Tensor | None = None) 
         low = torch.minimum(low, high)  # where they cross, torch gives the upper one
     elif low > high:
         low = high
-    constant = not tensors and low == high
+    constant = len(tensors) == 0 and low == high
     finite = tuple(kink(p, p) for p in (low, high) if isinstance(p, Tensor) or math.isfinite(p))
     return Function(
         value=lambda x: torch.clamp(x, min, max),  # type: ignore[arg-type]
@@ -285,7 +285,7 @@ def threshold(threshold: float, value: float) -> Function:
 def heaviside(values: Tensor) -> Function:
     inside = bool(((values >= 0) & (values <= 1)).all())
     return Function(
-        value=lambda x: torch.heaviside(x, values.to(x.dtype)),
+        value=lambda x: torch.where(x > 0, 1.0, torch.where(x < 0, 0.0, values.to(x))),
         derivative=torch.zeros_like,
         shape=Polygon((Corner(0.0, 0.0, values, 1.0),), rises=True if inside else None),
         lipschitz=math.inf,

@@ -224,10 +224,7 @@ def lines(function: Function) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
     return lambda lower, upper: (*function.lower_line(lower, upper), *function.upper_line(lower, upper))
 
 
-differentiable = pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("heaviside")])
-
-
-@differentiable
+@every_case
 def test_gradients_of_ranges_and_lines(name: str) -> None:
     """Chords, tangents at the middle, tangents through an end, and the two parallel lines."""
     function = made(CASES[name], torch.float64)
@@ -242,7 +239,7 @@ def test_gradients_of_ranges_and_lines(name: str) -> None:
     assert torch.autograd.gradcheck(function.cover, (lower, upper), atol=5e-3)
 
 
-@differentiable
+@every_case
 def test_gradients_are_finite_everywhere(name: str) -> None:
     function = made(CASES[name], torch.float32)
     lower, upper = intervals(function, 3000, torch.float32)
