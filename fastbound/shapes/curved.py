@@ -17,11 +17,18 @@ ROUNDINGS = 4  # by which two heights that are equal may differ
 
 
 class Jump(NamedTuple):
-    """Where torch leaves the curve downwards: beyond ``at`` the function lies by up to ``before - after`` below it."""
+    """Where torch leaves the curve: beyond ``at`` the function lies up to the height of the jump away from it."""
 
     at: float
     before: float
     after: float
+
+    @property
+    def height(self) -> float:
+        return abs(self.before - self.after)
+
+    def negated(self) -> Jump:
+        return Jump(self.at, -self.before, -self.after)
 
 
 class Touch(NamedTuple):
@@ -55,15 +62,16 @@ class Curved(Shape):
     jump: Jump | None = None
 
     def negated(self) -> Curved:
-        return replace(self, convex=not self.convex, rises=not self.rises)
+        jump = None if self.jump is None else self.jump.negated()
+        return replace(self, convex=not self.convex, rises=not self.rises, jump=jump)
 
     def range(self, function: Function, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         low, high = extremes(function, lower, upper, self.rises, self.turn)
         if self.jump is None:
             return low, high
-        at, before, after = self.jump
-        crossed = (lower <= at) & (upper > at)
-        return torch.where(crossed, low.clamp(max=after), low), torch.where(crossed, high.clamp(min=before), high)
+        crossed, (_, *values) = self._crossed(self.jump, lower, upper), self.jump
+        low = torch.where(crossed, low.clamp(max=min(values)), low)
+        return low, torch.where(crossed, high.clamp(min=max(values)), high)
 
     def upper_line(self, function: Function, lower: Tensor, upper: Tensor) -> Line:
         return self.line_at(function, lower, upper, (lower + upper) / 2)
@@ -176,8 +184,11 @@ class Curved(Shape):
         """The height of a jump within the interval, which neither ends nor tangents know of."""
         if self.jump is None:
             return 0.0
-        crossed = (lower <= self.jump.at) & (upper > self.jump.at)
-        return crossed.to(lower.dtype) * (self.jump.before - self.jump.after)
+        return self._crossed(self.jump, lower, upper).to(lower.dtype) * self.jump.height
+
+    @staticmethod
+    def _crossed(jump: Jump, lower: Tensor, upper: Tensor) -> Tensor:  # bool [*]
+        return (lower <= jump.at) & (upper > jump.at)
 
     def cover(self, function: Function, lower: Tensor, upper: Tensor) -> Cover:
         """An S-shaped function minus the smaller of its slopes at the ends still rises, so its ends bound it.
