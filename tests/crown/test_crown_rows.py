@@ -12,6 +12,8 @@ from torch import Tensor, nn
 import fastbound as fb
 from fastbound import crown
 from fastbound.crown import sparse
+from fastbound.crown.walk import RULES
+from fastbound.domains.records import Elementwise
 from fastbound.errors import MissingRuleError
 
 
@@ -108,3 +110,8 @@ def test_a_flattened_map_with_two_readers_gets_the_rows_of_both() -> None:
         merged[3].bias.copy_(model.left.bias + model.right.bias)
     single = fb.bound(merged, box, method="crown-ibp")
     assert torch.allclose(found.lower, single.lower) and torch.allclose(found.upper, single.upper)
+
+
+def test_element_wise_functions_keep_rows_sparse() -> None:
+    for form in (sparse.Units, sparse.Patches):
+        assert (Elementwise, form) in RULES

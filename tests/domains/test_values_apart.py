@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import fastbound as fb
-from fastbound.errors import MissingRuleError
+from fastbound.errors import MissingRuleError, TapeError
 
 X = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
 W = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
@@ -139,3 +139,25 @@ print(errors)
 def test_threads_may_use_the_library_for_the_first_time_together() -> None:
     run = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True)
     assert run.stdout.strip() == "[]", run.stdout + run.stderr
+
+
+def test_parameters_of_functions_are_watched_by_the_tape() -> None:
+    weight, limit, values = torch.tensor([0.2]), torch.tensor(0.1), torch.tensor(0.5)
+    for function, parameter in (
+        (lambda v: torch.prelu(v, weight), weight),
+        (lambda v: v.clamp(min=limit), limit),
+        (lambda v: torch.heaviside(v, values), values),
+    ):
+        out = function(fb.linf_box(X, 0.1)) @ W
+        parameter.add_(0.1)
+        with pytest.raises(TapeError, match="changed in place"):
+            _ = fb.bound(out, method="crown").lower
+    trained = torch.nn.PReLU()
+    with torch.no_grad():
+        out = trained(fb.linf_box(X, 0.1))
+    with pytest.raises(TapeError, match="computed under no_grad"):
+        _ = fb.bound(out, method="crown-ibp").lower
+    for method in ("ibp", "crown-ibp", "crown", "deepz"):
+        trained.zero_grad()
+        fb.bound(trained, fb.linf_box(X, 0.1), method=method).lower.sum().backward()
+        assert trained.weight.grad is not None and trained.weight.grad.abs().sum() > 0
