@@ -86,7 +86,7 @@ def bound(
 
 
 def _adds_up_to_0(spec: Tensor) -> bool:  # [B, S, K]
-    """Whether every row does, as far as is known without a look at another device or into a program that is compiled."""
+    """Whether every row does; of other devices and under compilation, only if the spec is known to hold margins."""
     if margin_labels(spec) is not None:
         return True
     readable = spec.device.type == "cpu" and not torch.compiler.is_compiling()
