@@ -1,9 +1,12 @@
-"""Every entry of `fastbound.domains.functions`, some with several parameters, and intervals to try them on."""
+"""Every entry of `fastbound.domains.functions`, some with several parameters, and intervals to try them on.
+
+An entry that needs no arguments is tried without being listed here."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from inspect import signature
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -11,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains import functions
-from fastbound.domains.rules import ENTRIES, canonical
+import fastbound.domains.functions  # noqa: F401  (registers the entries)
+from fastbound.domains.rules import ENTRIES, canonical, function_name
 from fastbound.shapes import Function
 
 
@@ -27,9 +30,13 @@ class Case(NamedTuple):
     tight: bool = True
 
 
+def _needs_no_arguments(made: Callable[..., Function]) -> bool:
+    return all(parameter.default is not parameter.empty for parameter in signature(made).parameters.values())
+
+
 HALF = torch.tensor(0.5, dtype=torch.float64)
 CASES = {
-    **{getattr(f, "__name__", str(f)): Case(f) for f in functions.FIXED},
+    **{function_name(f).rpartition(".")[2]: Case(f) for f, made in ENTRIES.items() if _needs_no_arguments(made)},
     "gelu": Case(F.gelu, noise=1.0),
     "gelu, tanh": Case(F.gelu, keywords={"approximate": "tanh"}, noise=1.0),
     "tanhshrink": Case(F.tanhshrink, noise=1.0),

@@ -103,6 +103,10 @@ def test_an_elementwise_function(tree: Tree) -> None:
     row = "| `linear`, `matmul` by a constant from either side |"
     tree.replace("docs/operators.md", row, f"| {names} | exact | yes |\n{row}")
     passes(tree, *suite("tests/project/test_docs.py", "-k", "list_of_operators"))
+    # A hundred thousand intervals, brute force, gradients, models by every method.
+    passes(tree, *suite("tests/domains/test_functions.py", "-k", "asinh or has_a_case"))
+    tree.replace("fastbound/domains/functions.py", "(1 + x * x).rsqrt()", "(1 + x * x).sqrt()")
+    fails(tree, *suite("tests/domains/test_functions.py", "-k", "asinh"))
 
 
 @pytest.mark.parametrize("domain", containment.CHECKS)
