@@ -60,7 +60,8 @@ CASES = {
     **{f"celu {a}": Case(F.celu, (a,)) for a in (1.0, 0.5, 3.0)},
     "softplus": Case(F.softplus),
     "softplus 3": Case(F.softplus, (3.0,)),
-    "softplus, low threshold": Case(F.softplus, (2.0, 3.0), tight=False),  # torch steps down there
+    "softplus, low threshold": Case(F.softplus, (2.0, 3.0)),
+    "softplus, threshold -1": Case(F.softplus, (1.0, -1.0)),
     **{f"pow {p}": Case(torch.pow, (p,)) for p in (0, 1, 2, 3, 4, 0.5, 1.7, 2.5, -1, -2, -3, -0.5)},
     "prelu": Case(torch.prelu, (torch.tensor([0.2], dtype=torch.float64),)),
     "prelu, falling": Case(torch.prelu, (torch.tensor([-0.7], dtype=torch.float64),)),

@@ -23,10 +23,10 @@ from fastbound.shapes import (
     Definition,
     Function,
     Hinge,
-    Jump,
     Polygon,
     Ramp,
     Staircase,
+    Stepped,
     Wave,
     kink,
     one_branch,
@@ -336,7 +336,7 @@ def softplus(beta: float = 1.0, threshold: float = 20.0) -> Function:
     return Function(
         value=lambda x: F.softplus(x, beta, threshold),
         derivative=lambda x: torch.where(beta * x > threshold, 1.0, torch.sigmoid(beta * x)),
-        shape=Curved(convex=True, jump=Jump(knee, before=peak, after=knee)),
+        shape=Stepped(knee, before=peak, after=knee),
         lipschitz=1.0 if negligible else math.inf,
     )
 

@@ -16,21 +16,6 @@ NEITHER, LOWER, UPPER = 0, 1, 2  # the end of the interval through which a tange
 ROUNDINGS = 4  # by which two heights that are equal may differ
 
 
-class Jump(NamedTuple):
-    """Where torch leaves the curve: beyond ``at`` the function lies up to the height of the jump away from it."""
-
-    at: float
-    before: float
-    after: float
-
-    @property
-    def height(self) -> float:
-        return abs(self.before - self.after)
-
-    def negated(self) -> Jump:
-        return Jump(self.at, -self.before, -self.after)
-
-
 class Touch(NamedTuple):
     """A point of a concave piece, and what the tangent there needs, each [*]."""
 
@@ -50,8 +35,6 @@ class Curved(Shape):
     The function rises first, or falls, and turns at most once. A tangent at a point of a piece must bound the whole
     piece, its ends included. So where two pieces meet at a kink, the derivative there is the one from the piece that
     does not bend that way: from within for both ends of the middle piece of hardswish, which is ``kinked``.
-
-    ``jump``: a step down from the curve, as that of softplus at its threshold.
     """
 
     convex: bool
@@ -59,19 +42,12 @@ class Curved(Shape):
     rises: bool = True
     turn: Point | None = None
     kinked: bool = False
-    jump: Jump | None = None
 
     def negated(self) -> Curved:
-        jump = None if self.jump is None else self.jump.negated()
-        return replace(self, convex=not self.convex, rises=not self.rises, jump=jump)
+        return replace(self, convex=not self.convex, rises=not self.rises)
 
     def range(self, function: Function, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        low, high = extremes(function, lower, upper, self.rises, self.turn)
-        if self.jump is None:
-            return low, high
-        crossed, (_, *values) = self._crossed(self.jump, lower, upper), self.jump
-        low = torch.where(crossed, low.clamp(max=min(values)), low)
-        return low, torch.where(crossed, high.clamp(min=max(values)), high)
+        return extremes(function, lower, upper, self.rises, self.turn)
 
     def upper_line(self, function: Function, lower: Tensor, upper: Tensor) -> Line:
         return self.line_at(function, lower, upper, (lower + upper) / 2)
@@ -116,7 +92,7 @@ class Curved(Shape):
             height = torch.where(better, reached, height)
             raised = _shortfall(reached, both[0], slope, upper - lower)
             found = found.replaced(better, start, index, NEITHER, raised)
-        return found._replace(raised=found.raised + self._left_open(lower, upper))
+        return found
 
     def _chords(self, lower: Tensor, upper: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Pairs of points that a best line may join: both ends, and each end with a kink between them."""
@@ -178,17 +154,7 @@ class Curved(Shape):
             better = _shortfall(reached, height, slope, upper - lower) > 0  # an end comes first, it has a gradient
             height, best = torch.where(better, reached, height), torch.where(better, x, best)
             most = torch.where(better, extra, most)
-        return function.value(best) - slope * best + most + self._left_open(lower, upper)
-
-    def _left_open(self, lower: Tensor, upper: Tensor) -> Tensor | float:
-        """The height of a jump within the interval, which neither ends nor tangents know of."""
-        if self.jump is None:
-            return 0.0
-        return self._crossed(self.jump, lower, upper).to(lower.dtype) * self.jump.height
-
-    @staticmethod
-    def _crossed(jump: Jump, lower: Tensor, upper: Tensor) -> Tensor:  # bool [*]
-        return (lower <= jump.at) & (upper > jump.at)
+        return function.value(best) - slope * best + most
 
     def cover(self, function: Function, lower: Tensor, upper: Tensor) -> Cover:
         """An S-shaped function minus the smaller of its slopes at the ends still rises, so its ends bound it.
