@@ -21,6 +21,7 @@ from fastbound.domains.records import (
     Source,
 )
 from fastbound.domains.tape import Node
+from fastbound.ops.layout import flat_samples
 from fastbound.shapes import Hinge
 
 
@@ -51,7 +52,7 @@ def _tighten(node: Node, activation: Node, options: Options, bounds: PreActivati
     """Intersect the bounds of ``node``, the input of ``activation``, with those of a backward pass."""
     path = Path(node, options)
     center, radius = node.center, node.radius
-    lower, upper = _flat(center - radius), _flat(center + radius)
+    lower, upper = flat_samples(center - radius), flat_samples(center + radius)
     index = _elements_to_tighten(node, activation, options.relaxation)
     if index.shape[1] == 0:
         return
@@ -71,7 +72,7 @@ def _tighten(node: Node, activation: Node, options: Options, bounds: PreActivati
 @torch.no_grad()
 def _elements_to_tighten(node: Node, activation: Node, relaxation: str) -> Tensor:  # [B, U]
     """The elements whose relaxation is not exact; the same number for every sample."""
-    center, radius = _flat(node.center), _flat(node.radius)
+    center, radius = flat_samples(node.center), flat_samples(node.radius)
     record = activation.record
     hinged = isinstance(record, Elementwise) and isinstance(record.function.shape, Hinge)
     stays = hinged and exact_where_stable(relaxation)
@@ -84,7 +85,3 @@ def _signed_units(node: Node, index: Tensor) -> Units:  # [B, U] -> 2 U rows
     """Rows that select the elements ``index`` of a node, then their negatives."""
     ones = node.radius.new_ones(index.shape)
     return Units(torch.cat((index, index), 1), torch.cat((ones, -ones), 1), node.shape[1:])
-
-
-def _flat(x: Tensor) -> Tensor:  # [B, *] -> [B, N]
-    return x.reshape(len(x), x.shape[1:].numel())

@@ -75,3 +75,8 @@ class _ChannelsLast(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         return _row_major(grad)
+
+
+def flat_samples(x: Tensor) -> Tensor:  # [B, *S] -> [B, N]
+    """The elements of each sample in row-major order, also of samples that are one number, or of no sample."""
+    return x.reshape(len(x), x.shape[1:].numel())

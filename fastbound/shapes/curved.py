@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -58,21 +58,28 @@ class Curved(Shape):
         It is a chord or a tangent. Which one, and the point of tangency, is searched for without gradients; its offset
         is then raised as far as it must be to hold on every piece up to roundings, wherever the search has ended.
         """
-        found = self._search(function, lower, upper, middle)
+        places = self._places(lower, upper)
+        with torch.no_grad():
+            touches = [_touch(function, x) for x in places]
+            found = self._search(function, touches, middle)
         touch = torch.where(found.tangent & (found.touch == middle), middle, found.touch)
         slope, anchor = function.derivative(touch), touch
-        for index, (start, end) in enumerate(self._chords(lower, upper)):
+        for index, (start, end) in enumerate(self._chords()):
             taken = ~found.tangent & (found.chord == index)
-            slope = torch.where(taken, self._along(function, start, end), slope)
-            anchor = torch.where(taken, start, anchor)
+            slope = torch.where(taken, _along(function, places[start], places[end], touches), slope)
+            anchor = torch.where(taken, places[start], anchor)
         if torch.is_grad_enabled() and (lower.requires_grad or upper.requires_grad):
-            slope = slope + sum(_turned(function, found.touch, end, end is lower, found) for end in (lower, upper))
+            slope = slope + _turned(function, found, lower, LOWER) + _turned(function, found, upper, UPPER)
         return Line(slope, function.value(anchor) - slope * anchor + found.raised)
 
-    @torch.no_grad()
-    def _search(self, function: Function, lower: Tensor, upper: Tensor, middle: Tensor) -> _Found:
-        pieces = self._pieces(function, lower, upper, middle)
-        ends = [_touch(function, x) for x in (lower, upper, *(nearest(bend, lower, upper) for bend in self.bends))]
+    def _places(self, lower: Tensor, upper: Tensor) -> list[Tensor]:
+        """Where the pieces within the interval begin and end, in order: [*] each, from its lower to its upper end."""
+        return [lower, *(nearest(bend, lower, upper) for bend in self.bends), upper]
+
+    def _search(self, function: Function, ends: list[Touch], middle: Tensor) -> _Found:
+        """The best line at ``middle``, from the ends of the pieces."""
+        lower, upper = ends[0].at, ends[-1].at
+        pieces = self._pieces(function, ends, middle)
         number = torch.zeros_like(lower, dtype=torch.int64)
         found = _Found(lower, number, torch.zeros_like(lower, dtype=torch.bool), number, torch.zeros_like(lower))
         height = torch.full_like(lower, torch.inf)
@@ -82,22 +89,23 @@ class Curved(Shape):
             height = torch.where(better, reached, height)
             raised = _shortfall(reached, own, touch.slope, upper - lower)
             found = found.replaced(better, touch.at, None, through, raised)
-        for index, (start, end) in enumerate(self._chords(lower, upper)):
-            slope = self._along(function, start, end)
+        for index, (start, end) in enumerate(self._chords()):
+            slope = _along(function, ends[start].at, ends[end].at, ends)
             reached = self._height(slope, ends, pieces, middle)
-            both = torch.stack([_touch(function, x).height(slope, middle) for x in (start, end)])
+            own, other = (ends[number].height(slope, middle) for number in (start, end))
             # A chord that must be raised touches nowhere, and a tangent is as good.
-            holds = (_shortfall(reached, both.amax(0), slope, upper - lower) == 0) | (not pieces)
+            holds = (_shortfall(reached, torch.maximum(own, other), slope, upper - lower) == 0) | (not pieces)
             better = (reached < height) & holds
             height = torch.where(better, reached, height)
-            raised = _shortfall(reached, both[0], slope, upper - lower)
-            found = found.replaced(better, start, index, NEITHER, raised)
+            raised = _shortfall(reached, own, slope, upper - lower)
+            found = found.replaced(better, ends[start].at, index, NEITHER, raised)
         return found
 
-    def _chords(self, lower: Tensor, upper: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Pairs of points that a best line may join: both ends, and each end with a kink between them."""
-        kinks = [nearest(bend, lower, upper) for bend in self.bends] if self.kinked else []
-        return [(lower, upper), *((lower, x) for x in kinks), *((x, upper) for x in kinks)]
+    def _chords(self) -> list[tuple[int, int]]:
+        """Pairs of `_places` that a best line may join: both ends, and each end with a kink between them."""
+        last = len(self.bends) + 1
+        kinks = range(1, last) if self.kinked else ()
+        return [(0, last), *((0, number) for number in kinks), *((number, last) for number in kinks)]
 
     def _height(self, slope: Tensor, ends: list[Touch], pieces: list[_Piece], middle: Tensor) -> Tensor:  # [*]
         """The height at ``middle`` of the lowest line of a slope that is proven to lie above the function."""
@@ -105,43 +113,33 @@ class Curved(Shape):
         found += [piece.height(slope, middle) for piece in pieces]
         return torch.stack(torch.broadcast_tensors(*found)).amax(0).nan_to_num(nan=torch.inf)
 
-    def _pieces(self, function: Function, lower: Tensor, upper: Tensor, middle: Tensor) -> list[_Piece]:
+    def _pieces(self, function: Function, ends: list[Touch], middle: Tensor) -> list[_Piece]:
         """The concave pieces with the points at which a best line may touch them: next to the middle, or on a tangent
         through the function at an end of the interval that lies in a piece before or after."""
         found = []
-        for start, end, first, last in self._concave(lower, upper):
-            points = [(torch.minimum(torch.maximum(middle, start), end), NEITHER)]
-            if not first:
-                points.append((_tangent_from(function, lower, start, end, rightmost=False), LOWER))
-            if not last:
-                points.append((_tangent_from(function, upper, start, end, rightmost=True), UPPER))
-            touches = [(_touch(function, x), through) for x, through in points]
-            found.append(_Piece(_touch(function, start), _touch(function, end), touches))
+        for index in self._concave():
+            start, end = ends[index], ends[index + 1]
+            points = [(torch.minimum(torch.maximum(middle, start.at), end.at), NEITHER)]
+            if index > 0:
+                points.append((_tangent_from(function, ends[0], start.at, end.at, rightmost=False), LOWER))
+            if index < len(self.bends):
+                points.append((_tangent_from(function, ends[-1], start.at, end.at, rightmost=True), UPPER))
+            found.append(_Piece(start, end, [(_touch(function, x), through) for x, through in points]))
         return found
 
-    def _concave(self, lower: Tensor, upper: Tensor) -> Iterator[tuple[Tensor, Tensor, bool, bool]]:
-        """Start and end [*] of each concave piece within the interval, and whether it is the first, and the last."""
-        places = [lower, *(nearest(bend, lower, upper) for bend in self.bends), upper]
-        count = len(places) - 1
-        for index in range(int(self.convex), count, 2):
-            yield places[index], places[index + 1], index == 0, index == count - 1
-
-    def _along(self, function: Function, lower: Tensor, upper: Tensor) -> Tensor:
-        """The slope of a chord, within the slopes of the function, which rounding may leave on short intervals."""
-        slopes = [function.derivative(x) for x in (lower, upper, *(nearest(b, lower, upper) for b in self.bends))]
-        least, most = torch.stack([s.detach() for s in torch.broadcast_tensors(*slopes)]).aminmax(dim=0)
-        slope = chord(function, lower, upper)
-        slope = torch.where((slope < least) & least.isfinite(), least, slope)
-        return torch.where((slope > most) & most.isfinite(), most, slope)
+    def _concave(self) -> Sequence[int]:
+        """The numbers of the concave pieces: piece i lies between the places i and i + 1."""
+        return range(int(self.convex), len(self.bends) + 1, 2)
 
     def highest(self, function: Function, slope: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
         """From both ends and from the points where the function rises like the slope; those are constants to autograd,
         as moving them changes nothing."""
-        places = [lower, upper, *(nearest(bend, lower, upper) for bend in self.bends)]
+        ends = self._places(lower, upper)
+        places = [ends[0], ends[-1], *ends[1:-1]]
         raised = [torch.zeros_like(lower) for _ in places]
-        for start, end, _, _ in self._concave(lower, upper):
+        for index in self._concave():
             # The function rises faster than the slope up to the left point, and slower from the right one.
-            left, right = _bisected(start, end, lambda x: function.derivative(x) > slope)
+            left, right = bisected(ends[index], ends[index + 1], lambda x: function.derivative(x) > slope)
             with torch.no_grad():
                 between = ((function.derivative(left) - slope) * (right - left)).clamp(min=0).nan_to_num(nan=0.0)
             places += [left, right]
@@ -209,12 +207,19 @@ class _Piece(NamedTuple):
         return found
 
 
-def _turned(function: Function, touch: Tensor, end: Tensor, is_lower: bool, found: _Found) -> Tensor:
+def _along(function: Function, start: Tensor, end: Tensor, ends: list[Touch]) -> Tensor:
+    """The slope of a chord, within the slopes at all ends of pieces, which rounding may leave on short intervals."""
+    least, most = torch.stack(torch.broadcast_tensors(*(touch.slope for touch in ends))).aminmax(dim=0)
+    slope = chord(function, start, end)
+    slope = torch.where((slope < least) & least.isfinite(), least, slope)
+    return torch.where((slope > most) & most.isfinite(), most, slope)
+
+
+def _turned(function: Function, found: _Found, end: Tensor, through: int) -> Tensor:
     """Zero, with the gradient of the slope of a tangent through an end of the interval: that of the secant to the point
     of tangency, where moving the point itself changes nothing."""
-    run = touch - end.detach()
-    apart = found.tangent & (found.through == (LOWER if is_lower else UPPER)) & (run != 0)
-    secant = (function.value(touch) - function.value(end)) / torch.where(apart, touch - end, 1.0)
+    apart = found.tangent & (found.through == through) & (found.touch != end)
+    secant = (function.value(found.touch) - function.value(end)) / torch.where(apart, found.touch - end, 1.0)
     return torch.where(apart, secant - secant.detach(), 0.0)
 
 
@@ -230,22 +235,25 @@ def _touch(function: Function, at: Tensor) -> Touch:
     return Touch(at, function.value(at), function.derivative(at))
 
 
-@torch.no_grad()
-def _tangent_from(function: Function, end: Tensor, start: Tensor, stop: Tensor, rightmost: bool) -> Tensor:
+def tangent_at(function: Function, touch: Tensor, x: Tensor) -> Tensor:  # [*], [*] -> [*]
+    """The height at x of the tangent at ``touch``."""
+    return function.value(touch) + function.derivative(touch) * (x - touch)
+
+
+def _tangent_from(function: Function, end: Touch, start: Tensor, stop: Tensor, rightmost: bool) -> Tensor:
     """The point of a concave piece [start, stop] whose tangent passes through the function at ``end`` of the interval,
     or just above: the rightmost point for an upper end, the leftmost for a lower one."""
-    target = function.value(end)
 
     def passes_above(x: Tensor) -> Tensor:
-        return function.value(x) + function.derivative(x) * (end - x) >= target
+        return tangent_at(function, x, end.at) >= end.value
 
     if rightmost:
-        return _bisected(start, stop, passes_above)[0]
-    return -_bisected(-stop, -start, lambda x: passes_above(-x))[0]
+        return bisected(start, stop, passes_above)[0]
+    return -bisected(-stop, -start, lambda x: passes_above(-x))[0]
 
 
 @torch.no_grad()
-def _bisected(start: Tensor, end: Tensor, holds: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:  # [*], [*]
+def bisected(start: Tensor, end: Tensor, holds: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:  # [*], [*]
     """Two elements of [start, end] close together, between which a condition ceases to hold: it holds at the first, or
     that is ``start``; it does not at the second, or that is ``end``."""
     left, right = torch.broadcast_tensors(start, end)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fastbound.shapes.curved import BISECTIONS, Curved
+from fastbound.shapes.curved import Curved, bisected, tangent_at
 from fastbound.shapes.function import Function, Line, Shape, nearest
 from fastbound.shapes.polygon import Corner, Polygon
 
@@ -37,13 +37,12 @@ class Stepped(Shape):
 
     def upper_line(self, function: Function, lower: Tensor, upper: Tensor) -> Line:
         curve = Curved(convex=not self.mirrored).upper_line(function, lower, upper)
-        crossing = (self._above_the_step if self.mirrored else self._joining_points)(function, lower, upper)
+        if self.mirrored:
+            crossing = self._above_the_step(function, lower, upper)
+        else:  # above convex pieces only their ends count, as for straight ones
+            crossing = self._polygon().upper_line(function, lower, upper)
         crossed = self._crossed(lower, upper)
         return Line(*(torch.where(crossed, one, other) for one, other in zip(crossing, curve)))
-
-    def _joining_points(self, function: Function, lower: Tensor, upper: Tensor) -> Line:
-        """Above convex pieces only their ends count, as for straight ones."""
-        return self._polygon().upper_line(function, lower, upper)
 
     def _above_the_step(self, function: Function, lower: Tensor, upper: Tensor) -> Line:
         """The mirrored function rises to its step: the best line follows the straight part after it, and before it
@@ -52,13 +51,9 @@ class Stepped(Shape):
         start, step = torch.minimum(lower, at), torch.full_like(lower, -self.after)
         middle = torch.minimum((lower + upper) / 2, at)
         with torch.no_grad():
-            left, right = start, middle
-            for _ in range(BISECTIONS):
-                touch = (left + right) / 2
-                above = function.value(touch) + function.derivative(touch) * (at - touch) >= step
-                left, right = torch.where(above, touch, left), torch.where(above, right, touch)
-            whole = function.value(middle) + function.derivative(middle) * (at - middle) >= step
-            begins = function.value(start) + function.derivative(start) * (at - start) >= step
+            left, _ = bisected(start, middle, lambda x: tangent_at(function, x, at) >= step)
+            whole = tangent_at(function, middle, at) >= step
+            begins = tangent_at(function, start, at) >= step
         touch = torch.where(whole & (middle < at), middle, left)
         slope = torch.where(
             begins, function.derivative(touch), (step - function.value(start)) / (at - start + (at <= start))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.linear.windows import numeric_padding, per_dimension, require_dim
+from fastbound.domains.linear.windows import convolution_window, per_dimension, require_dim
 from fastbound.domains.location import module_path
 from fastbound.domains.records import Convolution, Linear, Norm
 from fastbound.domains.rules import rule
@@ -58,9 +58,7 @@ def conv2d(
     groups: int = 1,
 ) -> Streams:
     _require_layer("conv2d", input, weight, bias)
-    require_dim("conv2d", input, 4)
-    stride, dilation = per_dimension(stride, 2), per_dimension(dilation, 2)
-    input, padding = numeric_padding(input, weight, padding, dilation)
+    input, stride, padding, dilation = convolution_window("conv2d", 2, input, weight, stride, padding, dilation)
     record = Convolution(weight, bias, stride, padding, dilation, groups)
     stack, radius = as_stored(input.node, "interval_conv2d")
     streams = interval_conv2d(stack, radius, weight, bias, *record.geometry())
@@ -90,9 +88,7 @@ def _conv_nd(
 ) -> Streams:
     name = f"conv{spatial}d"
     _require_layer(name, input, weight, bias)
-    require_dim(name, input, spatial + 2)
-    stride, dilation = per_dimension(stride, spatial), per_dimension(dilation, spatial)
-    input, padding = numeric_padding(input, weight, padding, dilation)
+    input, stride, padding, dilation = convolution_window(name, spatial, input, weight, stride, padding, dilation)
     record = Convolution(weight, bias, stride, padding, dilation, groups)
     maps = as_stored(input.node, "interval_conv2d")
     streams = _convolved(*maps, weight, bias, function, stride, padding, dilation, groups)

@@ -33,6 +33,25 @@ def require_dim(name: str, input: Value, dim: int) -> None:
         raise ValueError(f"{name}{module_path()}: wanted a batch of {dim} dimensions, got shape {tuple(input.shape)}.")
 
 
+def convolution_window(
+    name: str,
+    spatial: int,
+    input: V,
+    weight: Tensor,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int] | str,
+    dilation: int | Sequence[int],
+) -> tuple[V, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """The input of a convolution, padded if numbers cannot say how, with stride, padding and dilation per dimension.
+
+    Raises ValueError unless the input is a batch of channels of ``spatial`` dimensions.
+    """
+    require_dim(name, input, spatial + 2)
+    stride, dilation = per_dimension(stride, spatial), per_dimension(dilation, spatial)
+    input, padding = numeric_padding(input, weight, padding, dilation)
+    return input, stride, padding, dilation
+
+
 def numeric_padding(
     input: V, weight: Tensor, padding: int | Sequence[int] | str, dilation: tuple[int, ...]
 ) -> tuple[V, tuple[int, ...]]:

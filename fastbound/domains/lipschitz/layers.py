@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastbound.domains.linear.windows import numeric_padding, per_dimension, require_dim
+from fastbound.domains.linear.windows import convolution_window
 from fastbound.domains.lipschitz.graph import Layer, LipschitzNode
 from fastbound.domains.lipschitz.operators import ConvolutionOperator, DenseOperator, Operator
 from fastbound.domains.lipschitz.value import Lipschitz
@@ -40,9 +40,7 @@ def _convolution(spatial: int) -> Callable[..., Lipschitz]:
     ) -> Lipschitz:
         name = f"conv{spatial}d"
         _require_layer(name, input, weight, bias)
-        require_dim(name, input, spatial + 2)
-        stride, dilation = per_dimension(stride, spatial), per_dimension(dilation, spatial)
-        input, padding = numeric_padding(input, weight, padding, dilation)
+        input, stride, padding, dilation = convolution_window(name, spatial, input, weight, stride, padding, dilation)
         nominal = function(input.nominal, weight, bias, stride, padding, dilation, groups)
         operator = ConvolutionOperator(weight, tuple(input.shape[2:]), stride, padding, dilation, groups)
         return _layer(input, operator, nominal)

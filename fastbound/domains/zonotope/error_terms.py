@@ -21,7 +21,7 @@ from fastbound.domains.linear.arithmetic import align
 from fastbound.domains.location import module_path
 from fastbound.domains.records import Convolution, Detached, Linear, LinearMap, Norm, Record, Reshape, Scale, Shift, Sum
 from fastbound.domains.tape import Node
-from fastbound.ops.layout import channels_last
+from fastbound.ops.layout import channels_last, flat_samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ class Terms:
 
 def new_terms(widths: Tensor) -> Diagonal:  # [B, *S], >= 0
     """A term for every element with a width > 0; every sample gets as many as the one that needs most."""
-    flat = widths.reshape(len(widths), widths.shape[1:].numel())
+    flat = flat_samples(widths)
     needed = flat.detach() > 0
     count, every = int(needed.sum(1).max()) if flat.numel() else 0, flat.shape[1]
     if count == every:
