@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,8 @@ import torch
 PRECISIONS = ("ieee", "tf32", "tf32x3", "bf16", "fp16")
 HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 
-_three_passes: contextvars.ContextVar[bool] = contextvars.ContextVar("fastbound_three_pass_tf32", default=False)
+# Of the process, as torch's flags are: autograd runs backward passes on a GPU in threads of its own.
+_inside_three_passes = 0
 
 
 @contextlib.contextmanager
@@ -21,11 +21,12 @@ def three_pass_tf32() -> Iterator[None]:
 
     It never lowers a precision: if the flags ask for IEEE float32, as in certification, nothing changes.
     """
-    token = _three_passes.set(True)
+    global _inside_three_passes
+    _inside_three_passes += 1
     try:
         yield
     finally:
-        _three_passes.reset(token)
+        _inside_three_passes -= 1
 
 
 def product_precision(dtype: torch.dtype, convolution: bool) -> str:
@@ -41,7 +42,7 @@ def product_precision(dtype: torch.dtype, convolution: bool) -> str:
     switch = backends.cudnn.conv if convolution else backends.cuda.matmul
     if switch.fp32_precision != "tf32":
         return "ieee"
-    return "tf32x3" if _three_passes.get() else "tf32"
+    return "tf32x3" if _inside_three_passes else "tf32"
 
 
 def dot_precision(precision: str) -> str:

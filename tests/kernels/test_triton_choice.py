@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,16 @@ def test_three_passes_replace_tf32_and_nothing_else(allow_tf32: Callable[..., No
         assert product_precision(torch.float32, convolution=False) == "ieee"
         assert product_precision(torch.bfloat16, convolution=False) == "bf16"
     assert product_precision(torch.float32, convolution=True) == "tf32"
+
+
+def test_three_passes_reach_the_threads_of_autograd(allow_tf32: Callable[..., None]) -> None:
+    """On a GPU a backward pass runs in a thread that was there before the context was entered."""
+    allow_tf32(convolutions=True, products=True)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(product_precision, torch.float32, convolution=True).result() == "tf32"
+        with three_pass_tf32():
+            assert pool.submit(product_precision, torch.float32, convolution=True).result() == "tf32x3"
+        assert pool.submit(product_precision, torch.float32, convolution=True).result() == "tf32"
 
 
 def test_certification_lifts_every_flag(allow_tf32: Callable[..., None]) -> None:

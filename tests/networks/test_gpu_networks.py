@@ -44,6 +44,10 @@ def network(name: str, device: str, dtype: torch.dtype) -> tuple[nn.Module, Tens
     return model.to(device, dtype), x.to(device, dtype), (torch.arange(BATCH) % CLASSES).to(device)
 
 
+def products_in(name: str) -> int:
+    return sum(isinstance(layer, (nn.Conv2d, nn.Linear)) for layer in NETWORKS[name]().modules())
+
+
 def lower_margins(model: nn.Module, x: Tensor, labels: Tensor, method: str) -> Tensor:
     spec = fb.margin_spec(labels, CLASSES)
     return fb.bound(model, fb.linf_box(x, EPS, 0.0, 1.0), method=method, spec=spec).lower
@@ -78,7 +82,11 @@ def test_bounds_and_gradients_are_those_of_the_cpu(name: str, method: str, devic
 @every_network
 @pytest.mark.parametrize("precision", ["bf16", "tf32"])
 def test_lowered_products_cost_bounds_no_more_than_the_plain_model(name: str, precision: str, device: str) -> None:
-    """On channels_last maps, which bf16 also stores in bfloat16. Errors are those against float64 on the CPU."""
+    """On channels_last maps, which bf16 also stores in bfloat16. Errors are those against float64 on the CPU.
+
+    Tensor cores cut operands off to TF32. In |W| r, whose terms are all positive, this adds up: by half a unit of the
+    last place in each operand on average, over all layers in a row.
+    """
 
     def errors(method: str) -> tuple[float, float]:
         wanted, gradients = on("cpu", name, torch.float64, method)
@@ -87,11 +95,12 @@ def test_lowered_products_cost_bounds_no_more_than_the_plain_model(name: str, pr
         pair = [torch.cat([g.flatten().double() for g in grads]) for grads in (gradients, lowered)]
         return float((found - wanted).norm() / wanted.norm()), float((pair[1] - pair[0]).norm() / pair[0].norm())
 
-    unit = 2.0**-8 if precision == "bf16" else 2.0**-11
+    unit, layers = (2.0**-8, 0) if precision == "bf16" else (2.0**-11, products_in(name))
     plain, plain_gradient = errors("plain")
     for method in ("ibp", "crown-ibp", "fused"):
         bound, gradient = errors(method)
-        assert bound < 3 * plain + unit and gradient < 3 * plain_gradient + 10 * unit, method
+        cut_off = 2 * layers * unit
+        assert bound < 3 * plain + unit + cut_off and gradient < 3 * plain_gradient + 10 * unit + cut_off, method
 
 
 @every_network
