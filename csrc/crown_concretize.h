@@ -1,7 +1,8 @@
-// The arithmetic of one element, for CPU and CUDA alike. fastbound/reference/crown_concretize.py says what it means.
+// The passes, and the arithmetic of one element, for CPU and CUDA alike. fastbound/reference/crown_concretize.py says
+// what it means.
 #pragma once
 
-#include "portable.h"
+#include "pass.h"
 
 namespace fastbound {
 
@@ -22,5 +23,55 @@ FASTBOUND_HD void concretized_grad_box(T grad, T row, T& grad_center, T& grad_ra
   grad_center += grad * row;
   grad_radius -= grad * absolute(row);
 }
+
+template <typename S>
+struct CrownConcretizeFwd : PassOnBoth {
+  static constexpr const char* kName = "crown_concretize_fwd";
+
+  Index batch, functions, size;
+  const S* rows;             // [B, S, D]
+  const S *center, *radius;  // [B, D]
+  S* out;                    // [B, S]
+
+  template <typename Fields>
+  void fields(Fields& f) {
+    f.size("batch", batch);
+    f.size("functions", functions);
+    f.size("size", size);
+    f.in("rows", rows, {batch, functions, size});
+    f.in("center", center, {batch, size});
+    f.in("radius", radius, {batch, size});
+    f.out("out", out, {batch, functions});
+  }
+  RowTiles tiles() const { return make_row_tiles(batch, functions, size, kPack<S>); }
+  Index workspace() const { return batch * functions * tiles().tiles; }
+};
+
+template <typename S>
+struct CrownConcretizeBwd : PassOnBoth {
+  static constexpr const char* kName = "crown_concretize_bwd";
+
+  Index batch, functions, size;
+  const S *grad, *rows;        // [B, S], [B, S, D]
+  const S *center, *radius;    // [B, D]
+  S* out_rows;                 // [B, S, D] or null
+  S *out_center, *out_radius;  // [B, D], or both null
+
+  template <typename Fields>
+  void fields(Fields& f) {
+    f.size("batch", batch);
+    f.size("functions", functions);
+    f.size("size", size);
+    f.in("grad", grad, {batch, functions});
+    f.in("rows", rows, {batch, functions, size});
+    f.in("center", center, {batch, size});
+    f.in("radius", radius, {batch, size});
+    f.out_or_null("out_rows", out_rows, {batch, functions, size});
+    f.out_or_null("out_center", out_center, {batch, size});
+    f.out_or_null("out_radius", out_radius, {batch, size});
+    f.require((out_center == nullptr) == (out_radius == nullptr), "out_center and out_radius must be given together");
+  }
+  Sweep sweep() const { return make_sweep({batch, size, 1, 1}, kPack<S>, 1, kAnyBlocks); }
+};
 
 }  // namespace fastbound

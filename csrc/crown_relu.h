@@ -1,7 +1,10 @@
-// The arithmetic of one element, for CPU and CUDA alike. fastbound/reference/crown_relu.py says what it means.
+// The passes, and the arithmetic of one element, for CPU and CUDA alike. fastbound/reference/crown_relu.py says what it
+// means.
 #pragma once
 
-#include "portable.h"
+#include <cfloat>
+
+#include "pass.h"
 
 namespace fastbound {
 
@@ -13,6 +16,12 @@ struct Relaxation {
   T threshold;  // 0: adaptive, infinity: zero, -infinity: one
   bool same_slope;
 };
+
+// The least width of a neuron's bounds by which gradients divide.
+template <typename T>
+constexpr T kTiny = static_cast<T>(FLT_MIN);
+template <>
+constexpr double kTiny<double> = DBL_MIN;
 
 template <typename T>
 struct ReluLines {
@@ -84,5 +93,93 @@ FASTBOUND_HD void relu_lines_grad(T grad_slope, T grad_intercept, T center, T ra
   grad_center = stable ? T(0) : to_slope - grad_intercept * (T(2) * half * quotient);
   grad_radius = stable ? T(0) : grad_intercept * (half * (T(1) + quotient * quotient)) - to_slope * quotient;
 }
+
+// A map has its channels innermost (inner = 1) or outermost (outer = 1).
+template <typename S>
+struct PassOnRows : PassOnBoth, ChannelMap {
+  using T = Compute<S>;
+
+  Index batch, functions;
+  Index relaxation;  // of unstable neurons, below: 0 adaptive, 1 same slope, 2 zero, 3 one
+  T slope;
+  const S *center, *radius;         // [B, map]
+  const T *scale, *shift, *offset;  // [C], or null: 1, 0, 0
+
+  template <typename Fields>
+  void sizes(Fields& f) {
+    f.size("batch", batch);
+    f.size("functions", functions);
+    f.size("outer", outer);
+    f.size("channels", channels);
+    f.size("inner", inner);
+    f.number("slope", slope, 0, 1);
+    f.integer("relaxation", relaxation, 0, 3);
+    f.require(inner == 1 || outer == 1, "a map has its channels innermost (inner = 1) or outermost (outer = 1)");
+  }
+  template <typename Fields>
+  void bounds(Fields& f) {
+    f.in("center", center, {batch, outer, channels, inner});
+    f.in("radius", radius, {batch, outer, channels, inner});
+    f.in_or_null("scale", scale, {channels});
+    f.in_or_null("shift", shift, {channels});
+    f.in_or_null("offset", offset, {channels});
+  }
+  FASTBOUND_HD MapShape map() const { return {batch, outer, channels, inner}; }
+  FASTBOUND_HD Relaxation<T> lower_line() const {
+    const T infinity = static_cast<T>(__builtin_huge_valf());
+    return {slope, relaxation == 2 ? infinity : (relaxation == 3 ? -infinity : T(0)), relaxation == 1};
+  }
+};
+
+template <typename S>
+struct CrownReluFwd : PassOnRows<S> {
+  static constexpr const char* kName = "crown_relu_fwd";
+
+  const S* rows;       // [B, S, map]
+  S *out_rows, *bias;  // [B, S, map], [B, S]
+
+  template <typename Fields>
+  void fields(Fields& f) {
+    this->sizes(f);
+    f.in("rows", rows, {this->batch, this->functions, this->outer, this->channels, this->inner});
+    this->bounds(f);
+    f.out("out_rows", out_rows, {this->batch, this->functions, this->outer, this->channels, this->inner});
+    f.out("bias", bias, {this->batch, this->functions});
+  }
+  Index scratch(int threads) const { return threads * this->batch * this->functions; }
+  RowTiles tiles() const { return make_row_tiles(this->batch, this->functions, this->size(), kPack<S>); }
+  Index workspace() const { return this->batch * this->functions * tiles().tiles; }
+};
+
+template <typename S>
+struct CrownReluBwd : PassOnRows<S> {
+  static constexpr const char* kName = "crown_relu_bwd";
+  using typename PassOnRows<S>::T;
+
+  const S *grad_rows, *grad_bias;         // [B, S, map] or null: zero; [B, S] or null: zero
+  const S* kept;                          // [B, S, map]: the outgoing rows if `reads_output`, else the rows
+  S *out_rows, *out_center, *out_radius;  // [B, S, map], [B, map], [B, map]
+  T* out_channels;                        // [3, C]: gradients of scale, shift, offset
+
+  template <typename Fields>
+  void fields(Fields& f) {
+    this->sizes(f);
+    const auto [outer, channels, inner] = static_cast<const ChannelMap&>(*this);
+    const Index batch = this->batch, functions = this->functions;
+    f.in_or_null("grad_rows", grad_rows, {batch, functions, outer, channels, inner});
+    f.in_or_null("grad_bias", grad_bias, {batch, functions});
+    f.in("kept", kept, {batch, functions, outer, channels, inner});
+    this->bounds(f);
+    f.out("out_rows", out_rows, {batch, functions, outer, channels, inner});
+    f.out("out_center", out_center, {batch, outer, channels, inner});
+    f.out("out_radius", out_radius, {batch, outer, channels, inner});
+    f.out("out_channels", out_channels, {3, channels});
+  }
+  // Half precision has rounded the outgoing rows.
+  FASTBOUND_HD bool reads_output() const { return this->scale == nullptr && sizeof(S) == sizeof(T); }
+  Index scratch(int threads) const { return threads * 3 * this->channels; }
+  Sweep sweep() const { return make_sweep(this->map(), kPack<S>, 1, kBlocksOfSums); }
+  Index workspace() const { return 3 * sweep().parts * sweep().period; }
+};
 
 }  // namespace fastbound

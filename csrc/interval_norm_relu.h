@@ -1,7 +1,8 @@
-// The arithmetic of one element, for CPU and CUDA alike. fastbound/reference/interval_norm_relu.py says what it means.
+// The passes, and the arithmetic of one element, for CPU and CUDA alike. fastbound/reference/interval_norm_relu.py says
+// what it means.
 #pragma once
 
-#include "portable.h"
+#include "pass.h"
 
 namespace fastbound {
 
@@ -92,5 +93,150 @@ FASTBOUND_HD void statistics_of(double sum, double square, double count, double 
   mean = first + offset;
   var = spread > 0 || spread != spread ? spread : 0;  // NaN stays NaN
 }
+
+// A stack holds `streams` maps: the center, and before it, if there are two, the nominal one.
+template <typename S>
+struct PassOnStreams : PassOnMaps {
+  using Stored = S;
+  using T = Compute<S>;
+
+  Index streams;
+  T slope;
+
+  template <typename Fields>
+  void sizes(Fields& f) {
+    PassOnMaps::sizes(f);
+    f.integer("streams", streams, 1, 2);
+    f.number("slope", slope, 0, 1);
+  }
+  template <typename Map>
+  FASTBOUND_HD Map* nominal(Map* stack /* [N, outer, C, inner] */) const {  // null if there is none
+    return streams == 2 ? stack : nullptr;
+  }
+  template <typename Map>
+  FASTBOUND_HD Map* center(Map* stack /* [N, outer, C, inner] */) const {
+    return stack + (streams - 1) * size();
+  }
+};
+
+template <typename S>
+struct NormStatistics : PassOnMaps {
+  static constexpr const char* kName = "norm_statistics";
+
+  const S* x;             // [outer, C, inner]
+  Compute<S>*mean, *var;  // [C]
+
+  template <typename Fields>
+  void fields(Fields& f) {
+    sizes(f);
+    f.in("x", x, {outer, channels, inner});
+    f.out("mean", mean, {channels});
+    f.out("var", var, {channels});
+    f.require(channels == 0 || outer * inner > 0, "wanted at least one value per channel, got none");
+  }
+  Index scratch(int threads) const { return 2 * channels * threads; }
+  Sweep sweep() const { return sums_sweep<S>(*this); }
+  Index workspace() const { return 2 * sweep().parts * sweep().period; }
+};
+
+template <typename S>
+struct IntervalNormReluFwd : PassOnStreams<S> {
+  static constexpr const char* kName = "interval_norm_relu_fwd";
+  using typename PassOnStreams<S>::T;
+
+  const S *stack, *radius;    // [N, outer, C, inner], [outer, C, inner]
+  const T *scale, *shift;     // [C], or both null: no affine map
+  S *out_stack, *out_radius;  // [N, outer, C, inner], [outer, C, inner]
+
+  template <typename Fields>
+  void fields(Fields& f) {
+    this->sizes(f);
+    const auto [outer, channels, inner] = static_cast<const ChannelMap&>(*this);
+    f.in("stack", stack, {this->streams, outer, channels, inner});
+    f.in("radius", radius, {outer, channels, inner});
+    f.in_or_null("scale", scale, {channels});
+    f.in_or_null("shift", shift, {channels});
+    f.out("out_stack", out_stack, {this->streams, outer, channels, inner});
+    f.out("out_radius", out_radius, {outer, channels, inner});
+    f.require((scale == nullptr) == (shift == nullptr), "scale and shift must be given together");
+  }
+  Sweep sweep() const { return elementwise_sweep<S>(scale != nullptr, *this); }
+};
+
+// What both backward passes read. `more()` gives the terms that they add to the gradients after the ReLU.
+template <typename S>
+struct IntervalNormReluGrads : PassOnStreams<S> {
+  using typename PassOnStreams<S>::T;
+  using More = NoMore;
+
+  const S *grad_stack, *grad_radius;  // [N, outer, C, inner]; [outer, C, inner] or null: zero
+  const S *stack, *radius;            // [N, outer, C, inner], [outer, C, inner]
+  const T *scale, *shift;             // [C], or both null: no affine map
+
+  template <typename Fields>
+  void fields(Fields& f) {
+    this->sizes(f);
+    const auto [outer, channels, inner] = static_cast<const ChannelMap&>(*this);
+    f.in("grad_stack", grad_stack, {this->streams, outer, channels, inner});
+    f.in_or_null("grad_radius", grad_radius, {outer, channels, inner});
+    f.in("stack", stack, {this->streams, outer, channels, inner});
+    f.in("radius", radius, {outer, channels, inner});
+    f.in_or_null("scale", scale, {channels});
+    f.in_or_null("shift", shift, {channels});
+    f.require((scale == nullptr) == (shift == nullptr), "scale and shift must be given together");
+  }
+  FASTBOUND_HD More more() const { return {}; }
+};
+
+template <typename S, typename Grads>
+struct NormReluBwdSums : Grads {
+  using T = Compute<S>;
+
+  T *sum_scale, *sum_shift;  // [C]
+
+  template <typename Fields>
+  void fields(Fields& f) {
+    Grads::fields(f);
+    f.out("sum_scale", sum_scale, {this->channels});
+    f.out("sum_shift", sum_shift, {this->channels});
+    f.require(this->channels == 0 || this->scale != nullptr, "scale and shift: wanted tensors, got None");
+  }
+  Index scratch(int threads) const { return 2 * this->channels * threads; }
+  Sweep sweep() const { return sums_sweep<S>(*this); }
+  Index workspace() const { return 2 * sweep().parts * sweep().period; }
+};
+
+template <typename S>
+struct IntervalNormReluBwdSums : NormReluBwdSums<S, IntervalNormReluGrads<S>> {
+  static constexpr const char* kName = "interval_norm_relu_bwd_sums";
+};
+
+// nominal_mul x + nominal_add, for the nominal x, is what batch statistics add to its gradient.
+template <typename S, typename Grads>
+struct NormReluBwd : Grads {
+  using T = Compute<S>;
+
+  const T *nominal_mul, *nominal_add;   // [C], or both null
+  S *out_grad_stack, *out_grad_radius;  // [N, outer, C, inner], [outer, C, inner]
+
+  template <typename Fields>
+  void fields(Fields& f) {
+    Grads::fields(f);
+    const auto [outer, channels, inner] = static_cast<const ChannelMap&>(*this);
+    f.in_or_null("nominal_mul", nominal_mul, {channels});
+    f.in_or_null("nominal_add", nominal_add, {channels});
+    f.out("out_grad_stack", out_grad_stack, {this->streams, outer, channels, inner});
+    f.out("out_grad_radius", out_grad_radius, {outer, channels, inner});
+    f.require((nominal_mul == nullptr) == (nominal_add == nullptr), "nominal_mul and nominal_add come together");
+    f.require(nominal_mul == nullptr || (this->scale != nullptr && this->streams == 2),
+              "nominal_mul needs scale and a nominal stream");
+  }
+  Sweep sweep() const { return elementwise_sweep<S>(this->scale != nullptr, *this); }
+};
+
+template <typename S>
+struct IntervalNormReluBwd : NormReluBwd<S, IntervalNormReluGrads<S>> {
+  static constexpr const char* kName = "interval_norm_relu_bwd";
+};
 
 }  // namespace fastbound

@@ -2,7 +2,7 @@
 // fastbound/reference/interval_norm_relu_moments.py says what they mean.
 #pragma once
 
-#include "portable.h"
+#include "interval_norm_relu.h"
 
 namespace fastbound {
 
@@ -81,5 +81,46 @@ FASTBOUND_HD MomentsGrad<T> moments_grad(const T* grad /* [8] */, const T* momen
           2 * grad[kSpreadActive],
           2 * grad[kSpreadInactive]};
 }
+
+template <typename S>
+struct IntervalNormReluMomentsFwd : IntervalNormReluFwd<S> {
+  static constexpr const char* kName = "interval_norm_relu_moments_fwd";
+
+  Compute<S>* moments;  // [8]
+
+  template <typename Fields>
+  void fields(Fields& f) {
+    IntervalNormReluFwd<S>::fields(f);
+    f.out("moments", moments, {kMoments});
+  }
+  Index scratch(int threads) const { return kMoments * threads; }
+  Sweep sweep() const { return sums_sweep<S>(*this); }
+  Index workspace() const { return kMoments * sweep().blocks(); }
+};
+
+template <typename S>
+struct IntervalNormReluMomentsGrads : IntervalNormReluGrads<S> {
+  using More = MomentsGrad<Compute<S>>;
+
+  const Compute<S>*grad_moments, *moments;  // [8]
+
+  template <typename Fields>
+  void fields(Fields& f) {
+    IntervalNormReluGrads<S>::fields(f);
+    f.in("grad_moments", grad_moments, {kMoments});
+    f.in("moments", moments, {kMoments});
+  }
+  FASTBOUND_HD More more() const { return moments_grad(grad_moments, moments, static_cast<double>(this->size())); }
+};
+
+template <typename S>
+struct IntervalNormReluMomentsBwdSums : NormReluBwdSums<S, IntervalNormReluMomentsGrads<S>> {
+  static constexpr const char* kName = "interval_norm_relu_moments_bwd_sums";
+};
+
+template <typename S>
+struct IntervalNormReluMomentsBwd : NormReluBwd<S, IntervalNormReluMomentsGrads<S>> {
+  static constexpr const char* kName = "interval_norm_relu_moments_bwd";
+};
 
 }  // namespace fastbound

@@ -10,42 +10,26 @@ enum class Isa { base, avx2, avx512 };
 Isa active_isa();
 const char* isa_name(Isa isa);
 
-}  // namespace fastbound
-
-// Declares `template <typename T> Table<T> function()` of every instruction set, and one that picks among them.
+// Defined by the CPU file of each pass, once per instruction set.
+#define FASTBOUND_DECLARE_RUN(isa)                       \
+  namespace isa {                                        \
+  template <typename P>                                  \
+  void run(const P& pass, double* scratch, int threads); \
+  }
+FASTBOUND_DECLARE_RUN(base)
 #ifdef FASTBOUND_X86
-#define FASTBOUND_DECLARE_CPU(Table, function) \
-  namespace base {                             \
-  template <typename T>                        \
-  Table<T> function();                         \
-  }                                            \
-  namespace avx2 {                             \
-  template <typename T>                        \
-  Table<T> function();                         \
-  }                                            \
-  namespace avx512 {                           \
-  template <typename T>                        \
-  Table<T> function();                         \
-  }                                            \
-  template <typename T>                        \
-  Table<T> function() {                        \
-    switch (active_isa()) {                    \
-      case Isa::avx512:                        \
-        return avx512::function<T>();          \
-      case Isa::avx2:                          \
-        return avx2::function<T>();            \
-      default:                                 \
-        return base::function<T>();            \
-    }                                          \
-  }
-#else
-#define FASTBOUND_DECLARE_CPU(Table, function) \
-  namespace base {                             \
-  template <typename T>                        \
-  Table<T> function();                         \
-  }                                            \
-  template <typename T>                        \
-  Table<T> function() {                        \
-    return base::function<T>();                \
-  }
+FASTBOUND_DECLARE_RUN(avx2)
+FASTBOUND_DECLARE_RUN(avx512)
 #endif
+#undef FASTBOUND_DECLARE_RUN
+
+template <typename P>
+void run_best(const P& pass, double* scratch, int threads) {
+#ifdef FASTBOUND_X86
+  if (active_isa() == Isa::avx512) return avx512::run(pass, scratch, threads);
+  if (active_isa() == Isa::avx2) return avx2::run(pass, scratch, threads);
+#endif
+  base::run(pass, scratch, threads);
+}
+
+}  // namespace fastbound

@@ -1,7 +1,7 @@
-// The arithmetic of one element, for CPU and CUDA alike.
+// The passes, and the arithmetic of one element, for CPU and CUDA alike.
 #pragma once
 
-#include "portable.h"
+#include "pass.h"
 
 namespace fastbound {
 
@@ -10,5 +10,25 @@ template <typename T>
 FASTBOUND_HD T add_signed(T grad, T grad_abs, T weight) {
   return grad + signed_as(weight, grad_abs);
 }
+
+template <typename S>
+struct SignedWeightGrad : PassOnBoth {
+  using Cpu = Types<float, double, BFloat16>;
+  static constexpr const char* kName = "signed_weight_grad";
+
+  Index count;
+  const S *grad, *grad_abs, *weight;  // [n]
+  Compute<S>* sum;                    // [n], may be grad
+
+  template <typename Fields>
+  void fields(Fields& f) {
+    f.size("count", count);
+    f.in("grad", grad, {count});
+    f.in("grad_abs", grad_abs, {count});
+    f.in("weight", weight, {count});
+    f.out("sum", sum, {count}, grad);
+  }
+  Sweep sweep() const { return make_sweep({1, count, 1, 1}, kPack<S>, 2, kAnyBlocks); }
+};
 
 }  // namespace fastbound

@@ -1,8 +1,8 @@
-// The arithmetic of one element, for CPU and CUDA alike. fastbound/reference/singleprop_norm_relu.py says what it
-// means.
+// The passes, and the arithmetic of one element, for CPU and CUDA alike. fastbound/reference/singleprop_norm_relu.py
+// says what it means.
 #pragma once
 
-#include "portable.h"
+#include "interval_norm_relu.h"
 
 namespace fastbound {
 
@@ -75,7 +75,7 @@ FASTBOUND_HD void singleprop_affine_grad(T grad_value, T grad_radius, T value, T
 
 // Calls work(activation) for a code of fastbound/native/singleprop_norm_relu.py: 0 none, 1 zero, 2 fast-lin.
 template <typename Work>
-FASTBOUND_HOST void with_activation(int code, Work work) {
+FASTBOUND_HOST void with_activation(Index code, Work work) {
   if (code == 1)
     work(SinglePropRelu<SinglePropZero>());
   else if (code == 2)
@@ -83,5 +83,80 @@ FASTBOUND_HOST void with_activation(int code, Work work) {
   else
     work(SinglePropIdentity());
 }
+
+// `activation`: 0 none, 1 zero, 2 fast-lin.
+template <typename S>
+struct SinglePropNormReluFwd : PassOnMaps {
+  static constexpr const char* kName = "singleprop_norm_relu_fwd";
+
+  Index activation;
+  const S *nominal, *radius;       // [outer, C, inner]
+  const Compute<S>*scale, *shift;  // [C], or both null: no affine map
+  S *out_nominal, *out_radius;     // [outer, C, inner]
+
+  template <typename Fields>
+  void fields(Fields& f) {
+    sizes(f);
+    f.integer("activation", activation, 0, 2);
+    f.in("nominal", nominal, {outer, channels, inner});
+    f.in("radius", radius, {outer, channels, inner});
+    f.in_or_null("scale", scale, {channels});
+    f.in_or_null("shift", shift, {channels});
+    f.out("out_nominal", out_nominal, {outer, channels, inner});
+    f.out("out_radius", out_radius, {outer, channels, inner});
+    f.require((scale == nullptr) == (shift == nullptr), "scale and shift must be given together");
+  }
+  Sweep sweep() const { return elementwise_sweep<S>(scale != nullptr, *this); }
+};
+
+// What both backward passes read.
+template <typename S>
+struct SinglePropNormReluGrads : PassOnMaps {
+  using T = Compute<S>;
+
+  Index activation;
+  const S *grad_nominal, *grad_radius;  // [outer, C, inner]
+  const S *nominal, *radius;            // [outer, C, inner]
+  const Compute<S>*scale, *shift;       // [C], or both null: no affine map
+
+  template <typename Fields>
+  void fields(Fields& f) {
+    sizes(f);
+    f.integer("activation", activation, 0, 2);
+    f.in("grad_nominal", grad_nominal, {outer, channels, inner});
+    f.in("grad_radius", grad_radius, {outer, channels, inner});
+    f.in("nominal", nominal, {outer, channels, inner});
+    f.in("radius", radius, {outer, channels, inner});
+    f.in_or_null("scale", scale, {channels});
+    f.in_or_null("shift", shift, {channels});
+    f.require((scale == nullptr) == (shift == nullptr), "scale and shift must be given together");
+  }
+};
+
+template <typename S>
+struct SinglePropNormReluBwdSums : NormReluBwdSums<S, SinglePropNormReluGrads<S>> {
+  static constexpr const char* kName = "singleprop_norm_relu_bwd_sums";
+};
+
+template <typename S>
+struct SinglePropNormReluBwd : SinglePropNormReluGrads<S> {
+  static constexpr const char* kName = "singleprop_norm_relu_bwd";
+
+  const Compute<S>*nominal_mul, *nominal_add;  // [C], or both null
+  S *out_grad_nominal, *out_grad_radius;       // [outer, C, inner]
+
+  template <typename Fields>
+  void fields(Fields& f) {
+    SinglePropNormReluGrads<S>::fields(f);
+    const auto [outer, channels, inner] = static_cast<const ChannelMap&>(*this);
+    f.in_or_null("nominal_mul", nominal_mul, {channels});
+    f.in_or_null("nominal_add", nominal_add, {channels});
+    f.out("out_grad_nominal", out_grad_nominal, {outer, channels, inner});
+    f.out("out_grad_radius", out_grad_radius, {outer, channels, inner});
+    f.require((nominal_mul == nullptr) == (nominal_add == nullptr), "nominal_mul and nominal_add come together");
+    f.require(nominal_mul == nullptr || this->scale != nullptr, "nominal_mul needs scale");
+  }
+  Sweep sweep() const { return elementwise_sweep<S>(this->scale != nullptr, *this); }
+};
 
 }  // namespace fastbound

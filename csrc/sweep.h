@@ -14,6 +14,12 @@ namespace fastbound {
 
 using Index = std::int64_t;
 
+// A map in the memory order [outer][channels][inner].
+struct ChannelMap {
+  Index outer, channels, inner;
+  FASTBOUND_HD Index size() const { return outer * channels * inner; }
+};
+
 struct MapShape {
   Index samples, outer, channels, inner;
 };
@@ -88,6 +94,27 @@ inline Sweep make_sweep(MapShape shape, int pack, Index least_steps, Index most_
   s.steps_per_part = larger(ceil_div(s.steps, larger(most_blocks / s.columns, 1)), least_steps);
   s.parts = ceil_div(s.steps, s.steps_per_part);
   return s;
+}
+
+// Elements of a pack, the 16 bytes that a thread reads at once.
+template <typename S>
+constexpr int kPack = 16 / sizeof(S);
+
+// One sample of pixels, or samples of planes.
+inline MapShape map_shape(const ChannelMap& map) {
+  return map.inner == 1 ? MapShape{1, map.outer, map.channels, 1} : MapShape{map.outer, 1, map.channels, map.inner};
+}
+
+// The sweep of a pass that only writes maps; without numbers of channels, all elements belong to one channel.
+template <typename S>
+Sweep elementwise_sweep(bool channels_matter, const ChannelMap& map) {
+  return make_sweep(channels_matter ? map_shape(map) : MapShape{1, map.size(), 1, 1}, kPack<S>, 4, kAnyBlocks);
+}
+
+// The sweep of a pass that leaves partial sums of channels.
+template <typename S>
+Sweep sums_sweep(const ChannelMap& map) {
+  return make_sweep(map_shape(map), kPack<S>, 4, kBlocksOfSums);
 }
 
 // The position of one thread of a sweep.

@@ -1,8 +1,7 @@
 // Compiled once per instruction set.
 #include "crown_concretize.h"
 
-#include "cpu/crown_concretize_cpu.h"
-#include "cpu/parallel.h"
+#include "cpu/run.h"
 
 namespace fastbound {
 namespace FASTBOUND_CPU_ISA {
@@ -12,24 +11,24 @@ namespace {
 constexpr Index kBlock = 1024;
 
 template <typename T>
-void forward(const T* rows, const T* center, const T* radius, T* out, Index batch, Index functions, Index size,
-             int threads) {
-  const int shares = useful_threads(threads, batch * functions * size);
+void execute(const CrownConcretizeFwd<T>& pass, double*, int threads) {
+  const Index count = pass.batch * pass.functions, size = pass.size;
+  const int shares = useful_threads(threads, count * size);
   for_each_share(shares, [&](int share) {
-    const Index end = share_begin(batch * functions, share + 1, shares);
-    for (Index row = share_begin(batch * functions, share, shares); row < end; ++row) {
+    const Index end = share_begin(count, share + 1, shares);
+    for (Index row = share_begin(count, share, shares); row < end; ++row) {
       double sum = 0;
       for (Index first = 0; first < size; first += kBlock) {
-        const T* __restrict__ x = rows + row * size + first;
-        const T* __restrict__ c = center + row / functions * size + first;
-        const T* __restrict__ r = radius + row / functions * size + first;
+        const T* __restrict__ x = pass.rows + row * size + first;
+        const T* __restrict__ c = pass.center + row / pass.functions * size + first;
+        const T* __restrict__ r = pass.radius + row / pass.functions * size + first;
         const Index length = smaller(kBlock, size - first);
         T total = 0;
 #pragma omp simd reduction(+ : total)
         for (Index i = 0; i < length; ++i) total += concretized(x[i], c[i], r[i]);
         sum += static_cast<double>(total);
       }
-      out[row] = static_cast<T>(sum);
+      pass.out[row] = static_cast<T>(sum);
     }
   });
 }
@@ -45,10 +44,12 @@ void backward_block(const T* __restrict__ x, T grad, const T* __restrict__ c, co
 }
 
 template <typename T>
-void backward(const T* grad, const T* rows, const T* center, const T* radius, T* out_rows, T* out_center, T* out_radius,
-              Index batch, Index functions, Index size, int threads) {
-  const int shares = useful_threads(threads, batch * functions * size);
-  const Index per_sample = (size + kBlock - 1) / kBlock, items = batch * per_sample;
+void execute(const CrownConcretizeBwd<T>& pass, double*, int threads) {
+  const T *grad = pass.grad, *rows = pass.rows, *center = pass.center, *radius = pass.radius;
+  T *out_rows = pass.out_rows, *out_center = pass.out_center, *out_radius = pass.out_radius;
+  const Index functions = pass.functions, size = pass.size;
+  const int shares = useful_threads(threads, pass.batch * functions * size);
+  const Index per_sample = (size + kBlock - 1) / kBlock, items = pass.batch * per_sample;
   for_each_share(shares, [&](int share) {
     for (Index item = share_begin(items, share, shares); item < share_begin(items, share + 1, shares); ++item) {
       const Index sample = item / per_sample, first = item % per_sample * kBlock;
@@ -73,13 +74,8 @@ void backward(const T* grad, const T* rows, const T* center, const T* radius, T*
 
 }  // namespace
 
-template <typename T>
-CrownConcretize<T> crown_concretize() {
-  return {forward<T>, backward<T>};
-}
-
-template CrownConcretize<float> crown_concretize<float>();
-template CrownConcretize<double> crown_concretize<double>();
+FASTBOUND_RUN_NUMBERS(CrownConcretizeFwd)
+FASTBOUND_RUN_NUMBERS(CrownConcretizeBwd)
 
 }  // namespace FASTBOUND_CPU_ISA
 }  // namespace fastbound

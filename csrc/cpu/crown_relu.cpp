@@ -1,7 +1,8 @@
 // Compiled once per instruction set. Bound by memory: the lines of a block of neurons stay in the cache while all rows
 // pass over it, so each row is read once and written once.
-#include "cpu/crown_relu_cpu.h"
-#include "cpu/parallel.h"
+#include "crown_relu.h"
+
+#include "cpu/run.h"
 
 namespace fastbound {
 namespace FASTBOUND_CPU_ISA {
@@ -11,15 +12,15 @@ constexpr Index kBlock = 256;  // the arrays of a block, some 16, fit the innerm
 
 // If channels are innermost and a block can hold whole pixels, it does: per-channel numbers are then the same in every
 // block.
-inline bool whole_pixels(CrownShape shape) { return shape.inner == 1 && shape.channels <= kBlock; }
+inline bool whole_pixels(ChannelMap shape) { return shape.inner == 1 && shape.channels <= kBlock; }
 
-inline Index block_length(CrownShape shape) {
+inline Index block_length(ChannelMap shape) {
   return whole_pixels(shape) && shape.channels > 0 ? kBlock / shape.channels * shape.channels : kBlock;
 }
 
 // run(i, length, channel, step) for elements first + i ...: the channel is constant (step 0) or rises by one (step 1).
 template <typename Run>
-__attribute__((always_inline)) inline void channel_runs(CrownShape shape, Index first, Index length, Run run) {
+__attribute__((always_inline)) inline void channel_runs(ChannelMap shape, Index first, Index length, Run run) {
   for (Index i = 0; i < length;) {
     const Index at = first + i, channel = (at / shape.inner) % shape.channels;
     const Index left = shape.inner == 1 ? shape.channels - channel : shape.inner - at % shape.inner;
@@ -30,7 +31,7 @@ __attribute__((always_inline)) inline void channel_runs(CrownShape shape, Index 
 }
 
 template <typename T>
-void spread(const T* values /* [C] or null */, T missing, CrownShape shape, Index first, Index length, T* out) {
+void spread(const T* values /* [C] or null */, T missing, ChannelMap shape, Index first, Index length, T* out) {
   if (values == nullptr) {
     for (Index i = 0; i < length; ++i) out[i] = missing;
     return;
@@ -46,21 +47,20 @@ struct Block {
   T lower[kBlock], upper[kBlock], intercept[kBlock], center[kBlock], radius[kBlock];
   T scale[kBlock], shift[kBlock], offset[kBlock];
 
-  Block(CrownBounds<T> bounds, CrownShape shape) {
-    if (whole_pixels(shape)) channels(bounds, shape, 0, block_length(shape));
+  explicit Block(const PassOnRows<T>& pass) {
+    if (whole_pixels(pass)) channels(pass, 0, block_length(pass));
   }
 
-  void channels(CrownBounds<T> bounds, CrownShape shape, Index first, Index length) {
-    spread(bounds.scale, T(1), shape, first, length, scale);
-    spread(bounds.shift, T(0), shape, first, length, shift);
-    spread(bounds.offset, T(0), shape, first, length, offset);
+  void channels(const PassOnRows<T>& pass, Index first, Index length) {
+    spread(pass.scale, T(1), pass, first, length, scale);
+    spread(pass.shift, T(0), pass, first, length, shift);
+    spread(pass.offset, T(0), pass, first, length, offset);
   }
 
-  void fill(CrownBounds<T> bounds, CrownShape shape, Index sample, Index first, Index length,
-            Relaxation<T> relaxation) {
-    const T* __restrict__ c = bounds.center + sample * shape.size() + first;
-    const T* __restrict__ r = bounds.radius + sample * shape.size() + first;
-    if (!whole_pixels(shape)) channels(bounds, shape, first, length);
+  void fill(const PassOnRows<T>& pass, Relaxation<T> relaxation, Index sample, Index first, Index length) {
+    const T* __restrict__ c = pass.center + sample * pass.size() + first;
+    const T* __restrict__ r = pass.radius + sample * pass.size() + first;
+    if (!whole_pixels(pass)) channels(pass, first, length);
 #pragma omp simd
     for (Index i = 0; i < length; ++i) {
       center[i] = scale[i] * c[i] + shift[i];
@@ -74,30 +74,30 @@ struct Block {
 };
 
 // body(sample, first element, length) for the blocks of one share.
-template <typename Body>
-void blocks(CrownShape shape, int share, int shares, Body body) {
-  const Index length = block_length(shape), per_sample = (shape.size() + length - 1) / length;
-  const Index items = shape.batch * per_sample;
+template <typename T, typename Body>
+void blocks(const PassOnRows<T>& pass, int share, int shares, Body body) {
+  const Index length = block_length(pass), per_sample = (pass.size() + length - 1) / length;
+  const Index items = pass.batch * per_sample;
   for (Index item = share_begin(items, share, shares); item < share_begin(items, share + 1, shares); ++item) {
     const Index sample = item / per_sample, first = item % per_sample * length;
-    body(sample, first, smaller(length, shape.size() - first));
+    body(sample, first, smaller(length, pass.size() - first));
   }
 }
 
 template <typename T>
-void forward(const T* rows, CrownBounds<T> bounds, T* out, T* bias, double* scratch, CrownShape shape,
-             Relaxation<T> relaxation, int threads) {
-  const Index size = shape.size(), functions = shape.batch * shape.rows;
+void execute(const CrownReluFwd<T>& pass, double* scratch, int threads) {
+  const Relaxation<T> relaxation = pass.lower_line();
+  const Index size = pass.size(), functions = pass.batch * pass.functions;
   const int shares = useful_threads(threads, functions * size);
   for_each_share(shares, [&](int share) {
     double* sums = scratch + share * functions;
     for (Index i = 0; i < functions; ++i) sums[i] = 0;
-    Block<T> block(bounds, shape);
-    blocks(shape, share, shares, [&](Index sample, Index first, Index length) {
-      block.fill(bounds, shape, sample, first, length, relaxation);
-      for (Index row = sample * shape.rows; row < (sample + 1) * shape.rows; ++row) {
-        const T* __restrict__ x = rows + row * size + first;
-        T* __restrict__ y = out + row * size + first;
+    Block<T> block(pass);
+    blocks(pass, share, shares, [&](Index sample, Index first, Index length) {
+      block.fill(pass, relaxation, sample, first, length);
+      for (Index row = sample * pass.functions; row < (sample + 1) * pass.functions; ++row) {
+        const T* __restrict__ x = pass.rows + row * size + first;
+        T* __restrict__ y = pass.out_rows + row * size + first;
         T total = 0;
 #pragma omp simd reduction(+ : total)
         for (Index i = 0; i < length; ++i) {
@@ -113,7 +113,7 @@ void forward(const T* rows, CrownBounds<T> bounds, T* out, T* bias, double* scra
   for (Index i = 0; i < functions; ++i) {
     double total = 0;
     for (int share = 0; share < shares; ++share) total += scratch[share * functions + i];
-    bias[i] = static_cast<T>(total);
+    pass.bias[i] = static_cast<T>(total);
   }
 }
 
@@ -149,9 +149,9 @@ struct Totals {
 template <typename T>
 class ChannelSums {
  public:
-  ChannelSums(double* out /* [3, C] */, CrownBounds<T> bounds, CrownShape shape)
-      : out_(out), wanted_{bounds.scale != nullptr, bounds.shift != nullptr, bounds.offset != nullptr}, shape_(shape) {
-    for (Index i = 0; i < 3 * shape.channels; ++i) out[i] = 0;
+  ChannelSums(double* out /* [3, C] */, const PassOnRows<T>& pass)
+      : out_(out), wanted_{pass.scale != nullptr, pass.shift != nullptr, pass.offset != nullptr}, shape_(pass) {
+    for (Index i = 0; i < 3 * shape_.channels; ++i) out[i] = 0;
     for (auto& sums : block_)
       for (double& sum : sums) sum = 0;
   }
@@ -189,43 +189,42 @@ class ChannelSums {
 
   double* out_;
   bool wanted_[3];
-  CrownShape shape_;
+  ChannelMap shape_;
   double block_[3][kBlock];
 };
 
 template <bool kScaled, typename T>
-void backward_from(const T* grad_rows, const T* grad_bias, const T* kept, CrownBounds<T> bounds, T* out_rows,
-                   T* out_center, T* out_radius, T* out_channels, double* scratch, CrownShape shape,
-                   Relaxation<T> relaxation, T tiny, int threads) {
-  const Index size = shape.size(), channels = shape.channels;
-  const int shares = useful_threads(threads, shape.batch * shape.rows * size);
+void backward(const CrownReluBwd<T>& pass, double* scratch, int threads) {
+  const Relaxation<T> relaxation = pass.lower_line();
+  const Index size = pass.size(), channels = pass.channels;
+  const int shares = useful_threads(threads, pass.batch * pass.functions * size);
   for_each_share(shares, [&](int share) {
-    ChannelSums<T> sums(scratch + share * 3 * channels, bounds, shape);
-    Block<T> block(bounds, shape);
+    ChannelSums<T> sums(scratch + share * 3 * channels, pass);
+    Block<T> block(pass);
     Totals<T> totals;
-    blocks(shape, share, shares, [&](Index sample, Index first, Index length) {
-      block.fill(bounds, shape, sample, first, length, relaxation);
+    blocks(pass, share, shares, [&](Index sample, Index first, Index length) {
+      block.fill(pass, relaxation, sample, first, length);
       totals.clear(length);
-      for (Index row = sample * shape.rows; row < (sample + 1) * shape.rows; ++row) {
-        const T* known = kept + row * size + first;
-        T* y = out_rows + row * size + first;
-        const T constant = grad_bias == nullptr ? T(0) : grad_bias[row];
-        if (grad_rows != nullptr)
-          totals.template add<true, kScaled>(block, grad_rows + row * size + first, constant, known, y, length,
+      for (Index row = sample * pass.functions; row < (sample + 1) * pass.functions; ++row) {
+        const T* known = pass.kept + row * size + first;
+        T* y = pass.out_rows + row * size + first;
+        const T constant = pass.grad_bias == nullptr ? T(0) : pass.grad_bias[row];
+        if (pass.grad_rows != nullptr)
+          totals.template add<true, kScaled>(block, pass.grad_rows + row * size + first, constant, known, y, length,
                                              relaxation.same_slope);
         else
           totals.template add<false, kScaled>(block, nullptr, constant, known, y, length, relaxation.same_slope);
       }
       const Index at = sample * size + first;
-      const T* __restrict__ c = bounds.center + at;
-      const T* __restrict__ r = bounds.radius + at;
-      T* __restrict__ to_center = out_center + at;
-      T* __restrict__ to_radius = out_radius + at;
+      const T* __restrict__ c = pass.center + at;
+      const T* __restrict__ r = pass.radius + at;
+      T* __restrict__ to_center = pass.out_center + at;
+      T* __restrict__ to_radius = pass.out_radius + at;
 #pragma omp simd
       for (Index i = 0; i < length; ++i) {
         T grad_center, grad_radius;
-        relu_lines_grad(totals.slope[i], totals.intercept[i], block.center[i], block.radius[i], relaxation.slope, tiny,
-                        grad_center, grad_radius);
+        relu_lines_grad(totals.slope[i], totals.intercept[i], block.center[i], block.radius[i], relaxation.slope,
+                        kTiny<T>, grad_center, grad_radius);
         const T s = block.scale[i];
         totals.scale[i] += grad_center * c[i] + signed_as(s, grad_radius) * r[i];
         totals.slope[i] = grad_center;
@@ -241,28 +240,19 @@ void backward_from(const T* grad_rows, const T* grad_bias, const T* kept, CrownB
   for (Index i = 0; i < 3 * channels; ++i) {
     double total = 0;
     for (int share = 0; share < shares; ++share) total += scratch[share * 3 * channels + i];
-    out_channels[i] = static_cast<T>(total);
+    pass.out_channels[i] = static_cast<T>(total);
   }
 }
 
 template <typename T>
-void backward(const T* grad_rows, const T* grad_bias, const T* kept, CrownBounds<T> bounds, T* out_rows, T* out_center,
-              T* out_radius, T* out_channels, double* scratch, CrownShape shape, Relaxation<T> relaxation, T tiny,
-              int threads) {
-  const auto from = bounds.scale != nullptr ? backward_from<true, T> : backward_from<false, T>;
-  from(grad_rows, grad_bias, kept, bounds, out_rows, out_center, out_radius, out_channels, scratch, shape, relaxation,
-       tiny, threads);
+void execute(const CrownReluBwd<T>& pass, double* scratch, int threads) {
+  pass.scale != nullptr ? backward<true>(pass, scratch, threads) : backward<false>(pass, scratch, threads);
 }
 
 }  // namespace
 
-template <typename T>
-CrownRelu<T> crown_relu() {
-  return {forward<T>, backward<T>};
-}
-
-template CrownRelu<float> crown_relu<float>();
-template CrownRelu<double> crown_relu<double>();
+FASTBOUND_RUN_NUMBERS(CrownReluFwd)
+FASTBOUND_RUN_NUMBERS(CrownReluBwd)
 
 }  // namespace FASTBOUND_CPU_ISA
 }  // namespace fastbound

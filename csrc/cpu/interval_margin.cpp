@@ -1,8 +1,7 @@
 // Compiled once per instruction set.
 #include "interval_margin.h"
 
-#include "cpu/interval_margin_cpu.h"
-#include "cpu/parallel.h"
+#include "cpu/run.h"
 
 namespace fastbound {
 namespace FASTBOUND_CPU_ISA {
@@ -18,16 +17,17 @@ T margin(const T* __restrict__ label_row, const T* __restrict__ other_row, const
 }
 
 template <typename T>
-void forward(const T* radius, const T* weight, const Index* labels, T* out, Index batch, Index features, Index classes,
-             int threads) {
+void execute(const IntervalMarginFwd<T>& pass, double*, int threads) {
+  const Index batch = pass.batch, features = pass.features, classes = pass.classes;
   const int shares = useful_threads(threads, batch * (classes - 1) * features);
   for_each_share(shares, [&](int share) {
     const Index end = share_begin(batch, share + 1, shares);
     for (Index b = share_begin(batch, share, shares); b < end; ++b) {
-      const Index label = labels[b];
+      const Index label = pass.labels[b];
       for (Index i = 0; i < classes - 1; ++i)
-        out[b * (classes - 1) + i] =
-            margin(weight + label * features, weight + (i + (i >= label)) * features, radius + b * features, features);
+        pass.out[b * (classes - 1) + i] =
+            margin(pass.weight + label * features, pass.weight + (i + (i >= label)) * features,
+                   pass.radius + b * features, features);
     }
   });
 }
@@ -36,16 +36,18 @@ void forward(const T* radius, const T* weight, const Index* labels, T* out, Inde
 constexpr Index kBlock = 256;
 
 template <typename T>
-void backward_block(const T* grad, const T* radius, const T* weight, const Index* labels, T* grad_radius,
-                    T* grad_weight, Index batch, Index features, Index classes, Index first, Index width) {
+void backward_block(const IntervalMarginBwd<T>& pass, Index first, Index width) {
+  const T *grad = pass.grad, *weight = pass.weight;
+  T *grad_radius = pass.grad_radius, *grad_weight = pass.grad_weight;
+  const Index features = pass.features, classes = pass.classes;
   T radius_sum[kBlock], label_sum[kBlock];
   if (grad_weight != nullptr)
     for (Index k = 0; k < classes; ++k)
       for (Index d = 0; d < width; ++d) grad_weight[k * features + first + d] = 0;
-  for (Index b = 0; b < batch; ++b) {
-    const Index label = labels[b];
+  for (Index b = 0; b < pass.batch; ++b) {
+    const Index label = pass.labels[b];
     const T* __restrict__ label_row = weight + label * features + first;
-    const T* __restrict__ r = radius + b * features + first;
+    const T* __restrict__ r = pass.radius + b * features + first;
     for (Index d = 0; d < width; ++d) radius_sum[d] = label_sum[d] = 0;
     for (Index i = 0; i < classes - 1; ++i) {
       const Index other = i + (i >= label);
@@ -73,27 +75,20 @@ void backward_block(const T* grad, const T* radius, const T* weight, const Index
 }
 
 template <typename T>
-void backward(const T* grad, const T* radius, const T* weight, const Index* labels, T* grad_radius, T* grad_weight,
-              Index batch, Index features, Index classes, int threads) {
-  const int shares =
-      static_cast<int>(smaller(useful_threads(threads, batch * (classes - 1) * features), (features + 15) / 16));
+void execute(const IntervalMarginBwd<T>& pass, double*, int threads) {
+  const Index features = pass.features, work = pass.batch * (pass.classes - 1) * features;
+  const int shares = static_cast<int>(smaller(useful_threads(threads, work), (features + 15) / 16));
   for_each_share(shares, [&](int share) {
     const Index end = share_begin(features, share + 1, shares);
     for (Index first = share_begin(features, share, shares); first < end; first += kBlock)
-      backward_block(grad, radius, weight, labels, grad_radius, grad_weight, batch, features, classes, first,
-                     smaller(kBlock, end - first));
+      backward_block(pass, first, smaller(kBlock, end - first));
   });
 }
 
 }  // namespace
 
-template <typename T>
-IntervalMargin<T> interval_margin() {
-  return {forward<T>, backward<T>};
-}
-
-template IntervalMargin<float> interval_margin<float>();
-template IntervalMargin<double> interval_margin<double>();
+FASTBOUND_RUN_NUMBERS(IntervalMarginFwd)
+FASTBOUND_RUN_NUMBERS(IntervalMarginBwd)
 
 }  // namespace FASTBOUND_CPU_ISA
 }  // namespace fastbound

@@ -1,7 +1,6 @@
 // Compiled once per instruction set.
 #include "interval_norm_relu_moments.h"
 
-#include "cpu/interval_norm_relu_moments_cpu.h"
 #include "cpu/interval_norm_relu_passes.h"
 
 namespace fastbound {
@@ -39,58 +38,39 @@ void add_moments(const S* center, const S* radius, Index length, Coefficient sca
   sums[kSpreadInactive] += inactive_square;
 }
 
-template <typename S, typename T>
-void forward(const S* stack, const S* radius, const T* scale, const T* shift, S* out_stack, S* out_radius, T* moments,
-             double* scratch /* [shares, 8] */, int streams, Index outer, Index channels, Index inner, T slope,
-             int threads) {
-  const Shape shape{outer, channels, inner};
-  const Forward<S> pass = forward_of(stack, radius, out_stack, out_radius, streams, shape, slope);
-  const int shares = useful_threads(threads, shape.size());
+template <typename S>
+void execute(const IntervalNormReluMomentsFwd<S>& pass, double* scratch, int threads) {
+  const int shares = useful_threads(threads, pass.size());
   for (Index i = 0; i < shares * kMoments; ++i) scratch[i] = 0;
-  affine_runs(shape, scale, shift, shares, [&](int share, Index first, Index length, auto a, auto b) {
+  affine_runs(pass, pass.scale, pass.shift, shares, [&](int share, Index first, Index length, auto a, auto b) {
     // Block by block, so that what the pass has read is still in the cache.
     for (Index begin = 0; begin < length; begin += kRun) {
-      const Index block = smaller(kRun, length - begin);
-      pass(first + begin, block, a.from(begin), b.from(begin));
-      add_moments(pass.center + first + begin, pass.radius + first + begin, block, a.from(begin), b.from(begin),
+      const Index block = smaller(kRun, length - begin), at = first + begin;
+      forward_run(pass, at, block, a.from(begin), b.from(begin));
+      add_moments(pass.center(pass.stack) + at, pass.radius + at, block, a.from(begin), b.from(begin),
                   scratch + kMoments * share);
     }
   });
   for (int share = 1; share < shares; ++share)
     for (int i = 0; i < kMoments; ++i) scratch[i] += scratch[kMoments * share + i];
-  moments_of(scratch, static_cast<double>(shape.size()), moments);
+  moments_of(scratch, static_cast<double>(pass.size()), pass.moments);
 }
 
-template <typename S, typename T>
-void backward_sums(const S* grad_stack, const S* grad_radius, const T* grad_moments, const T* moments, const S* stack,
-                   const S* radius, const T* scale, const T* shift, T* sum_scale, T* sum_shift, double* scratch,
-                   int streams, Index outer, Index channels, Index inner, T slope, int threads) {
-  const Shape shape{outer, channels, inner};
-  backward_sums_pass(grad_stack, grad_radius, stack, radius, scale, shift, sum_scale, sum_shift, scratch, streams,
-                     shape, slope, threads, moments_grad(grad_moments, moments, static_cast<double>(shape.size())));
+template <typename S>
+void execute(const IntervalNormReluMomentsBwdSums<S>& pass, double* scratch, int threads) {
+  backward_sums_pass(pass, scratch, threads);
 }
 
-template <typename S, typename T>
-void backward(const S* grad_stack, const S* grad_radius, const T* grad_moments, const T* moments, const S* stack,
-              const S* radius, const T* scale, const T* shift, const T* nominal_mul, const T* nominal_add,
-              S* out_grad_stack, S* out_grad_radius, int streams, Index outer, Index channels, Index inner, T slope,
-              int threads) {
-  const Shape shape{outer, channels, inner};
-  backward_pass(grad_stack, grad_radius, stack, radius, scale, shift, nominal_mul, nominal_add, out_grad_stack,
-                out_grad_radius, streams, shape, slope, threads,
-                moments_grad(grad_moments, moments, static_cast<double>(shape.size())));
+template <typename S>
+void execute(const IntervalNormReluMomentsBwd<S>& pass, double*, int threads) {
+  backward_pass(pass, threads);
 }
 
 }  // namespace
 
-template <typename S>
-IntervalNormReluMoments<S> interval_norm_relu_moments() {
-  return {forward<S>, backward_sums<S>, backward<S>};
-}
-
-template IntervalNormReluMoments<float> interval_norm_relu_moments<float>();
-template IntervalNormReluMoments<double> interval_norm_relu_moments<double>();
-template IntervalNormReluMoments<BFloat16> interval_norm_relu_moments<BFloat16>();
+FASTBOUND_RUN_MAPS(IntervalNormReluMomentsFwd)
+FASTBOUND_RUN_MAPS(IntervalNormReluMomentsBwdSums)
+FASTBOUND_RUN_MAPS(IntervalNormReluMomentsBwd)
 
 }  // namespace FASTBOUND_CPU_ISA
 }  // namespace fastbound

@@ -7,6 +7,8 @@
 
 namespace {
 
+using Shape = fastbound::ChannelMap;
+
 // Per-channel numbers along a run of memory: one per element if channels are innermost, else one for all elements.
 template <typename T>
 struct Varying {
@@ -20,11 +22,6 @@ struct Constant {
   T value;
   T operator[](Index) const { return value; }
   Constant from(Index) const { return *this; }
-};
-
-struct Shape {
-  Index outer, channels, inner;
-  Index size() const { return outer * channels * inner; }
 };
 
 // Rows of few channels are visited several at a time, with the per-channel numbers repeated, so that runs stay long.
@@ -67,7 +64,7 @@ void plane_runs(Shape shape, int share, int shares, Run run) {
 // visit(share, first element, length, scale, shift) over all runs of a map, with the affine map of each: x 1 + 0 if
 // there is none.
 template <typename T, typename Visit>
-void affine_runs(Shape shape, const T* scale /* [C] or null */, const T* shift /* [C] or null */, int shares,
+void affine_runs(const Shape& shape, const T* scale /* [C] or null */, const T* shift /* [C] or null */, int shares,
                  Visit visit) {
   for_each_share(shares, [&](int share) {
     if (scale == nullptr) {
@@ -81,6 +78,35 @@ void affine_runs(Shape shape, const T* scale /* [C] or null */, const T* shift /
     } else {
       plane_runs(shape, share, shares, [&](Index first, Index length, Index channel) {
         visit(share, first, length, Constant<T>{scale[channel]}, Constant<T>{shift[channel]});
+      });
+    }
+  });
+}
+
+// visit(first element, length, scale, shift, nominal_mul, nominal_add) over all runs of a map, for a pass that has
+// these.
+template <typename Pass, typename Visit>
+void gradient_runs(const Pass& pass, int threads, Visit visit) {
+  using T = typename Pass::T;
+  const Shape& shape = pass;
+  const int shares = useful_threads(threads, shape.size());
+  for_each_share(shares, [&](int share) {
+    if (pass.scale == nullptr) {
+      const Constant<T> one{T(1)}, zero{T(0)};
+      const Index first = share_begin(shape.size(), share, shares);
+      visit(first, share_begin(shape.size(), share + 1, shares) - first, one, zero, zero, zero);
+    } else if (shape.inner == 1) {
+      const Repeated<T> scales(pass.scale, shape.channels), shifts(pass.shift, shape.channels),
+          muls(pass.nominal_mul, shape.channels), adds(pass.nominal_add, shape.channels);
+      row_runs(shape, share, shares, [&](Index first, Index length) {
+        visit(first, length, scales.values, shifts.values, muls.values, adds.values);
+      });
+    } else {
+      const bool statistics = pass.nominal_mul != nullptr;
+      plane_runs(shape, share, shares, [&](Index first, Index length, Index channel) {
+        const Constant<T> mul{statistics ? pass.nominal_mul[channel] : T(0)},
+            add{statistics ? pass.nominal_add[channel] : T(0)};
+        visit(first, length, Constant<T>{pass.scale[channel]}, Constant<T>{pass.shift[channel]}, mul, add);
       });
     }
   });
@@ -127,10 +153,15 @@ void two_sums(Shape shape, double* scratch /* [shares, 2, C] */, int shares, Ind
 // Terms are added in T over kFlush runs, then in double: half the work of double throughout.
 constexpr Index kFlush = 32;
 
-// The sums over a map that make the gradients of scale and shift. at(first) gives the terms of the run that begins
-// there: terms(i, scale, |scale|, sign(scale), shift, to_scale, to_shift) for element i of it.
-template <typename T, typename At>
-void affine_sums(Shape shape, const T* scale, const T* shift, double* scratch /* [shares, 2, C] */, int shares, At at) {
+// The sums over a map that make the gradients of scale and shift, to sum_scale and sum_shift of the pass. at(first)
+// gives the terms of the run that begins there: terms(i, scale, |scale|, sign(scale), shift, to_scale, to_shift) for
+// element i of it.
+template <typename Pass, typename At>
+void affine_sums(const Pass& pass, double* scratch /* [threads, 2, C] */, int threads, At at) {
+  using T = typename Pass::T;
+  const Shape& shape = pass;
+  const T *scale = pass.scale, *shift = pass.shift;
+  const int shares = useful_threads(threads, shape.size());
   const bool rows = shape.inner == 1;
   const Repeated<T> scales(rows ? scale : nullptr, shape.channels), shifts(rows ? shift : nullptr, shape.channels);
   two_sums<T>(
@@ -166,6 +197,10 @@ void affine_sums(Shape shape, const T* scale, const T* shift, double* scratch /*
           shift_sum += static_cast<double>(q);
         }
       });
+  for (Index c = 0; c < shape.channels; ++c) {
+    pass.sum_scale[c] = static_cast<T>(scratch[c]);
+    pass.sum_shift[c] = static_cast<T>(scratch[shape.channels + c]);
+  }
 }
 
 }  // namespace

@@ -1,7 +1,8 @@
 // Compiled once per instruction set. channels_last to NCHW and back, in square blocks, so that whole cache lines are
 // read and written.
-#include "cpu/parallel.h"
-#include "cpu/swap_axes_cpu.h"
+#include "swap_axes.h"
+
+#include "cpu/run.h"
 
 namespace fastbound {
 namespace FASTBOUND_CPU_ISA {
@@ -57,15 +58,16 @@ void edge(const T* x, T* out, Index rows, Index columns, Index height, Index wid
 }
 
 template <typename T>
-void copy(const T* x, T* out, Index outer, Index rows, Index columns, int threads) {
-  const Index bands = (rows + kBlock - 1) / kBlock, items = outer * bands;
-  const int shares = useful_threads(threads, outer * rows * columns);
+void execute(const SwapAxes<T>& pass, double*, int threads) {
+  const Index rows = pass.rows, columns = pass.columns;
+  const Index bands = (rows + kBlock - 1) / kBlock, items = pass.outer * bands;
+  const int shares = useful_threads(threads, pass.outer * rows * columns);
   for_each_share(shares, [&](int share) {
     const Index end = share_begin(items, share + 1, shares);
     for (Index item = share_begin(items, share, shares); item < end; ++item) {
       const Index row = item % bands * kBlock, height = smaller(kBlock, rows - row);
-      const T* from = x + item / bands * rows * columns + row * columns;
-      T* to = out + item / bands * rows * columns + row;
+      const T* from = pass.x + item / bands * rows * columns + row * columns;
+      T* to = pass.out + item / bands * rows * columns + row;
       for (Index column = 0; column < columns; column += kBlock) {
         const Index width = smaller(kBlock, columns - column);
         if (height == kBlock && width == kBlock)
@@ -79,13 +81,7 @@ void copy(const T* x, T* out, Index outer, Index rows, Index columns, int thread
 
 }  // namespace
 
-template <typename T>
-SwapAxes<T> swap_axes() {
-  return {copy<T>};
-}
-
-template SwapAxes<float> swap_axes<float>();
-template SwapAxes<double> swap_axes<double>();
+FASTBOUND_RUN_NUMBERS(SwapAxes)
 
 }  // namespace FASTBOUND_CPU_ISA
 }  // namespace fastbound

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastbound.native import DTYPES, launch
+from fastbound import _C
+from fastbound.native import DTYPES
 from fastbound.native import cpu_and_cuda as unsupported
 from fastbound.native.crown_relu import dense_rows, like_rows
 from fastbound.primitives import Gradients
@@ -20,8 +21,7 @@ def crown_concretize_fwd(
 ) -> Tensor:  # [B, S]
     rows, center, radius = _one_order(rows, center, radius)
     out = rows.new_empty(rows.shape[:2])
-    sizes = (*rows.shape[:2], rows.shape[2:].numel())
-    launch("crown_concretize_fwd", rows, (rows, center, radius, out), sizes, workspace=sizes)
+    _C.crown_concretize_fwd(*rows.shape[:2], rows.shape[2:].numel(), rows, center, radius, out)
     return out
 
 
@@ -37,8 +37,8 @@ def crown_concretize_bwd(
     d_rows = torch.empty_like(rows) if needs[0] else None
     box = needs[1] or needs[2]
     d_center, d_radius = (torch.empty_like(center), torch.empty_like(radius)) if box else (None, None)
-    tensors = (grad, rows, center, radius, d_rows, d_center, d_radius)
-    launch("crown_concretize_bwd", rows, tensors, (*rows.shape[:2], rows.shape[2:].numel()))
+    sizes = (*rows.shape[:2], rows.shape[2:].numel())
+    _C.crown_concretize_bwd(*sizes, grad, rows, center, radius, d_rows, d_center, d_radius)
     return d_rows, d_center, d_radius
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastbound.native import DTYPES, HALVES, in_compute_dtype, launch
+from fastbound import _C
+from fastbound.native import DTYPES, HALVES, in_compute_dtype
 from fastbound.native import cpu_and_cuda as unsupported
 from fastbound.native.layout import channel_layout, in_order_of
 from fastbound.primitives import Gradients
@@ -28,9 +29,8 @@ def crown_relu_fwd(
     center, radius = like_rows(center, rows), like_rows(radius, rows)
     vectors = [in_compute_dtype(v) for v in (scale, shift, offset)]
     out, bias = torch.empty_like(rows), rows.new_empty(rows.shape[:2])
-    sizes = (*rows.shape[:2], *layout)
-    numbers = (*sizes, slope, RELAXATIONS.index(relaxation))
-    launch("crown_relu_fwd", rows, (rows, center, radius, *vectors, out, bias), numbers, workspace=sizes)
+    numbers = (*rows.shape[:2], *layout, slope, RELAXATIONS.index(relaxation))
+    _C.crown_relu_fwd(*numbers, rows, center, radius, *vectors, out, bias)
     return out, bias
 
 
@@ -60,10 +60,7 @@ def crown_relu_bwd(
     sums = kept.new_empty(3, kept.shape[2], dtype=torch.float32 if kept.dtype in HALVES else None)
     inputs = (grad_rows, grad_bias, kept, center, radius, *vectors)
     numbers = (*kept.shape[:2], *layout, slope, RELAXATIONS.index(relaxation))
-    launch(
-        *("crown_relu_bwd", kept, (*inputs, d_rows, d_center, d_radius, sums), numbers),
-        workspace=(kept.shape[0], *layout),
-    )
+    _C.crown_relu_bwd(*numbers, *inputs, d_rows, d_center, d_radius, sums)
     channels = (None if v is None else d.to(v.dtype) for v, d in zip((scale, shift, offset), sums))
     return d_rows, d_center, d_radius, *channels
 

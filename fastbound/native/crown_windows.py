@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from fastbound import _C
-from fastbound.native import DTYPE_CODES, pointer
 from fastbound.native import cpu_only as unsupported
 from fastbound.native.product import linear
 from fastbound.primitives import Pair
@@ -30,19 +29,7 @@ def windows_through_lines(
     values, base = _innermost(values), base.contiguous()
     maps = [None if line is None else _innermost(line) for line in lines]
     out, bias = torch.empty_like(values), values.new_zeros(values.shape[:2])
-    lower_slope, lower_offset, upper_slope, upper_offset = (pointer(line) for line in maps)
-    _C.crown_windows_lines(
-        DTYPE_CODES[values.dtype],
-        values.data_ptr(),
-        base.data_ptr(),
-        lower_slope,
-        lower_offset,
-        upper_slope,
-        upper_offset,
-        out.data_ptr(),
-        bias.data_ptr(),
-        *_geometry(values, lines[0], stride, start),
-    )
+    _C.crown_windows_lines(*_geometry(values, lines[0], stride, start), values, base, *maps, out, bias)
     return out, bias
 
 
@@ -56,15 +43,7 @@ def windows_concretized(
 ) -> Tensor:  # [B, S]
     values, base, center, radius = _innermost(values), base.contiguous(), _innermost(center), _innermost(radius)
     out = values.new_zeros(values.shape[:2])
-    _C.crown_windows_concretize(
-        DTYPE_CODES[values.dtype],
-        values.data_ptr(),
-        base.data_ptr(),
-        center.data_ptr(),
-        radius.data_ptr(),
-        out.data_ptr(),
-        *_geometry(values, center, stride, start),
-    )
+    _C.crown_windows_concretize(*_geometry(values, center, stride, start), values, base, center, radius, out)
     return out
 
 
@@ -85,18 +64,11 @@ def fold_convolution(
     matrix = weight.permute(0, 2, 3, 1).reshape(outputs, -1)
     out = maps.new_empty(maps.shape[0], *size, channels)
     height, width = maps.shape[2:]
-    geometry = ((height, width), (kernel_height, kernel_width), channels, size, stride, padding, dilation)
+    geometry = (height, width, kernel_height, kernel_width, channels, *size, *stride, *padding, *dilation)
     maps_at_once = max(1, _COLUMNS // max(height * width * matrix.shape[1], 1))
     for part, target in zip(pixels.split(maps_at_once), out.split(maps_at_once)):
         columns = linear(part.reshape(-1, outputs), matrix.T)
-        _C.crown_windows_fold(
-            DTYPE_CODES[maps.dtype],
-            columns.data_ptr(),
-            target.data_ptr(),
-            part.shape[0],
-            *geometry,
-            torch.get_num_threads(),
-        )
+        _C.crown_windows_fold(part.shape[0], *geometry, columns, target)
     return out.movedim(-1, 1)
 
 
@@ -104,9 +76,6 @@ def _innermost(x: Tensor) -> Tensor:  # [*, C, h, w]
     return x.movedim(-3, -1).contiguous().movedim(-1, -3)
 
 
-def _geometry(
-    values: Tensor, like: Tensor, stride: Pair, start: Pair
-) -> tuple[int, int, tuple[int, int, int], Pair, Pair, Pair, int]:
+def _geometry(values: Tensor, like: Tensor, stride: Pair, start: Pair) -> tuple[int, ...]:
     batch, functions, channels, height, width = values.shape
-    size, threads = (like.shape[2], like.shape[3]), torch.get_num_threads()
-    return batch, functions, (height, width, channels), size, stride, start, threads
+    return batch, functions, height, width, channels, *like.shape[2:], *stride, *start

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastbound.native import DTYPES, launch
+from fastbound import _C
+from fastbound.native import DTYPES
 from fastbound.native import cpu_and_cuda as unsupported
 from fastbound.primitives import Gradients
 
@@ -20,7 +21,7 @@ def interval_margin_fwd(
     radius, weight, labels = radius.contiguous(), weight.contiguous(), labels.contiguous()
     (batch, features), classes = radius.shape, weight.shape[0]
     out = radius.new_empty(batch, classes - 1)
-    launch("interval_margin_fwd", radius, (radius, weight, labels, out), (batch, features, classes))
+    _C.interval_margin_fwd(batch, features, classes, radius, weight, labels, out)
     return out
 
 
@@ -35,6 +36,5 @@ def interval_margin_bwd(
     sizes = (*radius.shape, weight.shape[0])
     d_radius = torch.empty_like(radius) if needs[0] else None
     d_weight = torch.empty_like(weight) if needs[1] else None
-    tensors = (grad, radius, weight, labels, d_radius, d_weight)
-    launch("interval_margin_bwd", radius, tensors, sizes, workspace=sizes)
+    _C.interval_margin_bwd(*sizes, grad, radius, weight, labels, d_radius, d_weight)
     return d_radius, d_weight

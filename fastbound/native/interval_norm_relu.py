@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from fastbound.native import DTYPES, HALVES, in_compute_dtype, launch
+from fastbound import _C
+from fastbound.native import DTYPES, HALVES, in_compute_dtype
 from fastbound.native import maps_on_cpu_and_cuda as unsupported
 from fastbound.native.layout import channel_layout, in_order_of
 from fastbound.primitives import Gradients, batch_norm
 
 __all__ = ["DTYPES", "interval_norm_relu_bwd", "interval_norm_relu_fwd", "interval_norm_relu_statistics", "unsupported"]
+
+Passes = tuple[Callable[..., None], Callable[..., None]]
 
 
 def interval_norm_relu_statistics(nominal: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,7 +27,7 @@ def interval_norm_relu_statistics(nominal: Tensor) -> tuple[Tensor, Tensor]:
     assert layout is not None
     dtype = torch.float32 if nominal.dtype in HALVES else nominal.dtype
     mean, var = nominal.new_empty(2, nominal.shape[1], dtype=dtype).unbind(0)
-    launch("norm_statistics", nominal, (nominal, mean, var), layout, workspace=layout)
+    _C.norm_statistics(*layout, nominal, mean, var)
     return mean, var
 
 
@@ -39,8 +44,7 @@ def interval_norm_relu_fwd(
     stack, radius, layout = one_layout(stack, radius, mean is not None)
     scale, shift = affine(mean, var, weight, bias, eps)
     out_stack, out_radius = torch.empty_like(stack), torch.empty_like(radius)
-    tensors = (stack, radius, scale, shift, out_stack, out_radius)
-    launch("interval_norm_relu_fwd", radius, tensors, (stack.shape[0], *layout, slope))
+    _C.interval_norm_relu_fwd(*layout, stack.shape[0], slope, stack, radius, scale, shift, out_stack, out_radius)
     return out_stack, out_radius
 
 
@@ -59,13 +63,12 @@ def interval_norm_relu_bwd(
     needs: tuple[bool, bool, bool, bool],
 ) -> Gradients:
     norm = (mean, var, weight, bias, eps)
-    return backward(
-        "interval_norm_relu_bwd", (), (grad_stack, grad_radius), stack, radius, norm, slope, batch_statistics, needs
-    )
+    passes, grads = (_C.interval_norm_relu_bwd_sums, _C.interval_norm_relu_bwd), (grad_stack, grad_radius)
+    return backward(passes, (), grads, stack, radius, norm, slope, batch_statistics, needs)
 
 
 def backward(
-    passes: str,
+    passes: Passes,
     more: tuple[Tensor | None, ...],
     grads: tuple[Tensor | None, Tensor | None],
     stack: Tensor,
@@ -75,35 +78,39 @@ def backward(
     batch_statistics: bool,
     needs: tuple[bool, bool, bool, bool],
 ) -> Gradients:
-    """The gradients, by the pass ``<passes>_sums`` and the pass ``<passes>``; both also take the tensors `more`."""
+    """The gradients, by both `passes`, which also take the tensors `more`."""
     grad_stack, grad_radius = grads
     stack, radius, layout = one_layout(stack, radius, norm[0] is not None)
     grad_stack = torch.zeros_like(stack) if grad_stack is None else in_order_of(grad_stack, stack)
     grad_radius = None if grad_radius is None else in_order_of(grad_radius, radius)
-    maps, numbers = (grad_stack, grad_radius, *more, stack, radius), (stack.shape[0], *layout, slope)
+    maps, numbers = (grad_stack, grad_radius, stack, radius), (*layout, stack.shape[0], slope)
     d_stack, d_radius = torch.empty_like(stack), torch.empty_like(radius)
     outputs = (d_stack, d_radius)
-    return *outputs, *run_backward_passes(passes, maps, numbers, layout, norm, batch_statistics, needs, outputs)
+    return *outputs, *run_backward_passes(passes, numbers, maps, more, norm, batch_statistics, needs, outputs)
 
 
 def run_backward_passes(
-    passes: str,
-    maps: tuple[Tensor | None, ...],  # the last one a radius [B, C, *]
+    passes: Passes,
     numbers: tuple[float, ...],
-    layout: tuple[int, int, int],
+    maps: tuple[Tensor | None, ...],
+    more: tuple[Tensor | None, ...],
     norm: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, float],
     batch_statistics: bool,
     needs: tuple[bool, bool, bool, bool],
-    outputs: tuple[Tensor, Tensor],
+    outputs: tuple[Tensor, Tensor],  # the last one for a radius [B, C, *]
 ) -> tuple[Tensor | None, Tensor | None]:  # [C], [C]
-    """Runs both passes of a backward, which write to `outputs`; returns the gradients of weight and bias."""
+    """Runs both passes of a backward, the sums over channels (if needed) and then the one that writes to `outputs`.
+
+    Returns the gradients of weight and bias.
+    """
+    sums, elementwise = passes
     radius = outputs[1]
     mean, var, weight, bias, eps = norm
     scale, shift = affine(*norm)
     nominal_mul = nominal_add = d_weight = d_bias = None
     if mean is not None and var is not None and scale is not None and (batch_statistics or needs[2] or needs[3]):
         moment, total = scale.new_empty(2, scale.shape[0]).unbind(0)
-        launch(f"{passes}_sums", radius, (*maps, scale, shift, moment, total), numbers, workspace=layout)
+        sums(*numbers, *maps, scale, shift, *more, moment, total)
         inverse = batch_norm.inverse_deviation(var.to(scale.dtype), eps)
         covariance = moment - mean * total
         d_weight = (covariance * inverse).to(_dtype_of(weight, radius)) if needs[2] else None
@@ -112,7 +119,7 @@ def run_backward_passes(
             count = radius.numel() // max(radius.shape[1], 1)
             nominal_mul = -scale * covariance * inverse.square() / count
             nominal_add = -scale * total / count - mean * nominal_mul
-    launch(passes, radius, (*maps, scale, shift, nominal_mul, nominal_add, *outputs), numbers)
+    elementwise(*numbers, *maps, scale, shift, *more, nominal_mul, nominal_add, *outputs)
     return d_weight, d_bias
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastbound.native import DTYPES, HALVES, in_compute_dtype, launch
+from fastbound import _C
+from fastbound.native import DTYPES, HALVES, in_compute_dtype
 from fastbound.native import maps_on_cpu_and_cuda as unsupported
 from fastbound.native.interval_norm_relu import affine, backward, interval_norm_relu_bwd, one_layout
 from fastbound.primitives import Gradients
@@ -27,8 +28,8 @@ def interval_norm_relu_moments_fwd(
     scale, shift = affine(mean, var, weight, bias, eps)
     out_stack, out_radius = torch.empty_like(stack), torch.empty_like(radius)
     moments = radius.new_empty(8, dtype=torch.float32 if radius.dtype in HALVES else None)
-    tensors, numbers = (stack, radius, scale, shift, out_stack, out_radius, moments), (stack.shape[0], *layout, slope)
-    launch("interval_norm_relu_moments_fwd", radius, tensors, numbers, workspace=layout)
+    numbers, outputs = (*layout, stack.shape[0], slope), (out_stack, out_radius, moments)
+    _C.interval_norm_relu_moments_fwd(*numbers, stack, radius, scale, shift, *outputs)
     return out_stack, out_radius, moments
 
 
@@ -52,4 +53,5 @@ def interval_norm_relu_moments_bwd(
     if grad_moments is None:
         return interval_norm_relu_bwd(grad_stack, grad_radius, stack, radius, *norm, slope, batch_statistics, needs)
     more, grads = tuple(in_compute_dtype(t) for t in (grad_moments, moments)), (grad_stack, grad_radius)
-    return backward("interval_norm_relu_moments_bwd", more, grads, stack, radius, norm, slope, batch_statistics, needs)
+    passes = (_C.interval_norm_relu_moments_bwd_sums, _C.interval_norm_relu_moments_bwd)
+    return backward(passes, more, grads, stack, radius, norm, slope, batch_statistics, needs)

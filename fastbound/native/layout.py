@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastbound import _C
-from fastbound.native import DTYPE_CODES, HALVES
+from fastbound.native import HALVES
 from fastbound.primitives import PRODUCT_DTYPES as DTYPES  # noqa: F401
 
 
@@ -38,7 +38,7 @@ def as_channels_last(x: Tensor) -> Tensor:
         return x.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(x, memory_format=torch.channels_last)
     batch, channels, height, width = x.shape
-    _swap(x, out, batch, channels, height * width)
+    _C.swap_axes(batch, channels, height * width, x, out)
     return out
 
 
@@ -65,7 +65,7 @@ def as_contiguous(x: Tensor) -> Tensor:
         return x.contiguous()
     out = torch.empty(x.shape, dtype=x.dtype)
     channels, height, width = x.shape[-3:]
-    _swap(x, out, x.shape[:-3].numel(), height * width, channels)
+    _C.swap_axes(x.shape[:-3].numel(), height * width, channels, x, out)
     return out
 
 
@@ -80,7 +80,3 @@ def in_order_of(x: Tensor, other: Tensor) -> Tensor:
 
 def _native(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-
-
-def _swap(x: Tensor, out: Tensor, outer: int, rows: int, columns: int) -> None:
-    _C.swap_axes(DTYPE_CODES[x.dtype], x.data_ptr(), out.data_ptr(), outer, rows, columns, torch.get_num_threads())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastbound.native import HALVES, launch
+from fastbound import _C
+from fastbound.native import HALVES
 from fastbound.native.layout import as_contiguous
 
 
@@ -25,7 +26,7 @@ def signed_weight_grad(
     if not _in_same_order(grad, grad_abs, weight):  # row-major is the order of most parameters
         grad, grad_abs, weight = (as_contiguous(t) for t in (grad, grad_abs, weight))
     out = torch.empty_like(grad, dtype=torch.float32) if grad.dtype in HALVES else grad
-    launch("signed_weight_grad", grad, (out, grad, grad_abs, weight), (grad.numel(),))
+    _C.signed_weight_grad(grad.numel(), grad, grad_abs, weight, out)
     return out
 
 

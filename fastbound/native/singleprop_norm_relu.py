@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastbound.native import DTYPES, launch
+from fastbound import _C
+from fastbound.native import DTYPES
 from fastbound.native import maps_on_cpu_and_cuda as unsupported
 from fastbound.native.interval_norm_relu import affine, run_backward_passes
 from fastbound.native.layout import channel_layout, in_order_of
@@ -30,8 +31,8 @@ def singleprop_norm_relu_fwd(
     nominal, radius, layout = _one_layout(nominal, radius, mean is not None)
     scale, shift = affine(mean, var, weight, bias, eps)
     out_nominal, out_radius = torch.empty_like(nominal), torch.empty_like(radius)
-    tensors = (nominal, radius, scale, shift, out_nominal, out_radius)
-    launch("singleprop_norm_relu_fwd", radius, tensors, (*layout, ACTIVATIONS.index(variant)))
+    numbers = (*layout, ACTIVATIONS.index(variant))
+    _C.singleprop_norm_relu_fwd(*numbers, nominal, radius, scale, shift, out_nominal, out_radius)
     return out_nominal, out_radius
 
 
@@ -56,8 +57,8 @@ def singleprop_norm_relu_bwd(
     maps, numbers = (grad_nominal, grad_radius, nominal, radius), (*layout, ACTIVATIONS.index(variant))
     outputs = torch.empty_like(nominal), torch.empty_like(radius)
     norm = (mean, var, weight, bias, eps)
-    passes = "singleprop_norm_relu_bwd"
-    return *outputs, *run_backward_passes(passes, maps, numbers, layout, norm, batch_statistics, needs, outputs)
+    passes = (_C.singleprop_norm_relu_bwd_sums, _C.singleprop_norm_relu_bwd)
+    return *outputs, *run_backward_passes(passes, numbers, maps, (), norm, batch_statistics, needs, outputs)
 
 
 def _one_layout(

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 
-#include "compute.h"
 #include "portable.h"
 
 namespace fastbound {
