@@ -59,7 +59,12 @@ class Arguments {
   Arguments(const char* pass, PyObject* tuple, dlpack::Device device)
       : pass_(pass), tuple_(tuple), count_(PyTuple_GET_SIZE(tuple)), device_(device) {}
 
-  void size(const char* name, Index& value) { integer(name, value, 0, INT64_MAX); }
+  void sizes() const {}
+  template <typename... More>
+  void sizes(const char* name, Index& value, More&&... more) {
+    integer(name, value, 0, INT64_MAX);
+    sizes(more...);
+  }
 
   void integer(const char* name, Index& value, Index least, Index most) {
     PyObject* object = next();

@@ -35,9 +35,7 @@ struct CrownConcretizeFwd : PassOnBoth {
 
   template <typename Fields>
   void fields(Fields& f) {
-    f.size("batch", batch);
-    f.size("functions", functions);
-    f.size("size", size);
+    f.sizes("batch", batch, "functions", functions, "size", size);
     f.in("rows", rows, {batch, functions, size});
     f.in("center", center, {batch, size});
     f.in("radius", radius, {batch, size});
@@ -59,9 +57,7 @@ struct CrownConcretizeBwd : PassOnBoth {
 
   template <typename Fields>
   void fields(Fields& f) {
-    f.size("batch", batch);
-    f.size("functions", functions);
-    f.size("size", size);
+    f.sizes("batch", batch, "functions", functions, "size", size);
     f.in("grad", grad, {batch, functions});
     f.in("rows", rows, {batch, functions, size});
     f.in("center", center, {batch, size});

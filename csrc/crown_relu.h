@@ -107,11 +107,7 @@ struct PassOnRows : PassOnBoth, ChannelMap {
 
   template <typename Fields>
   void sizes(Fields& f) {
-    f.size("batch", batch);
-    f.size("functions", functions);
-    f.size("outer", outer);
-    f.size("channels", channels);
-    f.size("inner", inner);
+    f.sizes("batch", batch, "functions", functions, "outer", outer, "channels", channels, "inner", inner);
     f.number("slope", slope, 0, 1);
     f.integer("relaxation", relaxation, 0, 3);
     f.require(inner == 1 || outer == 1, "a map has its channels innermost (inner = 1) or outermost (outer = 1)");

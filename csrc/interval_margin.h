@@ -29,8 +29,7 @@ struct IntervalMarginFwd : PassOnBoth {
 
   template <typename Fields>
   void fields(Fields& f) {
-    f.size("batch", batch);
-    f.size("features", features);
+    f.sizes("batch", batch, "features", features);
     f.integer("classes", classes, 1, INT64_MAX);
     f.in("radius", radius, {batch, features});
     f.in("weight", weight, {classes, features});
@@ -51,8 +50,7 @@ struct IntervalMarginBwd : PassOnBoth {
 
   template <typename Fields>
   void fields(Fields& f) {
-    f.size("batch", batch);
-    f.size("features", features);
+    f.sizes("batch", batch, "features", features);
     f.integer("classes", classes, 1, INT64_MAX);
     f.in("grad", grad, {batch, classes - 1});
     f.in("radius", radius, {batch, features});

@@ -48,6 +48,25 @@ FASTBOUND_HD void interval_relu_grad(T& grad_center, T& grad_radius, T center, T
   grad_radius = active ? grad_radius : (dead ? dead_radius : mixed_radius);
 }
 
+// (center, radius) through scale x + shift and the leaky ReLU.
+template <typename T>
+FASTBOUND_HD void affine_relu(T& center, T& radius, T scale, T shift, T slope) {
+  center = scale * center + shift;
+  radius = absolute(scale) * radius;
+  interval_relu(center, radius, slope);
+}
+
+// Its gradient: (grad_center, grad_radius) in place. `more` adds its terms to the gradients between the two.
+template <typename T, typename More>
+FASTBOUND_HD void affine_relu_grad(T& grad_center, T& grad_radius, T center, T radius, T scale, T shift, T slope,
+                                   const More& more) {
+  const T y = scale * center + shift, spread = absolute(scale) * radius;
+  interval_relu_grad(grad_center, grad_radius, y, spread, slope);
+  more(grad_center, grad_radius, y, spread);
+  grad_center = scale * grad_center;
+  grad_radius = absolute(scale) * grad_radius;
+}
+
 // sign(0) = 0.
 template <typename T>
 FASTBOUND_HD T sign(T value) {
@@ -63,8 +82,8 @@ struct NoMore {
 // The contributions of (grad_center, grad_radius), taken after the ReLU, to the gradients of scale and shift.
 // `magnitude` and `direction` are absolute value and sign of the scale.
 template <typename T, typename More>
-FASTBOUND_HD void affine_grad(T grad_center, T grad_radius, T center, T radius, T scale, T magnitude, T direction,
-                              T shift, T slope, const More& more, T& to_scale, T& to_shift) {
+FASTBOUND_HD void affine_relu_terms(T grad_center, T grad_radius, T center, T radius, T scale, T magnitude, T direction,
+                                    T shift, T slope, const More& more, T& to_scale, T& to_shift) {
   const T y = scale * center + shift, spread = magnitude * radius;
   interval_relu_grad(grad_center, grad_radius, y, spread, slope);
   more(grad_center, grad_radius, y, spread);

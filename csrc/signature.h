@@ -14,7 +14,12 @@ namespace fastbound {
 // apart: "classes - 1".
 class Signature {
  public:
-  void size(const char* name, Index& value) { integer(name, value, 0, INT64_MAX); }
+  void sizes() const {}
+  template <typename... More>
+  void sizes(const char* name, Index& value, More&&... more) {
+    integer(name, value, 0, INT64_MAX);
+    sizes(more...);
+  }
 
   void integer(const char* name, Index& value, Index least, Index most) {
     value = kApart * static_cast<Index>(sizes_.size() + 1);

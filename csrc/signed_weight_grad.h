@@ -22,7 +22,7 @@ struct SignedWeightGrad : PassOnBoth {
 
   template <typename Fields>
   void fields(Fields& f) {
-    f.size("count", count);
+    f.sizes("count", count);
     f.in("grad", grad, {count});
     f.in("grad_abs", grad_abs, {count});
     f.in("weight", weight, {count});

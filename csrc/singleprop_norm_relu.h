@@ -63,11 +63,26 @@ struct SinglePropIdentity {
   static FASTBOUND_HD void apply_grad(T&, T&, T, T) {}
 };
 
+// (value, radius) through scale x + shift and the activation, and its gradient: both in place.
+template <typename Activation, typename T>
+FASTBOUND_HD void singleprop_affine(T& value, T& radius, T scale, T shift) {
+  value = scale * value + shift;
+  radius = absolute(scale) * radius;
+  Activation::apply(value, radius);
+}
+template <typename Activation, typename T>
+FASTBOUND_HD void singleprop_affine_grad(T& grad_value, T& grad_radius, T value, T radius, T scale, T shift) {
+  const T magnitude = absolute(scale);
+  Activation::apply_grad(grad_value, grad_radius, scale * value + shift, magnitude * radius);
+  grad_value = scale * grad_value;
+  grad_radius = magnitude * grad_radius;
+}
+
 // The contributions of (grad_value, grad_radius), taken after the activation, to the gradients of scale and shift.
 // `magnitude` and `direction` are absolute value and sign of the scale.
 template <typename Activation, typename T>
-FASTBOUND_HD void singleprop_affine_grad(T grad_value, T grad_radius, T value, T radius, T scale, T magnitude,
-                                         T direction, T shift, T& to_scale, T& to_shift) {
+FASTBOUND_HD void singleprop_terms(T grad_value, T grad_radius, T value, T radius, T scale, T magnitude, T direction,
+                                   T shift, T& to_scale, T& to_shift) {
   Activation::apply_grad(grad_value, grad_radius, scale * value + shift, magnitude * radius);
   to_scale = grad_value * value + direction * grad_radius * radius;
   to_shift = grad_value;
