@@ -10,6 +10,7 @@ from torch import Tensor
 from fastbound import backends
 from fastbound.ops.autocast import lowered_by_autocast
 from fastbound.primitives import Pair
+from fastbound.primitives.convolution import as_kernel
 
 
 @lowered_by_autocast
@@ -38,6 +39,7 @@ def crown_conv2d(
             f"crown_conv2d: weight {tuple(weight.shape)} does not take rows {tuple(rows.shape)}; wanted "
             f"[B, S, {weight.shape[0]}, H, W]."
         )
+    weight = as_kernel(weight)
     code = backends.find("crown_conv2d", rows, weight, bias)
     geometry = (size, stride, padding, dilation, groups)
     if backends.needs_grad(rows, weight, bias) and not torch.compiler.is_compiling():

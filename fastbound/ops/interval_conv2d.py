@@ -10,6 +10,7 @@ from torch import Tensor
 from fastbound import backends
 from fastbound.ops.autocast import maps_lowered_by_autocast, read_as
 from fastbound.primitives import Pair
+from fastbound.primitives.convolution import as_kernel
 
 
 @maps_lowered_by_autocast
@@ -40,6 +41,7 @@ def interval_conv2d(
             f"interval_conv2d: weight {tuple(weight.shape)} with groups={groups} does not take a map of shape "
             f"{tuple(radius.shape)}; wanted [B, {weight.shape[1] * groups if weight.dim() > 1 else '?'}, H, W]."
         )
+    weight = as_kernel(weight)
     code = backends.find("interval_conv2d", radius, stack, parameters=(weight, bias))
     if backends.needs_grad(stack, radius, weight, bias) and not torch.compiler.is_compiling():
         return _IntervalConv2d.apply(code, stack, radius, weight, bias, stride, padding, dilation, groups)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastbound import backends
 from fastbound.ops.autocast import kept_from_autocast
-from fastbound.primitives.lipschitz_power import Sizes, room
+from fastbound.primitives.convolution import Sizes, room
 
 
 @kept_from_autocast

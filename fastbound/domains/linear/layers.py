@@ -24,6 +24,7 @@ from fastbound.ops import (
 )
 from fastbound.ops.autocast import maps_lowered_by_autocast, read_as
 from fastbound.ops.layout import channels_last
+from fastbound.primitives.convolution import as_kernel
 
 
 @rule(Streams, F.linear)
@@ -99,12 +100,13 @@ def _conv_nd(
 def _convolved(
     stack: Tensor,  # [N, B, C, *]
     radius: Tensor,  # [B, C, *]
-    weight: Tensor,
+    weight: Tensor,  # [O, C / groups, *K], transposed: [C, O / groups, *K]
     bias: Tensor | None,  # [O]
     function: Callable[..., Tensor],
     *geometry: Any,
 ) -> tuple[Tensor, Tensor]:  # [N, B, O, *], [B, O, *]
     """Streams through a convolution of any kind, which torch computes."""
+    weight = as_kernel(weight)
     values = function(stack.flatten(0, 1), *read_as(radius.dtype, weight, bias), *geometry)
     # |W| before the conversion, so that both gradients are added up in the weight's own dtype.
     widths = function(radius, weight.abs().to(radius.dtype), None, *geometry)
