@@ -22,7 +22,7 @@ CPU_ALONE = {"swap_axes", "crown_windows"}
 # How functions end that exist in a build with CUDA alone.
 CUDA_ALONE = ("_cuda", "_workspace")
 # Files of primitives/, ops/ and native/ that serve several operators.
-SHARED = {"autocast", "batch_norm", "layout", "product"}
+SHARED = {"checks", "convolution", "autocast", "batch_norm", "layout", "product"}
 
 
 def stems(folder, pattern="*.py"):
