@@ -52,4 +52,6 @@ def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator
         ("single", make((1, 1), 1, 1)),
         ("empty batch", make((0, 2), 3, 4)),
         ("empty sequence", make((2, 3, 0), 5, 6)),
+        ("no features", make((2, 3), 4, 0)),
+        ("no outputs", make((2, 3), 0, 4)),
     ]

@@ -77,4 +77,6 @@ def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator
         ("empty batch", make(2, (0,), 4, 3)),
         ("large", make(2, (16,), 300, 130)),
         ("one vector", make(2, (), 5, 3)),
+        ("no features", make(2, (3,), 0, 4)),
+        ("no outputs", make(2, (3,), 4, 0)),
     ]
