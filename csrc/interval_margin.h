@@ -61,7 +61,7 @@ struct IntervalMarginBwd : PassOnBoth {
     f.out_or_null("grad_radius", grad_radius, {batch, features});
     f.out_or_null("grad_weight", grad_weight, {classes, features});
   }
-  Index parts() const { return ceil_div(batch, kSamples); }
+  FASTBOUND_HD Index parts() const { return ceil_div(batch, kSamples); }
   Index workspace() const { return grad_weight == nullptr ? 0 : parts() * classes * features; }
 };
 

@@ -1,5 +1,4 @@
 #include "crown_concretize.h"
-#include "cuda/crown_concretize.cuh"
 #include "cuda/sums.cuh"
 
 namespace fastbound {
@@ -10,13 +9,12 @@ template <typename S>
 struct Forward {
   using A = Compute<S>;
 
-  const S *boxes_center, *boxes_radius;  // [B, D]
-  Index size;
+  const CrownConcretizeFwd<S>& pass;
   Pack<S> center, radius;
 
   __device__ void start(Site site) {
-    center = load(boxes_center + site.sample * size + site.at, site.count);
-    radius = load(boxes_radius + site.sample * size + site.at, site.count);
+    center = load(pass.center + site.sample * pass.size + site.at, site.count);
+    radius = load(pass.radius + site.sample * pass.size + site.at, site.count);
   }
 
   __device__ A row(Index, const Pack<S>& pack) const {
@@ -29,13 +27,11 @@ struct Forward {
 
 template <typename S>
 __global__ void __launch_bounds__(RowTiles::kThreads)
-    crown_concretize_fwd_kernel(const S* __restrict__ rows,    // [B, S, D]
-                                const S* __restrict__ center,  // [B, D]
-                                const S* __restrict__ radius,  // [B, D]
+    crown_concretize_fwd_kernel(const __grid_constant__ CrownConcretizeFwd<S> pass,
                                 double* __restrict__ partial,  // [B, S, tiles]
-                                RowTiles tiles) {
-  Forward<S> body{center, radius, tiles.size, {}, {}};
-  row_sums(tiles, rows, body, partial);
+                                const __grid_constant__ RowTiles tiles) {
+  Forward<S> body{pass, {}, {}};
+  row_sums(tiles, pass.rows, body, partial);
 }
 
 template <typename S>
@@ -43,6 +39,15 @@ __global__ void crown_concretize_sum_kernel(const double* __restrict__ partial, 
                                             S* __restrict__ out,                 // [B, S]
                                             Index rows, Index tiles) {
   row_totals(partial, out, rows, tiles);
+}
+
+template <typename S>
+void execute(const CrownConcretizeFwd<S>& pass, double* workspace, cudaStream_t stream) {
+  const RowTiles tiles = pass.tiles();
+  const Index rows = pass.batch * pass.functions;
+  launch(pass.kName, crown_concretize_fwd_kernel<S>, tiles.blocks(), tiles.threads, stream, pass, workspace, tiles);
+  launch("crown_concretize_sum", crown_concretize_sum_kernel<S>, ceil_div(rows, kWarps), RowTiles::kThreads, stream,
+         workspace, pass.out, rows, tiles.tiles);
 }
 
 // One pack of a box against all rows of its sample.
@@ -53,92 +58,65 @@ struct Backward {
     Pack<S> center, radius;
   };
 
-  const S *grad, *rows, *center, *radius;
-  S *out_rows, *out_center, *out_radius;
-  Index functions, size;
+  const CrownConcretizeBwd<S>& pass;
 
   __device__ Loaded load(Site site) const {
-    return {cuda::load(center + site.at, site.count), cuda::load(radius + site.at, site.count)};
+    return {cuda::load(pass.center + site.at, site.count), cuda::load(pass.radius + site.at, site.count)};
   }
 
   __device__ void apply(Site site, const Loaded& box) const {
     constexpr int kInFlight = 4;
     A to_center[kPack<S>] = {}, to_radius[kPack<S>] = {};
+    const Index functions = pass.functions, size = pass.size;
     const Index first = site.sample * functions, inside = site.at - site.sample * size;
     for (Index row = first; row < first + functions; row += kInFlight) {
       Pack<S> x[kInFlight];
 #pragma unroll
       for (int u = 0; u < kInFlight; ++u)
-        x[u] = cuda::load(rows + (row + u) * size + inside, row + u < first + functions ? site.count : 0);
+        x[u] = cuda::load(pass.rows + (row + u) * size + inside, row + u < first + functions ? site.count : 0);
 #pragma unroll
       for (int u = 0; u < kInFlight; ++u) {
         if (row + u >= first + functions) break;
-        const A g = static_cast<A>(grad[row + u]);
+        const A g = static_cast<A>(pass.grad[row + u]);
         Pack<S> result;
 #pragma unroll
         for (int k = 0; k < kPack<S>; ++k) {
           result.set(k, concretized_grad_row(g, x[u][k], box.center[k], box.radius[k]));
           concretized_grad_box(g, x[u][k], to_center[k], to_radius[k]);
         }
-        if (out_rows != nullptr) store(out_rows + (row + u) * size + inside, result, site.count);
+        if (pass.out_rows != nullptr) store(pass.out_rows + (row + u) * size + inside, result, site.count);
       }
     }
-    if (out_center == nullptr) return;
+    if (pass.out_center == nullptr) return;
     Pack<S> packed_center, packed_radius;
 #pragma unroll
     for (int k = 0; k < kPack<S>; ++k) {
       packed_center.set(k, to_center[k]);
       packed_radius.set(k, to_radius[k]);
     }
-    store(out_center + site.at, packed_center, site.count);
-    store(out_radius + site.at, packed_radius, site.count);
+    store(pass.out_center + site.at, packed_center, site.count);
+    store(pass.out_radius + site.at, packed_radius, site.count);
   }
 };
 
 template <typename S>
 __global__ void __launch_bounds__(Sweep::kThreads)
-    crown_concretize_bwd_kernel(const S* __restrict__ grad,    // [B, S]
-                                const S* __restrict__ rows,    // [B, S, D]
-                                const S* __restrict__ center,  // [B, D]
-                                const S* __restrict__ radius,  // [B, D]
-                                S* __restrict__ out_rows,      // [B, S, D] or null
-                                S* __restrict__ out_center,    // [B, D] or null
-                                S* __restrict__ out_radius,    // [B, D] or null
-                                Sweep sweep, Index functions) {
-  const Backward<S> body{grad, rows, center, radius, out_rows, out_center, out_radius, functions, sweep.sample_size()};
+    crown_concretize_bwd_kernel(const __grid_constant__ CrownConcretizeBwd<S> pass,
+                                const __grid_constant__ Sweep sweep) {
+  const Backward<S> body{pass};
   for_sites<1>(Walker(sweep, blockIdx.x, threadIdx.x), body);
+}
+
+template <typename S>
+void execute(const CrownConcretizeBwd<S>& pass, double*, cudaStream_t stream) {
+  const Sweep sweep = pass.sweep();
+  launch(pass.kName, crown_concretize_bwd_kernel<S>, sweep.blocks(), sweep.threads, stream, pass, sweep);
 }
 
 }  // namespace
 
-template <typename S>
-void crown_concretize_fwd_launch(const S* rows, const S* center, const S* radius, S* out, double* workspace,
-                                 Index batch, Index functions, Index size, cudaStream_t stream, int device) {
-  const DeviceGuard guard(device);
-  const RowTiles tiles = make_row_tiles(batch, functions, size, kPack<S>);
-  launch("crown_concretize_fwd", crown_concretize_fwd_kernel<S>, tiles.blocks(), tiles.threads, stream, rows, center,
-         radius, workspace, tiles);
-  launch("crown_concretize_sum", crown_concretize_sum_kernel<S>, ceil_div(batch * functions, kWarps),
-         RowTiles::kThreads, stream, workspace, out, batch * functions, tiles.tiles);
-}
-
-template <typename S>
-void crown_concretize_bwd_launch(const S* grad, const S* rows, const S* center, const S* radius, S* out_rows,
-                                 S* out_center, S* out_radius, Index batch, Index functions, Index size,
-                                 cudaStream_t stream, int device) {
-  const DeviceGuard guard(device);
-  const Sweep sweep = make_sweep({batch, size, 1, 1}, kPack<S>, 1, kAnyBlocks);
-  launch("crown_concretize_bwd", crown_concretize_bwd_kernel<S>, sweep.blocks(), sweep.threads, stream, grad, rows,
-         center, radius, out_rows, out_center, out_radius, sweep, functions);
-}
-
-#define FASTBOUND_INSTANTIATE(S)                                                                                     \
-  template void crown_concretize_fwd_launch(const S*, const S*, const S*, S*, double*, Index, Index, Index,          \
-                                            cudaStream_t, int);                                                      \
-  template void crown_concretize_bwd_launch(const S*, const S*, const S*, const S*, S*, S*, S*, Index, Index, Index, \
-                                            cudaStream_t, int);
-FASTBOUND_FOR_EACH_STORAGE(FASTBOUND_INSTANTIATE)
-#undef FASTBOUND_INSTANTIATE
+FASTBOUND_LAUNCHES(CrownConcretizeFwd)
+FASTBOUND_LAUNCHES(CrownConcretizeBwd)
 
 }  // namespace cuda
 }  // namespace fastbound

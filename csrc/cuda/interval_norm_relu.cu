@@ -1,4 +1,3 @@
-#include "cuda/interval_norm_relu.cuh"
 #include "cuda/interval_norm_relu_passes.cuh"
 
 namespace fastbound {
@@ -9,17 +8,17 @@ template <typename S>
 struct Statistics {
   using A = Compute<S>;
 
-  const S* x;
+  const NormStatistics<S>& pass;
   double first[kPack<S>];
   Sums<2, kPack<S>> sums;
 
-  __device__ Statistics(const S* values, const Sweep& sweep, const Walker& walker) : x(values) {
+  __device__ Statistics(const NormStatistics<S>& of, const Walker& walker) : pass(of) {
 #pragma unroll
     for (int k = 0; k < kPack<S>; ++k)
-      first[k] = static_cast<double>(static_cast<A>(x[walker.channel(k) * sweep.shape.inner]));
+      first[k] = static_cast<double>(static_cast<A>(pass.x[walker.channel(k) * pass.inner]));
   }
 
-  __device__ Pack<S> load(Site site) const { return cuda::load(x + site.at, site.count); }
+  __device__ Pack<S> load(Site site) const { return cuda::load(pass.x + site.at, site.count); }
 
   __device__ void apply(Site site, const Pack<S>& pack) {
 #pragma unroll
@@ -30,110 +29,71 @@ struct Statistics {
 
 template <typename S>
 __global__ void __launch_bounds__(Sweep::kThreads)
-    norm_statistics_kernel(const S* __restrict__ x,       // [outer, C, inner]
+    norm_statistics_kernel(const __grid_constant__ NormStatistics<S> pass,
                            double* __restrict__ partial,  // [parts, 2, period]
-                           Sweep sweep) {
+                           const __grid_constant__ Sweep sweep) {
   const Walker walker(sweep, blockIdx.x, threadIdx.x);
-  Statistics<S> body(x, sweep, walker);
+  Statistics<S> body(pass, walker);
   for_sites<4>(walker, body);
   body.sums.leave(sweep, blockIdx.x, partial);
 }
 
 template <typename S>
-__global__ void norm_statistics_end_kernel(const double* __restrict__ partial,  // [parts, 2, period]
-                                           const S* __restrict__ x,             // [outer, C, inner]
-                                           Compute<S>* __restrict__ mean,       // [C]
-                                           Compute<S>* __restrict__ var,        // [C]
-                                           Index parts, Index period, Index channels, Index inner, double count) {
-  const Index channel = static_cast<Index>(blockIdx.x) * kWarps + threadIdx.x / 32;
-  if (channel >= channels) return;
-  const double sum = channel_total<2>(partial, parts, period, channels, channel, 0);
-  const double square = channel_total<2>(partial, parts, period, channels, channel, 1);
-  if (threadIdx.x % 32 != 0) return;
-  double exact_mean, exact_var;
-  statistics_of(sum, square, count, static_cast<double>(static_cast<Compute<S>>(x[channel * inner])), exact_mean,
-                exact_var);
-  mean[channel] = static_cast<Compute<S>>(exact_mean);
-  var[channel] = static_cast<Compute<S>>(exact_var);
+__global__ void __launch_bounds__(kEndThreads)
+    norm_statistics_end_kernel(const __grid_constant__ NormStatistics<S> pass,
+                               const double* __restrict__ partial,  // [parts, 2, period]
+                               Index parts, Index period) {
+  using A = Compute<S>;
+  double totals[2], mean, var;
+  channel_totals<2>(partial, parts, period, pass.channels, totals);
+  const Index channel = end_channel();
+  if (channel >= pass.channels) return;
+  const double count = static_cast<double>(pass.outer) * static_cast<double>(pass.inner);
+  const double first = static_cast<double>(static_cast<A>(pass.x[channel * pass.inner]));
+  statistics_of(totals[0], totals[1], count, first, mean, var);
+  pass.mean[channel] = static_cast<A>(mean);
+  pass.var[channel] = static_cast<A>(var);
+}
+
+template <typename S>
+void execute(const NormStatistics<S>& pass, double* workspace, cudaStream_t stream) {
+  const Sweep sweep = pass.sweep();
+  launch(pass.kName, norm_statistics_kernel<S>, sweep.blocks(), sweep.threads, stream, pass, workspace, sweep);
+  launch("norm_statistics_end", norm_statistics_end_kernel<S>, end_blocks(pass.channels), kEndThreads, stream, pass,
+         workspace, sweep.parts, sweep.period);
 }
 
 template <typename S>
 __global__ void __launch_bounds__(Sweep::kThreads)
-    interval_norm_relu_fwd_kernel(const S* __restrict__ stack,           // [N, outer, C, inner]
-                                  const S* __restrict__ radius,          // [outer, C, inner]
-                                  const Compute<S>* __restrict__ scale,  // [C] or null
-                                  const Compute<S>* __restrict__ shift,  // [C] or null
-                                  S* __restrict__ out_stack,             // [N, outer, C, inner]
-                                  S* __restrict__ out_radius,            // [outer, C, inner]
-                                  int streams, Index size, Sweep sweep, Compute<S> slope) {
-  using A = Compute<S>;
+    interval_norm_relu_fwd_kernel(const __grid_constant__ IntervalNormReluFwd<S> pass,
+                                  const __grid_constant__ Sweep sweep) {
   const Walker walker(sweep, blockIdx.x, threadIdx.x);
-  const Forward<S> body{{stack, streams, size},
-                        radius,
-                        {scale, A(1), walker},
-                        {shift, A(0), walker},
-                        {out_stack, streams, size},
-                        out_radius,
-                        slope};
+  const Forward<S> body(pass, walker);
   for_sites<2>(walker, body);
+}
+
+template <typename S>
+void execute(const IntervalNormReluFwd<S>& pass, double*, cudaStream_t stream) {
+  const Sweep sweep = pass.sweep();
+  launch(pass.kName, interval_norm_relu_fwd_kernel<S>, sweep.blocks(), sweep.threads, stream, pass, sweep);
+}
+
+template <typename S>
+void execute(const IntervalNormReluBwdSums<S>& pass, double* workspace, cudaStream_t stream) {
+  bwd_sums_pass(pass, workspace, stream);
+}
+
+template <typename S>
+void execute(const IntervalNormReluBwd<S>& pass, double*, cudaStream_t stream) {
+  bwd_pass(pass, stream);
 }
 
 }  // namespace
 
-template <typename S>
-void norm_statistics_launch(const S* x, Compute<S>* mean, Compute<S>* var, double* workspace, Index outer,
-                            Index channels, Index inner, cudaStream_t stream, int device) {
-  const DeviceGuard guard(device);
-  const Sweep sweep = sums_sweep(outer, channels, inner, kPack<S>);
-  launch("norm_statistics", norm_statistics_kernel<S>, sweep.blocks(), sweep.threads, stream, x, workspace, sweep);
-  launch("norm_statistics_end", norm_statistics_end_kernel<S>, ceil_div(channels, kWarps), RowTiles::kThreads, stream,
-         workspace, x, mean, var, sweep.parts, sweep.period, channels, inner,
-         static_cast<double>(outer) * static_cast<double>(inner));
-}
-
-template <typename S>
-void interval_norm_relu_fwd_launch(const S* stack, const S* radius, const Compute<S>* scale, const Compute<S>* shift,
-                                   S* out_stack, S* out_radius, int streams, Index outer, Index channels, Index inner,
-                                   Compute<S> slope, cudaStream_t stream, int device) {
-  const DeviceGuard guard(device);
-  const Sweep sweep = elementwise_sweep(scale != nullptr, outer, channels, inner, kPack<S>);
-  launch("interval_norm_relu_fwd", interval_norm_relu_fwd_kernel<S>, sweep.blocks(), sweep.threads, stream, stack,
-         radius, scale, shift, out_stack, out_radius, streams, outer * channels * inner, sweep, slope);
-}
-
-template <typename S>
-void interval_norm_relu_bwd_sums_launch(const S* grad_stack, const S* grad_radius, const S* stack, const S* radius,
-                                        const Compute<S>* scale, const Compute<S>* shift, Compute<S>* sum_scale,
-                                        Compute<S>* sum_shift, double* workspace, int streams, Index outer,
-                                        Index channels, Index inner, Compute<S> slope, cudaStream_t stream,
-                                        int device) {
-  bwd_sums_pass("interval_norm_relu_bwd_sums", grad_stack, grad_radius, stack, radius, scale, shift, sum_scale,
-                sum_shift, workspace, streams, outer, channels, inner, slope, NoTerms(), stream, device);
-}
-
-template <typename S>
-void interval_norm_relu_bwd_launch(const S* grad_stack, const S* grad_radius, const S* stack, const S* radius,
-                                   const Compute<S>* scale, const Compute<S>* shift, const Compute<S>* nominal_mul,
-                                   const Compute<S>* nominal_add, S* out_grad_stack, S* out_grad_radius, int streams,
-                                   Index outer, Index channels, Index inner, Compute<S> slope, cudaStream_t stream,
-                                   int device) {
-  bwd_pass("interval_norm_relu_bwd", grad_stack, grad_radius, stack, radius, scale, shift, nominal_mul, nominal_add,
-           out_grad_stack, out_grad_radius, streams, outer, channels, inner, slope, NoTerms(), stream, device);
-}
-
-#define FASTBOUND_INSTANTIATE(S)                                                                                       \
-  template void norm_statistics_launch(const S*, Compute<S>*, Compute<S>*, double*, Index, Index, Index, cudaStream_t, \
-                                       int);                                                                           \
-  template void interval_norm_relu_fwd_launch(const S*, const S*, const Compute<S>*, const Compute<S>*, S*, S*, int,   \
-                                              Index, Index, Index, Compute<S>, cudaStream_t, int);                     \
-  template void interval_norm_relu_bwd_sums_launch(const S*, const S*, const S*, const S*, const Compute<S>*,          \
-                                                   const Compute<S>*, Compute<S>*, Compute<S>*, double*, int, Index,   \
-                                                   Index, Index, Compute<S>, cudaStream_t, int);                       \
-  template void interval_norm_relu_bwd_launch(const S*, const S*, const S*, const S*, const Compute<S>*,               \
-                                              const Compute<S>*, const Compute<S>*, const Compute<S>*, S*, S*, int,    \
-                                              Index, Index, Index, Compute<S>, cudaStream_t, int);
-FASTBOUND_FOR_EACH_STORAGE(FASTBOUND_INSTANTIATE)
-#undef FASTBOUND_INSTANTIATE
+FASTBOUND_LAUNCHES(NormStatistics)
+FASTBOUND_LAUNCHES(IntervalNormReluFwd)
+FASTBOUND_LAUNCHES(IntervalNormReluBwdSums)
+FASTBOUND_LAUNCHES(IntervalNormReluBwd)
 
 }  // namespace cuda
 }  // namespace fastbound

@@ -1,8 +1,7 @@
 // Packs of 16 bytes between memory and registers.
 #pragma once
 
-#include "cuda/storage.h"
-#include "sweep.h"
+#include "cuda/run.cuh"
 
 namespace fastbound {
 namespace cuda {

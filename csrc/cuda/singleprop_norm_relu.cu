@@ -1,6 +1,4 @@
-#include "cuda/singleprop_norm_relu.cuh"
 #include "cuda/sums.cuh"
-#include "interval_norm_relu.h"
 #include "singleprop_norm_relu.h"
 
 namespace fastbound {
@@ -14,12 +12,11 @@ struct Forward {
     Pack<S> nominal, radius;
   };
 
-  const S *nominal, *radius;
+  const SinglePropNormReluFwd<S>& pass;
   PerChannel<kPack<S>, A> scale, shift;
-  S *out_nominal, *out_radius;
 
   __device__ Loaded load(Site site) const {
-    return {cuda::load(nominal + site.at, site.count), cuda::load(radius + site.at, site.count)};
+    return {cuda::load(pass.nominal + site.at, site.count), cuda::load(pass.radius + site.at, site.count)};
   }
 
   __device__ void apply(Site site, Loaded& x) const {
@@ -30,56 +27,54 @@ struct Forward {
       x.nominal.set(k, value);
       x.radius.set(k, spread);
     }
-    store(out_nominal + site.at, x.nominal, site.count);
-    store(out_radius + site.at, x.radius, site.count);
+    store(pass.out_nominal + site.at, x.nominal, site.count);
+    store(pass.out_radius + site.at, x.radius, site.count);
   }
 };
 
 // Six blocks to a multiprocessor: for the seven that ptxas aims at by itself, the division in double spills.
 template <typename S, typename Activation>
 __global__ void __launch_bounds__(Sweep::kThreads, 6)
-    singleprop_norm_relu_fwd_kernel(const S* __restrict__ nominal,         // [outer, C, inner]
-                                    const S* __restrict__ radius,          // [outer, C, inner]
-                                    const Compute<S>* __restrict__ scale,  // [C] or null
-                                    const Compute<S>* __restrict__ shift,  // [C] or null
-                                    S* __restrict__ out_nominal,           // [outer, C, inner]
-                                    S* __restrict__ out_radius,            // [outer, C, inner]
-                                    Sweep sweep) {
+    singleprop_norm_relu_fwd_kernel(const __grid_constant__ SinglePropNormReluFwd<S> pass,
+                                    const __grid_constant__ Sweep sweep) {
   using A = Compute<S>;
   const Walker walker(sweep, blockIdx.x, threadIdx.x);
-  const Forward<S, Activation> body{nominal,     radius,    {scale, A(1), walker}, {shift, A(0), walker},
-                                    out_nominal, out_radius};
+  const Forward<S, Activation> body{pass, {pass.scale, A(1), walker}, {pass.shift, A(0), walker}};
   for_sites<2>(walker, body);
+}
+
+template <typename S>
+void execute(const SinglePropNormReluFwd<S>& pass, double*, cudaStream_t stream) {
+  const Sweep sweep = pass.sweep();
+  with_activation(pass.activation, [&](auto function) {
+    launch(pass.kName, singleprop_norm_relu_fwd_kernel<S, decltype(function)>, sweep.blocks(), sweep.threads, stream,
+           pass, sweep);
+  });
 }
 
 // The inputs of both backward passes.
 template <typename S>
 struct Gradients {
-  struct Loaded {
-    Pack<S> grad_nominal, grad_radius, nominal, radius;
-  };
+  Pack<S> grad_nominal, grad_radius, nominal, radius;
 
-  const S *grad_nominal, *grad_radius, *nominal, *radius;
-
-  __device__ Loaded load(Site site) const {
-    return {cuda::load(grad_nominal + site.at, site.count), cuda::load(grad_radius + site.at, site.count),
-            cuda::load(nominal + site.at, site.count), cuda::load(radius + site.at, site.count)};
+  static __device__ Gradients load(const SinglePropNormReluGrads<S>& pass, Site site) {
+    return {cuda::load(pass.grad_nominal + site.at, site.count), cuda::load(pass.grad_radius + site.at, site.count),
+            cuda::load(pass.nominal + site.at, site.count), cuda::load(pass.radius + site.at, site.count)};
   }
 };
 
 template <typename S, typename Activation>
 struct BackwardSums {
   using A = Compute<S>;
-  using Loaded = typename Gradients<S>::Loaded;
 
-  Gradients<S> maps;
+  const SinglePropNormReluBwdSums<S>& pass;
   PerChannel<kPack<S>, A> scale, shift;
   Sums<2, kPack<S>> sums;
 
-  __device__ Loaded load(Site site) const { return maps.load(site); }
+  __device__ Gradients<S> load(Site site) const { return Gradients<S>::load(pass, site); }
 
   // An element that is missing was read as zeros, and so were its gradients: it adds zeros.
-  __device__ void apply(Site, const Loaded& x) {
+  __device__ void apply(Site, const Gradients<S>& x) {
 #pragma unroll
     for (int k = 0; k < kPack<S>; ++k) {
       A to_scale, to_shift;
@@ -93,35 +88,37 @@ struct BackwardSums {
 
 template <typename S, typename Activation>
 __global__ void __launch_bounds__(Sweep::kThreads)
-    singleprop_norm_relu_bwd_sums_kernel(const S* __restrict__ grad_nominal,    // [outer, C, inner]
-                                         const S* __restrict__ grad_radius,     // [outer, C, inner]
-                                         const S* __restrict__ nominal,         // [outer, C, inner]
-                                         const S* __restrict__ radius,          // [outer, C, inner]
-                                         const Compute<S>* __restrict__ scale,  // [C]
-                                         const Compute<S>* __restrict__ shift,  // [C]
-                                         double* __restrict__ partial,          // [parts, 2, period]
-                                         Sweep sweep) {
+    singleprop_norm_relu_bwd_sums_kernel(const __grid_constant__ SinglePropNormReluBwdSums<S> pass,
+                                         double* __restrict__ partial,  // [parts, 2, period]
+                                         const __grid_constant__ Sweep sweep) {
   using A = Compute<S>;
   const Walker walker(sweep, blockIdx.x, threadIdx.x);
-  BackwardSums<S, Activation> body{
-      {grad_nominal, grad_radius, nominal, radius}, {scale, A(1), walker}, {shift, A(0), walker}, {}};
+  BackwardSums<S, Activation> body{pass, {pass.scale, A(1), walker}, {pass.shift, A(0), walker}, {}};
   for_sites<2>(walker, body);
   body.sums.leave(sweep, blockIdx.x, partial);
+}
+
+template <typename S>
+void execute(const SinglePropNormReluBwdSums<S>& pass, double* workspace, cudaStream_t stream) {
+  const Sweep sweep = pass.sweep();
+  with_activation(pass.activation, [&](auto function) {
+    launch(pass.kName, singleprop_norm_relu_bwd_sums_kernel<S, decltype(function)>, sweep.blocks(), sweep.threads,
+           stream, pass, workspace, sweep);
+  });
+  end_sums(pass, workspace, stream);
 }
 
 template <typename S, typename Activation>
 struct Backward {
   using A = Compute<S>;
-  using Loaded = typename Gradients<S>::Loaded;
 
-  Gradients<S> maps;
+  const SinglePropNormReluBwd<S>& pass;
   PerChannel<kPack<S>, A> scale, shift, mul, add;
-  S *out_nominal, *out_radius;
-  bool statistics;  // whether the gradient passes through them
 
-  __device__ Loaded load(Site site) const { return maps.load(site); }
+  __device__ Gradients<S> load(Site site) const { return Gradients<S>::load(pass, site); }
 
-  __device__ void apply(Site site, Loaded& x) const {
+  __device__ void apply(Site site, Gradients<S>& x) const {
+    const bool statistics = pass.nominal_mul != nullptr;  // whether the gradient passes through them
 #pragma unroll
     for (int k = 0; k < kPack<S>; ++k) {
       A value = x.grad_nominal[k], spread = x.grad_radius[k];
@@ -131,93 +128,39 @@ struct Backward {
       x.radius.set(k, magnitude * spread);
       x.nominal.set(k, statistics ? value + (mul[k] * x.nominal[k] + add[k]) : value);
     }
-    store(out_nominal + site.at, x.nominal, site.count);
-    store(out_radius + site.at, x.radius, site.count);
+    store(pass.out_grad_nominal + site.at, x.nominal, site.count);
+    store(pass.out_grad_radius + site.at, x.radius, site.count);
   }
 };
 
 template <typename S, typename Activation>
 __global__ void __launch_bounds__(Sweep::kThreads)
-    singleprop_norm_relu_bwd_kernel(const S* __restrict__ grad_nominal,          // [outer, C, inner]
-                                    const S* __restrict__ grad_radius,           // [outer, C, inner]
-                                    const S* __restrict__ nominal,               // [outer, C, inner]
-                                    const S* __restrict__ radius,                // [outer, C, inner]
-                                    const Compute<S>* __restrict__ scale,        // [C] or null
-                                    const Compute<S>* __restrict__ shift,        // [C] or null
-                                    const Compute<S>* __restrict__ nominal_mul,  // [C] or null
-                                    const Compute<S>* __restrict__ nominal_add,  // [C] or null
-                                    S* __restrict__ out_grad_nominal,            // [outer, C, inner]
-                                    S* __restrict__ out_grad_radius,             // [outer, C, inner]
-                                    Sweep sweep) {
+    singleprop_norm_relu_bwd_kernel(const __grid_constant__ SinglePropNormReluBwd<S> pass,
+                                    const __grid_constant__ Sweep sweep) {
   using A = Compute<S>;
   const Walker walker(sweep, blockIdx.x, threadIdx.x);
-  const Backward<S, Activation> body{{grad_nominal, grad_radius, nominal, radius},
-                                     {scale, A(1), walker},
-                                     {shift, A(0), walker},
-                                     {nominal_mul, A(0), walker},
-                                     {nominal_add, A(0), walker},
-                                     out_grad_nominal,
-                                     out_grad_radius,
-                                     nominal_mul != nullptr};
+  const Backward<S, Activation> body{pass,
+                                     {pass.scale, A(1), walker},
+                                     {pass.shift, A(0), walker},
+                                     {pass.nominal_mul, A(0), walker},
+                                     {pass.nominal_add, A(0), walker}};
   for_sites<2>(walker, body);
+}
+
+template <typename S>
+void execute(const SinglePropNormReluBwd<S>& pass, double*, cudaStream_t stream) {
+  const Sweep sweep = pass.sweep();
+  with_activation(pass.activation, [&](auto function) {
+    launch(pass.kName, singleprop_norm_relu_bwd_kernel<S, decltype(function)>, sweep.blocks(), sweep.threads, stream,
+           pass, sweep);
+  });
 }
 
 }  // namespace
 
-template <typename S>
-void singleprop_norm_relu_fwd_launch(const S* nominal, const S* radius, const Compute<S>* scale,
-                                     const Compute<S>* shift, S* out_nominal, S* out_radius, Index outer,
-                                     Index channels, Index inner, int activation, cudaStream_t stream, int device) {
-  const DeviceGuard guard(device);
-  const Sweep sweep = elementwise_sweep(scale != nullptr, outer, channels, inner, kPack<S>);
-  with_activation(activation, [&](auto function) {
-    launch("singleprop_norm_relu_fwd", singleprop_norm_relu_fwd_kernel<S, decltype(function)>, sweep.blocks(),
-           sweep.threads, stream, nominal, radius, scale, shift, out_nominal, out_radius, sweep);
-  });
-}
-
-template <typename S>
-void singleprop_norm_relu_bwd_sums_launch(const S* grad_nominal, const S* grad_radius, const S* nominal,
-                                          const S* radius, const Compute<S>* scale, const Compute<S>* shift,
-                                          Compute<S>* sum_scale, Compute<S>* sum_shift, double* workspace, Index outer,
-                                          Index channels, Index inner, int activation, cudaStream_t stream,
-                                          int device) {
-  const DeviceGuard guard(device);
-  const Sweep sweep = sums_sweep(outer, channels, inner, kPack<S>);
-  with_activation(activation, [&](auto function) {
-    launch("singleprop_norm_relu_bwd_sums", singleprop_norm_relu_bwd_sums_kernel<S, decltype(function)>, sweep.blocks(),
-           sweep.threads, stream, grad_nominal, grad_radius, nominal, radius, scale, shift, workspace, sweep);
-  });
-  launch("singleprop_norm_relu_sums_end", channel_sums_end_kernel<Compute<S>>, ceil_div(channels, kWarps),
-         RowTiles::kThreads, stream, workspace, sum_scale, sum_shift, sweep.parts, sweep.period, channels);
-}
-
-template <typename S>
-void singleprop_norm_relu_bwd_launch(const S* grad_nominal, const S* grad_radius, const S* nominal, const S* radius,
-                                     const Compute<S>* scale, const Compute<S>* shift, const Compute<S>* nominal_mul,
-                                     const Compute<S>* nominal_add, S* out_grad_nominal, S* out_grad_radius,
-                                     Index outer, Index channels, Index inner, int activation, cudaStream_t stream,
-                                     int device) {
-  const DeviceGuard guard(device);
-  const Sweep sweep = elementwise_sweep(scale != nullptr, outer, channels, inner, kPack<S>);
-  with_activation(activation, [&](auto function) {
-    launch("singleprop_norm_relu_bwd", singleprop_norm_relu_bwd_kernel<S, decltype(function)>, sweep.blocks(),
-           sweep.threads, stream, grad_nominal, grad_radius, nominal, radius, scale, shift, nominal_mul, nominal_add,
-           out_grad_nominal, out_grad_radius, sweep);
-  });
-}
-
-#define FASTBOUND_INSTANTIATE(S)                                                                                  \
-  template void singleprop_norm_relu_fwd_launch(const S*, const S*, const Compute<S>*, const Compute<S>*, S*, S*, \
-                                                Index, Index, Index, int, cudaStream_t, int);                     \
-  template void singleprop_norm_relu_bwd_sums_launch(const S*, const S*, const S*, const S*, const Compute<S>*,   \
-                                                     const Compute<S>*, Compute<S>*, Compute<S>*, double*, Index, \
-                                                     Index, Index, int, cudaStream_t, int);                       \
-  template void singleprop_norm_relu_bwd_launch(const S*, const S*, const S*, const S*, const Compute<S>*,        \
-                                                const Compute<S>*, const Compute<S>*, const Compute<S>*, S*, S*,  \
-                                                Index, Index, Index, int, cudaStream_t, int);
-FASTBOUND_FOR_EACH_STORAGE(FASTBOUND_INSTANTIATE)
-#undef FASTBOUND_INSTANTIATE
+FASTBOUND_LAUNCHES(SinglePropNormReluFwd)
+FASTBOUND_LAUNCHES(SinglePropNormReluBwdSums)
+FASTBOUND_LAUNCHES(SinglePropNormReluBwd)
 
 }  // namespace cuda
 }  // namespace fastbound

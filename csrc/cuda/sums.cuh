@@ -64,29 +64,65 @@ struct Sums {
   }
 };
 
-// One sum of one channel, by the 32 lanes of a warp, in lane 0.
+// The second stage of Sums, for kEndChannels channels a block: neighbours in memory, so that a warp reads whole
+// sectors, kEndThreads / kEndChannels parts at a time.
+constexpr int kEndChannels = 4, kEndThreads = 1024;
+
+inline Index end_blocks(Index channels) { return ceil_div(channels, kEndChannels); }
+
+// The channel of the thread to which `channel_totals` gives all sums; of any other thread, none.
+__device__ inline Index end_channel() {
+  return threadIdx.x < kEndChannels ? static_cast<Index>(blockIdx.x) * kEndChannels + threadIdx.x : INT64_MAX;
+}
+
 template <int kSums>
-__device__ double channel_total(const double* partial /* [parts, kSums, period] */, Index parts, Index period,
-                                Index channels, Index channel, int which) {
-  const Index copies = period / channels;
-  double total = 0;
-  for (Index i = threadIdx.x % 32; i < parts * copies; i += 32)
-    total += partial[(i / copies * kSums + which) * period + i % copies * channels + channel];
-  return warp_sum(total);
+__device__ void channel_totals(const double* partial /* [parts, kSums, period] */, Index parts, Index period,
+                               Index channels, double* totals /* [kSums] */) {
+  __shared__ double shared[kSums][kEndThreads / 32][kEndChannels];
+  const int thread = threadIdx.x, lane = thread % 32;
+  const Index channel = static_cast<Index>(blockIdx.x) * kEndChannels + thread % kEndChannels;
+#pragma unroll
+  for (int which = 0; which < kSums; ++which) totals[which] = 0;
+  for (Index part = thread / kEndChannels; part < parts; part += kEndThreads / kEndChannels)
+    for (Index position = channel; channel < channels && position < period; position += channels)
+#pragma unroll
+      for (int which = 0; which < kSums; ++which) totals[which] += partial[(part * kSums + which) * period + position];
+#pragma unroll
+  for (int which = 0; which < kSums; ++which) {
+    double total = totals[which];
+#pragma unroll
+    for (int offset = 16; offset >= kEndChannels; offset /= 2) total += __shfl_down_sync(kFullWarp, total, offset);
+    if (lane < kEndChannels) shared[which][thread / 32][lane] = total;
+  }
+  __syncthreads();
+  if (thread >= kEndChannels) return;
+#pragma unroll
+  for (int which = 0; which < kSums; ++which) {
+    totals[which] = 0;
+    for (int warp = 0; warp < kEndThreads / 32; ++warp) totals[which] += shared[which][warp][thread];
+  }
 }
 
 template <typename A>
-__global__ void channel_sums_end_kernel(const double* __restrict__ partial,  // [parts, 2, period]
-                                        A* __restrict__ one,                 // [C]
-                                        A* __restrict__ two,                 // [C]
-                                        Index parts, Index period, Index channels) {
-  const Index channel = static_cast<Index>(blockIdx.x) * kWarps + threadIdx.x / 32;
+__global__ void __launch_bounds__(kEndThreads)
+    channel_sums_end_kernel(const double* __restrict__ partial,  // [parts, 2, period]
+                            A* __restrict__ one,                 // [C]
+                            A* __restrict__ two,                 // [C]
+                            Index parts, Index period, Index channels) {
+  double totals[2];
+  channel_totals<2>(partial, parts, period, channels, totals);
+  const Index channel = end_channel();
   if (channel >= channels) return;
-  const double first = channel_total<2>(partial, parts, period, channels, channel, 0);
-  const double second = channel_total<2>(partial, parts, period, channels, channel, 1);
-  if (threadIdx.x % 32 != 0) return;
-  one[channel] = static_cast<A>(first);
-  two[channel] = static_cast<A>(second);
+  one[channel] = static_cast<A>(totals[0]);
+  two[channel] = static_cast<A>(totals[1]);
+}
+
+// Launches it for a pass that has left two sums per channel, to its sum_scale and sum_shift.
+template <typename P>
+void end_sums(const P& pass, const double* workspace /* [parts, 2, period] */, cudaStream_t stream) {
+  const Sweep sweep = pass.sweep();
+  launch(P::kName, channel_sums_end_kernel<typename P::T>, end_blocks(pass.channels), kEndThreads, stream, workspace,
+         pass.sum_scale, pass.sum_shift, sweep.parts, sweep.period, pass.channels);
 }
 
 // Sums over rows [samples, rows, size], with the numbers that each thread keeps for its pack of elements:
