@@ -4,14 +4,15 @@
 
 #include <memory>
 
+#ifdef FASTBOUND_WITH_CUDA
+#include <cuda/launch.cuh>  // <>: tests/cuda_on_cpu has its own of both, and comes first on its include path
+#include <workspace.h>
+#endif
+
 #include "arguments.h"
 #include "isa.h"
 #include "pass.h"
 #include "signature.h"
-#ifdef FASTBOUND_WITH_CUDA
-#include "cuda/launch.cuh"
-#include "workspace.h"
-#endif
 
 namespace fastbound {
 

@@ -6,9 +6,10 @@ from fastbound import _C
 
 HEADER = '''"""The compiled module, built from csrc/; written by csrc/stub.py.
 
-A pass takes numbers, then tensors that it reads, then those that it writes. "stored" is the dtype of the first tensor
-and "computed" that of its computations: float32 for half precision, else the same. On a CPU all passes take float32 and
-float64, those over maps bfloat16 too; on a GPU those with CUDA code take all four. `passes` says the same as data.
+A pass takes numbers (sizes from 0 on), then tensors that it reads, then those that it writes. "stored" is the dtype of
+the first tensor, and "computed" that of its computations: float32 for half precision, else the same. On a CPU all
+passes take float32 and float64, those over maps bfloat16 too; on a GPU those with CUDA code take all four. `passes`
+says the same as data.
 """
 
 from typing import Any
@@ -24,23 +25,23 @@ def cuda_problem(device: int) -> str: ...
 '''
 
 
-def parameter(field: dict) -> tuple[str, str]:
-    """The annotated name of an argument, and what is to be said of it."""
+def parameter(field: dict) -> str:
+    """An argument with its annotation, and in a comment what it has to be."""
     if field["kind"] in ("integer", "number"):
-        limits = f"{field['least']} to {field['most']}" if "most" in field else f"from {field['least']}"
-        return f"{field['name']}: {'int' if field['kind'] == 'integer' else 'float'}", limits
-    annotation = "Tensor | None" if field["or_null"] else "Tensor"
-    said = [f"[{', '.join(field['shape'])}]", field["element"]]
-    if "end" in field:
-        said.append(f"below {field['end']}")
-    if field["kind"] == "out":
-        said.append("written")
-    return f"{field['name']}: {annotation}", ", ".join(said)
+        said = [f"{field['least']} to {field['most']}"] if "most" in field else []
+        if not said and field["least"] != 0:
+            said = [f"from {field['least']}"]
+        annotation = {"integer": "int", "number": "float"}[field["kind"]]
+    else:
+        said = [f"[{', '.join(field['shape'])}]", field["element"]]
+        said += [f"below {field['end']}"] if "end" in field else []
+        said += ["written"] if field["kind"] == "out" else []
+        annotation = "Tensor | None" if field["or_null"] else "Tensor"
+    return f"    {field['name']}: {annotation},{'  # ' if said else ''}{', '.join(said)}\n"
 
 
 def function(name: str, fields: list[dict]) -> str:
-    lines = [f"    {code},  # {said}\n" for code, said in map(parameter, fields)]
-    return f"def {name}(\n{''.join(lines)}    /,\n) -> None: ...\n"
+    return f"def {name}(\n{''.join(map(parameter, fields))}    /,\n) -> None: ...\n"
 
 
 def stub() -> str:

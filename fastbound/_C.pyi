@@ -1,8 +1,9 @@
 """The compiled module, built from csrc/; written by csrc/stub.py.
 
-A pass takes numbers, then tensors that it reads, then those that it writes. "stored" is the dtype of the first tensor
-and "computed" that of its computations: float32 for half precision, else the same. On a CPU all passes take float32 and
-float64, those over maps bfloat16 too; on a GPU those with CUDA code take all four. `passes` says the same as data.
+A pass takes numbers (sizes from 0 on), then tensors that it reads, then those that it writes. "stored" is the dtype of
+the first tensor, and "computed" that of its computations: float32 for half precision, else the same. On a CPU all
+passes take float32 and float64, those over maps bfloat16 too; on a GPU those with CUDA code take all four. `passes`
+says the same as data.
 """
 
 from typing import Any
@@ -16,9 +17,9 @@ passes: dict[str, list[dict[str, Any]]]
 
 def cuda_problem(device: int) -> str: ...
 def crown_concretize_fwd(
-    batch: int,  # at least 0
-    functions: int,  # at least 0
-    size: int,  # at least 0
+    batch: int,
+    functions: int,
+    size: int,
     rows: Tensor,  # [batch, functions, size], stored
     center: Tensor,  # [batch, size], stored
     radius: Tensor,  # [batch, size], stored
@@ -26,9 +27,9 @@ def crown_concretize_fwd(
     /,
 ) -> None: ...
 def crown_concretize_bwd(
-    batch: int,  # at least 0
-    functions: int,  # at least 0
-    size: int,  # at least 0
+    batch: int,
+    functions: int,
+    size: int,
     grad: Tensor,  # [batch, functions], stored
     rows: Tensor,  # [batch, functions, size], stored
     center: Tensor,  # [batch, size], stored
@@ -39,11 +40,11 @@ def crown_concretize_bwd(
     /,
 ) -> None: ...
 def crown_relu_fwd(
-    batch: int,  # at least 0
-    functions: int,  # at least 0
-    outer: int,  # at least 0
-    channels: int,  # at least 0
-    inner: int,  # at least 0
+    batch: int,
+    functions: int,
+    outer: int,
+    channels: int,
+    inner: int,
     slope: float,  # 0.0 to 1.0
     relaxation: int,  # 0 to 3
     rows: Tensor,  # [batch, functions, outer, channels, inner], stored
@@ -57,11 +58,11 @@ def crown_relu_fwd(
     /,
 ) -> None: ...
 def crown_relu_bwd(
-    batch: int,  # at least 0
-    functions: int,  # at least 0
-    outer: int,  # at least 0
-    channels: int,  # at least 0
-    inner: int,  # at least 0
+    batch: int,
+    functions: int,
+    outer: int,
+    channels: int,
+    inner: int,
     slope: float,  # 0.0 to 1.0
     relaxation: int,  # 0 to 3
     grad_rows: Tensor | None,  # [batch, functions, outer, channels, inner], stored
@@ -79,13 +80,13 @@ def crown_relu_bwd(
     /,
 ) -> None: ...
 def crown_windows_lines(
-    batch: int,  # at least 0
-    functions: int,  # at least 0
-    height: int,  # at least 0
-    width: int,  # at least 0
-    channels: int,  # at least 0
-    map_height: int,  # at least 0
-    map_width: int,  # at least 0
+    batch: int,
+    functions: int,
+    height: int,
+    width: int,
+    channels: int,
+    map_height: int,
+    map_width: int,
     stride_y: int,  # -2147483648 to 2147483648
     stride_x: int,  # -2147483648 to 2147483648
     start_y: int,  # -2147483648 to 2147483648
@@ -101,13 +102,13 @@ def crown_windows_lines(
     /,
 ) -> None: ...
 def crown_windows_concretize(
-    batch: int,  # at least 0
-    functions: int,  # at least 0
-    height: int,  # at least 0
-    width: int,  # at least 0
-    channels: int,  # at least 0
-    map_height: int,  # at least 0
-    map_width: int,  # at least 0
+    batch: int,
+    functions: int,
+    height: int,
+    width: int,
+    channels: int,
+    map_height: int,
+    map_width: int,
     stride_y: int,  # -2147483648 to 2147483648
     stride_x: int,  # -2147483648 to 2147483648
     start_y: int,  # -2147483648 to 2147483648
@@ -120,14 +121,14 @@ def crown_windows_concretize(
     /,
 ) -> None: ...
 def crown_windows_fold(
-    count: int,  # at least 0
-    height: int,  # at least 0
-    width: int,  # at least 0
-    kernel_height: int,  # at least 0
-    kernel_width: int,  # at least 0
-    channels: int,  # at least 0
-    map_height: int,  # at least 0
-    map_width: int,  # at least 0
+    count: int,
+    height: int,
+    width: int,
+    kernel_height: int,
+    kernel_width: int,
+    channels: int,
+    map_height: int,
+    map_width: int,
     stride_y: int,  # 1 to 2147483648
     stride_x: int,  # 1 to 2147483648
     padding_y: int,  # 0 to 2147483648
@@ -139,9 +140,9 @@ def crown_windows_fold(
     /,
 ) -> None: ...
 def interval_margin_fwd(
-    batch: int,  # at least 0
-    features: int,  # at least 0
-    classes: int,  # at least 1
+    batch: int,
+    features: int,
+    classes: int,  # from 1
     radius: Tensor,  # [batch, features], stored
     weight: Tensor,  # [classes, features], stored
     labels: Tensor,  # [batch], int64, below classes
@@ -149,9 +150,9 @@ def interval_margin_fwd(
     /,
 ) -> None: ...
 def interval_margin_bwd(
-    batch: int,  # at least 0
-    features: int,  # at least 0
-    classes: int,  # at least 1
+    batch: int,
+    features: int,
+    classes: int,  # from 1
     grad: Tensor,  # [batch, classes - 1], stored
     radius: Tensor,  # [batch, features], stored
     weight: Tensor,  # [classes, features], stored
@@ -161,18 +162,18 @@ def interval_margin_bwd(
     /,
 ) -> None: ...
 def norm_statistics(
-    outer: int,  # at least 0
-    channels: int,  # at least 0
-    inner: int,  # at least 0
+    outer: int,
+    channels: int,
+    inner: int,
     x: Tensor,  # [outer, channels, inner], stored
     mean: Tensor,  # [channels], computed, written
     var: Tensor,  # [channels], computed, written
     /,
 ) -> None: ...
 def interval_norm_relu_fwd(
-    outer: int,  # at least 0
-    channels: int,  # at least 0
-    inner: int,  # at least 0
+    outer: int,
+    channels: int,
+    inner: int,
     streams: int,  # 1 to 2
     slope: float,  # 0.0 to 1.0
     stack: Tensor,  # [streams, outer, channels, inner], stored
@@ -184,9 +185,9 @@ def interval_norm_relu_fwd(
     /,
 ) -> None: ...
 def interval_norm_relu_bwd_sums(
-    outer: int,  # at least 0
-    channels: int,  # at least 0
-    inner: int,  # at least 0
+    outer: int,
+    channels: int,
+    inner: int,
     streams: int,  # 1 to 2
     slope: float,  # 0.0 to 1.0
     grad_stack: Tensor,  # [streams, outer, channels, inner], stored
@@ -200,9 +201,9 @@ def interval_norm_relu_bwd_sums(
     /,
 ) -> None: ...
 def interval_norm_relu_bwd(
-    outer: int,  # at least 0
-    channels: int,  # at least 0
-    inner: int,  # at least 0
+    outer: int,
+    channels: int,
+    inner: int,
     streams: int,  # 1 to 2
     slope: float,  # 0.0 to 1.0
     grad_stack: Tensor,  # [streams, outer, channels, inner], stored
@@ -218,9 +219,9 @@ def interval_norm_relu_bwd(
     /,
 ) -> None: ...
 def interval_norm_relu_moments_fwd(
-    outer: int,  # at least 0
-    channels: int,  # at least 0
-    inner: int,  # at least 0
+    outer: int,
+    channels: int,
+    inner: int,
     streams: int,  # 1 to 2
     slope: float,  # 0.0 to 1.0
     stack: Tensor,  # [streams, outer, channels, inner], stored
@@ -233,9 +234,9 @@ def interval_norm_relu_moments_fwd(
     /,
 ) -> None: ...
 def interval_norm_relu_moments_bwd_sums(
-    outer: int,  # at least 0
-    channels: int,  # at least 0
-    inner: int,  # at least 0
+    outer: int,
+    channels: int,
+    inner: int,
     streams: int,  # 1 to 2
     slope: float,  # 0.0 to 1.0
     grad_stack: Tensor,  # [streams, outer, channels, inner], stored
@@ -251,9 +252,9 @@ def interval_norm_relu_moments_bwd_sums(
     /,
 ) -> None: ...
 def interval_norm_relu_moments_bwd(
-    outer: int,  # at least 0
-    channels: int,  # at least 0
-    inner: int,  # at least 0
+    outer: int,
+    channels: int,
+    inner: int,
     streams: int,  # 1 to 2
     slope: float,  # 0.0 to 1.0
     grad_stack: Tensor,  # [streams, outer, channels, inner], stored
@@ -271,7 +272,7 @@ def interval_norm_relu_moments_bwd(
     /,
 ) -> None: ...
 def signed_weight_grad(
-    count: int,  # at least 0
+    count: int,
     grad: Tensor,  # [count], stored
     grad_abs: Tensor,  # [count], stored
     weight: Tensor,  # [count], stored
@@ -279,9 +280,9 @@ def signed_weight_grad(
     /,
 ) -> None: ...
 def singleprop_norm_relu_fwd(
-    outer: int,  # at least 0
-    channels: int,  # at least 0
-    inner: int,  # at least 0
+    outer: int,
+    channels: int,
+    inner: int,
     activation: int,  # 0 to 2
     nominal: Tensor,  # [outer, channels, inner], stored
     radius: Tensor,  # [outer, channels, inner], stored
@@ -292,9 +293,9 @@ def singleprop_norm_relu_fwd(
     /,
 ) -> None: ...
 def singleprop_norm_relu_bwd_sums(
-    outer: int,  # at least 0
-    channels: int,  # at least 0
-    inner: int,  # at least 0
+    outer: int,
+    channels: int,
+    inner: int,
     activation: int,  # 0 to 2
     grad_nominal: Tensor,  # [outer, channels, inner], stored
     grad_radius: Tensor,  # [outer, channels, inner], stored
@@ -307,9 +308,9 @@ def singleprop_norm_relu_bwd_sums(
     /,
 ) -> None: ...
 def singleprop_norm_relu_bwd(
-    outer: int,  # at least 0
-    channels: int,  # at least 0
-    inner: int,  # at least 0
+    outer: int,
+    channels: int,
+    inner: int,
     activation: int,  # 0 to 2
     grad_nominal: Tensor,  # [outer, channels, inner], stored
     grad_radius: Tensor,  # [outer, channels, inner], stored
@@ -324,9 +325,9 @@ def singleprop_norm_relu_bwd(
     /,
 ) -> None: ...
 def swap_axes(
-    outer: int,  # at least 0
-    rows: int,  # at least 0
-    columns: int,  # at least 0
+    outer: int,
+    rows: int,
+    columns: int,
     x: Tensor,  # [outer, rows, columns], stored
     out: Tensor,  # [outer, columns, rows], stored, written
     /,
