@@ -5,8 +5,10 @@
 #include <memory>
 
 #ifdef FASTBOUND_WITH_CUDA
-#include <cuda/launch.cuh>  // <>: tests/cuda_on_cpu has its own of both, and comes first on its include path
+// Not by "": tests/cuda_on_cpu has its own of both, and comes first on its include path.
 #include <workspace.h>
+
+#include <cuda/launch.cuh>
 #endif
 
 #include "arguments.h"

@@ -1,5 +1,5 @@
-// Stands in for csrc/workspace.h: memory of the processor, filled with NaN and fenced, so that sums which are read before
-// they are written show, and a launch that wrote beyond them is an error.
+// Stands in for csrc/workspace.h: memory of the processor, filled with NaN and fenced, so that sums which are read
+// before they are written show, and a launch that wrote beyond them is an error.
 #pragma once
 
 #include <cmath>
