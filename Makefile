@@ -31,7 +31,7 @@ INTERPRETER := TRITON_INTERPRET=1 $(BIN)/python -m pytest
 INTERPRETED := tests/kernels/test_triton_interpreter.py tests/kernels/test_triton_power.py tests/kernels/test_triton_values.py
 CONTRACT := tests/primitives/test_contract.py tests/primitives/test_layouts.py tests/primitives/test_choice_of_code.py
 
-.PHONY: help install test slow check check-gpu-build demo bench lease lease-rehearsal clean
+.PHONY: help install stub test slow check check-gpu-build demo bench lease lease-rehearsal clean
 
 help:
 	@sed -n '1,2p' Makefile
@@ -62,6 +62,10 @@ test: install
 slow: install
 	$(BIN)/python -m pytest -m "slow and not gpu and not cuda_on_cpu" tests
 	$(INTERPRETER) -m "not gpu" $(CONTRACT) -k "linear or conv2d or power"
+
+# After a pass was added or changed; `make test` fails until then.
+stub: install
+	$(BIN)/python csrc/stub.py
 
 bench: install
 	$(BIN)/python -m pytest bench --benchmark-only

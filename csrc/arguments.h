@@ -69,13 +69,13 @@ class Arguments {
   void integer(const char* name, Index& value, Index least, Index most) {
     PyObject* object = next();
     if (!PyLong_Check(object)) refuse(name, "an integer", Py_TYPE(object)->tp_name);
-    value = PyLong_AsLongLong(object);
-    if (value == -1 && PyErr_Occurred()) throw pybind11::error_already_set();
-    if (value < least || value > most)
+    int beyond = 0;
+    value = PyLong_AsLongLongAndOverflow(object, &beyond);
+    if (beyond != 0 || value < least || value > most)
       refuse(name,
              most == INT64_MAX ? "a number of at least " + std::to_string(least)
                                : "an integer from " + std::to_string(least) + " to " + std::to_string(most),
-             std::to_string(value));
+             beyond != 0 ? "one beyond 64 bits" : std::to_string(value));
   }
 
   template <typename T>

@@ -4,14 +4,17 @@
 
 #include <memory>
 
+#ifdef FASTBOUND_WITH_CUDA
+// Not by "": tests/cuda_on_cpu has its own of both, and comes first on its include path.
+#include <workspace.h>
+
+#include <cuda/launch.cuh>
+#endif
+
 #include "arguments.h"
 #include "isa.h"
 #include "pass.h"
 #include "signature.h"
-#ifdef FASTBOUND_WITH_CUDA
-#include "cuda/launch.cuh"
-#include "workspace.h"
-#endif
 
 namespace fastbound {
 

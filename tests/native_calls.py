@@ -5,14 +5,23 @@ Values, scales and shifts are small multiples of 1/8: every gate is then decided
 filled with NaN and fenced by a mark. Tolerances are gamma(n) = n u / (1 - n u) times the magnitudes that were added.
 """
 
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from cuda_on_cpu import build as cuda_on_cpu
+from torch import Tensor
 
 from fastbound import _C
+from fastbound.native import HALVES
 
-# Elements on each side of an array. The first keeps it aligned to 16 bytes, so that CUDA code reads it in packs.
+# Elements on each side of a tensor. The first keeps it aligned to 16 bytes, so that CUDA code reads it in packs.
 FENCES, MARK = (64, 33), 12345.0
 DTYPES = [np.float32, np.float64]
 SHAPES = [  # outer, channels, inner; two threads share the work from 16384 elements on
@@ -41,68 +50,96 @@ def gamma(n, dtype):
     return n * u / (1 - n * u)
 
 
-class Memory:
-    """An array between fences, on the device that the call will run on."""
-
-    def __init__(self, where, values=None, *, shape=None, dtype=None, width=FENCES[1]):
-        self.output = values is None
-        self.shape = tuple(shape) if self.output else values.shape
-        dtype = dtype if self.output else values.dtype
-        count = int(np.prod(self.shape))
-        fence = MARK if self.output else (np.nan if np.issubdtype(dtype, np.floating) else 2**62)
-        self.inside = slice(width, width + count)
-        buffer = np.full(count + 2 * width, fence, dtype)
-        buffer[self.inside] = np.nan if self.output else values.reshape(-1)
-        self.tensor = torch.from_numpy(buffer).to(where)
-        self.pointer = self.tensor[width:].data_ptr()
-
-    def get(self):
-        buffer = self.tensor.cpu().numpy()
-        if self.output:
-            outside = np.delete(buffer, self.inside)
-            assert (outside == MARK).all(), "wrote outside its output"
-        return buffer[self.inside].reshape(self.shape)
+def size_of(text: str, numbers: dict[str, Any]) -> int:
+    """A size as `_C.passes` writes it: an earlier argument, or an expression of one."""
+    return numbers[text] if text in numbers else eval(text, {}, numbers)
 
 
-# The arguments of each CUDA function that give the size of its workspace.
-WORKSPACES = {
-    "norm_statistics": slice(-3, None),
-    "interval_norm_relu_bwd_sums": slice(-4, -1),
-    "interval_norm_relu_moments_fwd": slice(-4, -1),
-    "interval_norm_relu_moments_bwd_sums": slice(-4, -1),
-    "singleprop_norm_relu_bwd_sums": slice(-4, -1),
-    "interval_margin_bwd": slice(-3, None),
-}
+def shape_of(field: dict[str, Any], numbers: dict[str, Any]) -> list[int]:
+    return [size_of(text, numbers) for text in field["shape"]]
 
 
-def caller(place, width):
-    """call(name, dtype, *arguments): arrays become pointers, (shape,) tuples NaN-filled outputs, which are returned."""
-    where = "cuda" if place == "cuda" else "cpu"
+def bits(x: Tensor) -> Tensor:
+    return x.view(torch.uint8)
 
-    def call(name, dtype, *arguments):
-        memories, raw = [], []
-        for argument in arguments:
-            if isinstance(argument, np.ndarray):
-                argument = Memory(where, argument, width=width)
-            elif isinstance(argument, tuple):
-                argument = Memory(where, shape=argument, dtype=dtype, width=width)
-                memories.append(argument)
-            raw.append(argument)
-        pointers = [a.pointer if isinstance(a, Memory) else a for a in raw]
-        code = DTYPES.index(dtype)
-        if place == "cpu":
-            getattr(_C, name)(code, *pointers, 2)
-            return [memory.get() for memory in memories]
+
+class Fenced:
+    """A tensor within a buffer that is longer on both sides."""
+
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype, where: str, width: int, fence: float) -> None:
+        count = math.prod(shape)
+        self.buffer = torch.full((count + 2 * width,), fence, dtype=dtype, device=where)
+        self.tensor = self.buffer[width : width + count].view(*shape)
+        self.fences = (self.buffer[:width], self.buffer[width + count :])
+
+    @classmethod
+    def input(cls, values: Tensor, where: str, width: int) -> Fenced:
+        fenced = cls(values.shape, values.dtype, where, width, float("nan") if values.is_floating_point() else 2**62)
+        fenced.tensor.copy_(values)
+        return fenced
+
+    @classmethod
+    def output(cls, shape: Sequence[int], dtype: torch.dtype, where: str, width: int) -> Fenced:
+        fenced = cls(shape, dtype, where, width, MARK)
+        fenced.tensor.fill_(float("nan"))
+        return fenced
+
+    def written(self, name: str) -> Tensor:
+        mark = torch.tensor(MARK, dtype=self.buffer.dtype, device=self.buffer.device)
+        assert all((fence == mark).all() for fence in self.fences), f"wrote outside {name}"
+        return self.tensor.cpu()
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def run(
+    name: str,
+    *arguments: int | float | Tensor | None,  # as the pass takes them, without its outputs
+    without: Sequence[str] = (),
+    width: int = FENCES[1],
+    where: str = "cpu",
+    threads: int = 2,
+    module: Any = _C,
+) -> list[Tensor]:
+    """The outputs of a pass, except those in ``without``, which are None in the call."""
+    fields = module.passes[name]
+    outputs = [field for field in fields if field["kind"] == "out"]
+    assert len(arguments) == len(fields) - len(outputs), f"{name} has other inputs: {getattr(module, name).__doc__}"
+    numbers = {field["name"]: a for field, a in zip(fields, arguments) if not isinstance(a, Tensor)}
+    stored = next(a.dtype for a in arguments if isinstance(a, Tensor))
+    dtypes = {"stored": stored, "computed": torch.float32 if stored in HALVES else stored}
+    given = [Fenced.input(a, where, width) if isinstance(a, Tensor) else a for a in arguments]
+    read = [fenced.buffer for fenced in given if isinstance(fenced, Fenced)]
+    before = [bits(buffer).clone() for buffer in read]
+    made = {
+        field["name"]: Fenced.output(shape_of(field, numbers), dtypes[field["element"]], where, width)
+        for field in outputs
+        if field["name"] not in without
+    }
+    taken = [*given, *(made.get(field["name"]) for field in outputs)]
+    with on_threads(threads):  # and nothing else: idle ones wait for work at full speed
+        getattr(module, name)(*(a.tensor if isinstance(a, Fenced) else a for a in taken))
+    assert all(map(torch.equal, before, map(bits, read))), f"{name} wrote to an input"
+    return [fenced.written(output) for output, fenced in made.items()]
+
+
+def caller(place: str, width: int) -> Callable[..., list[np.ndarray]]:
+    """call(name, *arguments, without=()): `run` in one of three places, for arrays of numpy."""
+
+    def call(name, *arguments, without=()):
         module = cuda_on_cpu.load() if place == "cuda_on_cpu" else _C
-        if name in WORKSPACES:
-            size = getattr(module, f"{name}_workspace")(code, *arguments[WORKSPACES[name]])
-            lent = Memory(where, shape=(size,), dtype=np.float64, width=width)
-            pointers.append(lent.pointer)
-            memories.append(lent)
-        stream = torch.cuda.current_stream().cuda_stream if where == "cuda" else 0
-        getattr(module, f"{name}_cuda")(code, *pointers, stream, 0)
-        results = [memory.get() for memory in memories]
-        return results[:-1] if name in WORKSPACES else results
+        tensors = [torch.from_numpy(a) if isinstance(a, np.ndarray) else a for a in arguments]
+        where = "cuda" if place == "cuda" else "cpu"
+        made = run(name, *tensors, without=without, width=width, where=where, module=module)
+        return [tensor.numpy() for tensor in made]
 
     return call
 

@@ -64,4 +64,3 @@ def in_compute_dtype(x: Tensor | None) -> Tensor | None:
     if x is None:
         return None
     return x.float() if x.dtype in HALVES else x.contiguous()
-

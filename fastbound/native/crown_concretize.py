@@ -21,7 +21,8 @@ def crown_concretize_fwd(
 ) -> Tensor:  # [B, S]
     rows, center, radius = _one_order(rows, center, radius)
     out = rows.new_empty(rows.shape[:2])
-    _C.crown_concretize_fwd(*rows.shape[:2], rows.shape[2:].numel(), rows, center, radius, out)
+    batch, functions = rows.shape[:2]
+    _C.crown_concretize_fwd(batch, functions, rows.shape[2:].numel(), rows, center, radius, out)
     return out
 
 
@@ -37,8 +38,8 @@ def crown_concretize_bwd(
     d_rows = torch.empty_like(rows) if needs[0] else None
     box = needs[1] or needs[2]
     d_center, d_radius = (torch.empty_like(center), torch.empty_like(radius)) if box else (None, None)
-    sizes = (*rows.shape[:2], rows.shape[2:].numel())
-    _C.crown_concretize_bwd(*sizes, grad, rows, center, radius, d_rows, d_center, d_radius)
+    (batch, functions), size = rows.shape[:2], rows.shape[2:].numel()
+    _C.crown_concretize_bwd(batch, functions, size, grad, rows, center, radius, d_rows, d_center, d_radius)
     return d_rows, d_center, d_radius
 
 

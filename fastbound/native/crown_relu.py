@@ -27,9 +27,9 @@ def crown_relu_fwd(
 ) -> tuple[Tensor, Tensor]:  # [B, S, C, *], [B, S]
     rows, layout = dense_rows(rows)
     center, radius = like_rows(center, rows), like_rows(radius, rows)
-    vectors = [in_compute_dtype(v) for v in (scale, shift, offset)]
+    vectors = (in_compute_dtype(scale), in_compute_dtype(shift), in_compute_dtype(offset))
     out, bias = torch.empty_like(rows), rows.new_empty(rows.shape[:2])
-    numbers = (*rows.shape[:2], *layout, slope, RELAXATIONS.index(relaxation))
+    numbers = (rows.shape[0], rows.shape[1], *layout, slope, RELAXATIONS.index(relaxation))
     _C.crown_relu_fwd(*numbers, rows, center, radius, *vectors, out, bias)
     return out, bias
 
@@ -53,14 +53,14 @@ def crown_relu_bwd(
     assert kept is not None
     kept, layout = dense_rows(kept)
     center, radius = like_rows(center, kept), like_rows(radius, kept)
-    vectors = [in_compute_dtype(v) for v in (scale, shift, offset)]
+    vectors = (in_compute_dtype(scale), in_compute_dtype(shift), in_compute_dtype(offset))
     grad_rows = None if grad_rows is None else in_order_of(grad_rows, kept)
     grad_bias = None if grad_bias is None else grad_bias.contiguous()
     d_rows, d_center, d_radius = torch.empty_like(kept), torch.empty_like(center), torch.empty_like(radius)
     sums = kept.new_empty(3, kept.shape[2], dtype=torch.float32 if kept.dtype in HALVES else None)
-    inputs = (grad_rows, grad_bias, kept, center, radius, *vectors)
-    numbers = (*kept.shape[:2], *layout, slope, RELAXATIONS.index(relaxation))
-    _C.crown_relu_bwd(*numbers, *inputs, d_rows, d_center, d_radius, sums)
+    numbers = (kept.shape[0], kept.shape[1], *layout, slope, RELAXATIONS.index(relaxation))
+    outputs = (d_rows, d_center, d_radius, sums)
+    _C.crown_relu_bwd(*numbers, grad_rows, grad_bias, kept, center, radius, *vectors, *outputs)
     channels = (None if v is None else d.to(v.dtype) for v, d in zip((scale, shift, offset), sums))
     return d_rows, d_center, d_radius, *channels
 

@@ -27,9 +27,11 @@ def windows_through_lines(
     start: Pair,
 ) -> tuple[Tensor, Tensor]:  # [B, S, C, h, w], [B, S]
     values, base = _innermost(values), base.contiguous()
-    maps = [None if line is None else _innermost(line) for line in lines]
+    lower_slope, lower_offset, upper_slope, upper_offset = lines
+    lower = _innermost(lower_slope), None if lower_offset is None else _innermost(lower_offset)
+    upper = _innermost(upper_slope), _innermost(upper_offset)
     out, bias = torch.empty_like(values), values.new_zeros(values.shape[:2])
-    _C.crown_windows_lines(*_geometry(values, lines[0], stride, start), values, base, *maps, out, bias)
+    _C.crown_windows_lines(*_geometry(values, lower_slope, stride, start), values, base, *lower, *upper, out, bias)
     return out, bias
 
 
@@ -76,6 +78,11 @@ def _innermost(x: Tensor) -> Tensor:  # [*, C, h, w]
     return x.movedim(-3, -1).contiguous().movedim(-1, -3)
 
 
-def _geometry(values: Tensor, like: Tensor, stride: Pair, start: Pair) -> tuple[int, ...]:
+def _geometry(
+    values: Tensor,  # [B, S, C, h, w]
+    like: Tensor,  # [B, C, H, W]
+    stride: Pair,
+    start: Pair,
+) -> tuple[int, int, int, int, int, int, int, int, int, int, int]:
     batch, functions, channels, height, width = values.shape
-    return batch, functions, height, width, channels, *like.shape[2:], *stride, *start
+    return batch, functions, height, width, channels, like.shape[2], like.shape[3], *stride, *start

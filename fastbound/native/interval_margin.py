@@ -33,8 +33,8 @@ def interval_margin_bwd(
     needs: tuple[bool, bool],
 ) -> Gradients:
     grad, radius, weight, labels = grad.contiguous(), radius.contiguous(), weight.contiguous(), labels.contiguous()
-    sizes = (*radius.shape, weight.shape[0])
+    (batch, features), classes = radius.shape, weight.shape[0]
     d_radius = torch.empty_like(radius) if needs[0] else None
     d_weight = torch.empty_like(weight) if needs[1] else None
-    _C.interval_margin_bwd(*sizes, grad, radius, weight, labels, d_radius, d_weight)
+    _C.interval_margin_bwd(batch, features, classes, grad, radius, weight, labels, d_radius, d_weight)
     return d_radius, d_weight

@@ -1,17 +1,11 @@
-// The module: the CUDA functions of all operators on addresses of the processor, and the arithmetic of sizes.
-#include <pybind11/pybind11.h>
+// The module: the CUDA code of all passes on tensors of the processor, and the arithmetic of sizes.
 #include <pybind11/stl.h>
 
 #include <tuple>
 #include <vector>
 
-#include "sweep.h"
-
-#define FASTBOUND_OP(stem) void bind_##stem(pybind11::module_& m);
-namespace fastbound {
-#include "ops.def"
-}
-#undef FASTBOUND_OP
+#include "bind.h"
+#include "passes.h"
 
 namespace {
 
@@ -40,9 +34,12 @@ std::vector<Visit> visits(Shape shape, int pack, Index least_steps, Index most_b
 }  // namespace
 
 PYBIND11_MODULE(cuda_on_cpu, m) {
-#define FASTBOUND_OP(stem) fastbound::bind_##stem(m);
-#include "ops.def"
-#undef FASTBOUND_OP
+  pybind11::options options;
+  options.disable_function_signatures();
+  m.attr("passes") = pybind11::dict();
+#define FASTBOUND_BIND(Pass) fastbound::bind<fastbound::Pass>(m);
+  FASTBOUND_FOR_EACH_PASS(FASTBOUND_BIND)
+#undef FASTBOUND_BIND
   m.def("sweep", [](Shape shape, int pack, Index least_steps, Index most_blocks) {
     const fastbound::Sweep s = sweep_of(shape, pack, least_steps, most_blocks);
     return std::make_tuple(s.blocks(), s.threads, s.parts, s.period);

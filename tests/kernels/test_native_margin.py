@@ -29,7 +29,7 @@ def differences(d):
 @pytest.mark.parametrize("sizes", MARGINS, ids=str)
 def test_interval_margin_fwd(call, sizes, dtype):
     d = margin_inputs(sizes, dtype)
-    (out,) = call("interval_margin_fwd", dtype, d["radius"], d["weight"], d["labels"], d["grad"].shape, *sizes)
+    (out,) = call("interval_margin_fwd", *sizes, d["radius"], d["weight"], d["labels"])
     wanted = (abs(differences(d)) * d["radius"][:, None]).sum(2)
     close(out, wanted, gamma(sizes[1] + 2, dtype) * wanted)
 
@@ -40,8 +40,9 @@ def test_interval_margin_fwd(call, sizes, dtype):
 @pytest.mark.parametrize("needs", ["both", "radius", "weight"])
 def test_interval_margin_bwd(call, sizes, dtype, needs):
     d = margin_inputs(sizes, dtype)
-    outputs = [d["radius"].shape if needs != "weight" else 0, d["weight"].shape if needs != "radius" else 0]
-    result = call("interval_margin_bwd", dtype, d["grad"], d["radius"], d["weight"], d["labels"], *outputs, *sizes)
+    without = {"both": (), "radius": ("grad_weight",), "weight": ("grad_radius",)}[needs]
+    inputs = (d["grad"], d["radius"], d["weight"], d["labels"])
+    result = call("interval_margin_bwd", *sizes, *inputs, without=without)
     batch, _, classes = sizes
     grad, radius = wide(d["grad"], d["radius"])
     delta = differences(d)

@@ -30,10 +30,7 @@ def gated(grad_stack, grad_radius, stack, radius, scale, shift, slope):
 def test_interval_norm_relu_fwd(call, shape, streams, dtype, slope, norm):
     d = map_inputs(shape, streams, dtype)
     scale, shift = (d["scale"], d["shift"]) if norm else (None, None)
-    out, out_radius = call(
-        "interval_norm_relu_fwd", dtype, d["stack"], d["radius"], *((scale, shift) if norm else (0, 0)),
-        d["stack"].shape, d["radius"].shape, streams, *shape, slope,
-    )  # fmt: skip
+    out, out_radius = call("interval_norm_relu_fwd", *shape, streams, slope, d["stack"], d["radius"], scale, shift)
     stack, radius, scale, shift = wide(d["stack"], d["radius"], scale, shift)
     y, r = affine(stack, radius, scale, shift)
     a = np.longdouble(dtype(slope))
@@ -54,11 +51,9 @@ def test_interval_norm_relu_bwd(call, shape, streams, dtype, slope, radius_grad,
     d = map_inputs(shape, streams, dtype)
     scale, shift = (d["scale"], d["shift"]) if norm != "none" else (None, None)
     mul, add = (d["mul"], d["add"]) if norm == "statistics" else (None, None)
-    out, out_radius = call(
-        "interval_norm_relu_bwd", dtype, d["grad_stack"], d["grad_radius"] if radius_grad else 0, d["stack"],
-        d["radius"], *(0 if t is None else t for t in (scale, shift, mul, add)),
-        d["stack"].shape, d["radius"].shape, streams, *shape, slope,
-    )  # fmt: skip
+    grads = (d["grad_stack"], d["grad_radius"] if radius_grad else None)
+    inputs = (*grads, d["stack"], d["radius"], scale, shift, mul, add)
+    out, out_radius = call("interval_norm_relu_bwd", *shape, streams, slope, *inputs)
     g, gr, stack, radius, scale, shift, mul, add = wide(
         d["grad_stack"], d["grad_radius"] * radius_grad, d["stack"], d["radius"], scale, shift, mul, add
     )
@@ -82,11 +77,9 @@ def test_interval_norm_relu_bwd(call, shape, streams, dtype, slope, radius_grad,
 @pytest.mark.parametrize("slope, radius_grad", [(0.0, True), (0.1, True), (0.1, False)])
 def test_interval_norm_relu_bwd_sums(call, shape, streams, dtype, slope, radius_grad):
     d = map_inputs(shape, streams, dtype)
-    channels = (shape[1],)
-    sum_scale, sum_shift = call(
-        "interval_norm_relu_bwd_sums", dtype, d["grad_stack"], d["grad_radius"] if radius_grad else 0, d["stack"],
-        d["radius"], d["scale"], d["shift"], channels, channels, streams, *shape, slope,
-    )  # fmt: skip
+    grads = (d["grad_stack"], d["grad_radius"] if radius_grad else None)
+    inputs = (*grads, d["stack"], d["radius"], d["scale"], d["shift"])
+    sum_scale, sum_shift = call("interval_norm_relu_bwd_sums", *shape, streams, slope, *inputs)
     g, gr, stack, radius, scale, shift = wide(
         d["grad_stack"], d["grad_radius"] * radius_grad, d["stack"], d["radius"], d["scale"], d["shift"]
     )
@@ -119,14 +112,11 @@ def test_interval_norm_relu_moments_fwd(call, shape, streams, dtype, norm, offse
     d = map_inputs(shape, streams, dtype)
     d["stack"] += dtype(0 if norm else offset)
     d["shift"] += dtype(offset)
-    pointers = (d["scale"], d["shift"]) if norm else (0, 0)
-    inputs, sizes = (d["stack"], d["radius"], *pointers), (d["stack"].shape, d["radius"].shape)
-    out, out_radius, moments = call(
-        "interval_norm_relu_moments_fwd", dtype, *inputs, *sizes, (8,), streams, *shape, 0.0
-    )
-    alone, alone_radius = call("interval_norm_relu_fwd", dtype, *inputs, *sizes, streams, *shape, 0.0)
+    inputs = (d["stack"], d["radius"], *((d["scale"], d["shift"]) if norm else (None, None)))
+    out, out_radius, moments = call("interval_norm_relu_moments_fwd", *shape, streams, 0.0, *inputs)
+    alone, alone_radius = call("interval_norm_relu_fwd", *shape, streams, 0.0, *inputs)
     assert np.array_equal(out, alone) and np.array_equal(out_radius, alone_radius)
-    stack, radius, *channels = wide(d["stack"], d["radius"], *((d["scale"], d["shift"]) if norm else (None, None)))
+    stack, radius, *channels = wide(*inputs)
     y, r = affine(stack, radius, *channels)
     wanted, magnitudes = moments_of(y[-1], r)
     # Multiples of 1/64 below 2^11: float32 has them exactly, so that only sums in double and the result are rounded.
@@ -149,12 +139,9 @@ def test_interval_norm_relu_moments_bwd(call, shape, streams, dtype, norm, radiu
     grad_moments = np.random.default_rng(5).standard_normal(8).astype(dtype)
     more = np.random.default_rng(6).standard_normal((2, shape[1])).astype(dtype)
     statistics = norm and streams == 2
-    grads = (d["grad_stack"], d["grad_radius"] if radius_grad else 0, grad_moments, moments)
-    inputs = (d["stack"], d["radius"], *(0 if t is None else t for t in (scale, shift)))
-    out, out_radius = call(
-        "interval_norm_relu_moments_bwd", dtype, *grads, *inputs, *((more[0], more[1]) if statistics else (0, 0)),
-        d["stack"].shape, d["radius"].shape, streams, *shape, 0.1,
-    )  # fmt: skip
+    grads = (d["grad_stack"], d["grad_radius"] if radius_grad else None)
+    inputs = (*shape, streams, 0.1, *grads, d["stack"], d["radius"], scale, shift, grad_moments, moments)
+    out, out_radius = call("interval_norm_relu_moments_bwd", *inputs, *(more if statistics else (None, None)))
     g, gr, gm, mul, add = wide(d["grad_stack"], d["grad_radius"] * radius_grad, grad_moments, *more)
     value, spread = gated(g, gr, stack, radius, *channels, np.longdouble(dtype(0.1)))
     size = max(r.size, 1)
@@ -170,10 +157,7 @@ def test_interval_norm_relu_moments_bwd(call, shape, streams, dtype, norm, radiu
     magnitude[-1] += abs(gm[[0, 1, 4, 5]]).sum() + 2 * abs(gm[6:]).sum() * (far + far.sum() / size)
     if norm:
         terms = (512 if dtype == np.float32 else size) + 24
-        sums = call(
-            "interval_norm_relu_moments_bwd_sums", dtype, *grads, *inputs,
-            (shape[1],), (shape[1],), streams, *shape, 0.1,
-        )  # fmt: skip
+        sums = call("interval_norm_relu_moments_bwd_sums", *inputs)
         wanted = (value * stack).sum((0, 1, 3)) + np.sign(channels[0]) * (spread * radius).sum((0, 2))
         allowed = (magnitude * abs(stack)).sum((0, 1, 3)) + (magnitude[-1] * radius).sum((0, 2))
         close(sums[0], wanted, gamma(terms, dtype) * allowed)
@@ -194,7 +178,7 @@ def test_interval_norm_relu_moments_bwd(call, shape, streams, dtype, norm, radiu
 def test_norm_statistics(call, shape, dtype, center):
     rng = np.random.default_rng(sum(shape))
     x = (center + rng.standard_normal(shape)).astype(dtype)
-    mean, var = call("norm_statistics", dtype, x, (shape[1],), (shape[1],), *shape)
+    mean, var = call("norm_statistics", *shape, x)
     (exact,) = wide(x)
     wanted_mean = exact.mean((0, 2))
     wanted_var = ((exact - columns(wanted_mean)) ** 2).mean((0, 2))
@@ -211,10 +195,8 @@ def test_nan_is_never_hidden(call):
     nan = np.float32("nan")
     stack, radius = np.ones((2, 4, 1, 1), np.float32), np.ones((4, 1, 1), np.float32)
     stack[0, 0], stack[1, 1], radius[2] = nan, nan, nan
-    out, out_radius = call(
-        "interval_norm_relu_fwd", np.float32, stack, radius, 0, 0, stack.shape, radius.shape, 2, 4, 1, 1, 0.0
-    )
+    out, out_radius = call("interval_norm_relu_fwd", 4, 1, 1, 2, 0.0, stack, radius, None, None)
     assert np.isnan(out[..., 0, 0]).tolist() == [[True, False, False, False], [False, True, True, False]]
     assert np.isnan(out_radius[:, 0, 0]).tolist() == [False, True, True, False]
-    _, var = call("norm_statistics", np.float32, radius, (1,), (1,), 4, 1, 1)
+    _, var = call("norm_statistics", 4, 1, 1, radius)
     assert np.isnan(var).all()

@@ -1,79 +1,49 @@
 """Neither the instruction set nor the number of threads changes what fastbound._C computes."""
 
-import hashlib
+import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
+import every_pass
 import numpy as np
 import pytest
-from native_calls import Memory, close, map_inputs, margin_inputs
+import torch
+from conftest import ROOT
+from native_calls import close, map_inputs, margin_inputs, run
 
 from fastbound import _C
 
 ISAS = ["base", "avx2", "avx512"]
 
 
-@pytest.mark.parametrize("isa", ISAS)
-def test_every_instruction_set(isa):
-    if "FASTBOUND_ISA" in os.environ:
-        pytest.skip("already inside a run with a chosen instruction set")
-    if isa == _C.isa:
-        return  # this very run
-    if ISAS.index(isa) > ISAS.index(_C.isa):
-        pytest.skip(f"this processor has no {isa}")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        "not gpu and not cuda_on_cpu",
-        "-k",
-        "not float64",
-        *map(str, sorted(Path(__file__).parent.glob("test_native_*.py"))),
-    ]
-    done = subprocess.run(
-        command, env={**os.environ, "FASTBOUND_ISA": isa, "OMP_WAIT_POLICY": "passive"}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-
-
-ELEMENTWISE = """
-import numpy as np
-from fastbound import _C
-rng = np.random.default_rng(0)
-stack, radius = rng.standard_normal((2, 50, 37)).astype("f4"), rng.random((50, 37)).astype("f4")
-scale, shift = rng.standard_normal((2, 37)).astype("f4")
-out, out_radius = np.empty_like(stack), np.empty_like(radius)
-p = [a.ctypes.data for a in (stack, radius, scale, shift, out, out_radius)]
-_C.interval_norm_relu_fwd(0, *p, 2, 50, 37, 1, 0.1, 1)
-print(_C.isa, out.tobytes().hex(), out_radius.tobytes().hex())
-"""
+def program(isa, *arguments):
+    """A process of that instruction set, or of the best one that this processor has."""
+    folders = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    environment = {**os.environ, "FASTBOUND_ISA": isa, "OMP_WAIT_POLICY": "passive", "PYTHONPATH": folders}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *arguments], env=environment, text=True, **pipes)
 
 
 def test_instruction_sets_agree_to_the_bit():
-    seen = {}
-    for isa in ISAS:
-        environment = {**os.environ, "FASTBOUND_ISA": isa}
-        done = subprocess.run([sys.executable, "-c", ELEMENTWISE], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        used, *values = done.stdout.split()
-        assert ISAS.index(used) <= ISAS.index(isa)
-        seen[used] = hashlib.sha256("".join(values).encode()).hexdigest()
-    assert "base" in seen
-    assert len(set(seen.values())) == 1, seen
+    """In every output of every pass, for all that it can choose from (`every_pass`)."""
+    others = {isa: program(isa, every_pass.__file__) for isa in ISAS if isa != _C.isa}
+    found = every_pass.digests()
+    assert {key.split()[0] for key in found} == set(_C.passes)
+    for isa, process in others.items():
+        output, errors = process.communicate()
+        assert process.returncode == 0, errors
+        other = json.loads(output)
+        assert ISAS.index(other.pop("isa")) <= ISAS.index(isa)
+        assert other.keys() == found.keys()
+        assert not [key for key in found if other[key] != found[key]], f"{isa} differs from {_C.isa}"
 
 
 def test_unknown_instruction_set_is_refused():
-    environment = {**os.environ, "FASTBOUND_ISA": "sse9"}
-    done = subprocess.run([sys.executable, "-c", ELEMENTWISE], env=environment, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "FASTBOUND_ISA must be base, avx2 or avx512, got 'sse9'" in done.stderr
+    process = program("sse9", "-c", "from fastbound import _C")
+    _, errors = process.communicate()
+    assert process.returncode != 0
+    assert "FASTBOUND_ISA must be base, avx2 or avx512, got 'sse9'" in errors
 
 
 @pytest.mark.parametrize("name", ["fwd", "bwd", "bwd_sums", "statistics", "margin_bwd"])
@@ -81,29 +51,21 @@ def test_threads_and_repetition(name):
     """A call repeats to the bit; with another number of threads only the order of a map's sums may change."""
     shape, sizes = (900, 30, 1), (64, 700, 10)
     d, m = map_inputs(shape, 2, np.float32), margin_inputs(sizes, np.float32)
-    stack, full, channels = d["stack"].shape, shape, (shape[1],)
     layer = [d["stack"], d["radius"], d["scale"], d["shift"]]
     grads = [d["grad_stack"], d["grad_radius"]]
-    function, inputs, outputs, rest = {
-        "fwd": (_C.interval_norm_relu_fwd, layer, [stack, full], (2, *shape, 0.1)),
-        "bwd": (_C.interval_norm_relu_bwd, [*grads, *layer, d["mul"], d["add"]], [stack, full], (2, *shape, 0.1)),
-        "bwd_sums": (_C.interval_norm_relu_bwd_sums, [*grads, *layer], [channels, channels], (2, *shape, 0.1)),
-        "statistics": (_C.norm_statistics, [d["grad_radius"]], [channels, channels], shape),
-        "margin_bwd": (
-            _C.interval_margin_bwd,
-            [m["grad"], m["radius"], m["weight"], m["labels"]],
-            [m["radius"].shape, m["weight"].shape],
-            sizes,
-        ),
+    function, numbers, inputs = {
+        "fwd": ("interval_norm_relu_fwd", (*shape, 2, 0.1), layer),
+        "bwd": ("interval_norm_relu_bwd", (*shape, 2, 0.1), [*grads, *layer, d["mul"], d["add"]]),
+        "bwd_sums": ("interval_norm_relu_bwd_sums", (*shape, 2, 0.1), [*grads, *layer]),
+        "statistics": ("norm_statistics", shape, [d["grad_radius"]]),
+        "margin_bwd": ("interval_margin_bwd", sizes, [m["grad"], m["radius"], m["weight"], m["labels"]]),
     }[name]
+    inputs = [torch.from_numpy(array) for array in inputs]
 
-    def run(threads):
-        into = [Memory("cpu", shape=s, dtype=np.float32) for s in outputs]
-        memories = [*(Memory("cpu", a) for a in inputs), *into]
-        function(0, *(memory.pointer for memory in memories), *rest, threads)
-        return [memory.get() for memory in into]
+    def with_threads(count):
+        return [out.numpy() for out in run(function, *numbers, *inputs, threads=count)]
 
-    one, two, again, many = run(1), run(2), run(2), run(7)
+    one, two, again, many = with_threads(1), with_threads(2), with_threads(2), with_threads(7)
     for a, b, c, e in zip(one, two, again, many):
         assert b.tobytes() == c.tobytes()
         if name in ("bwd_sums", "statistics"):

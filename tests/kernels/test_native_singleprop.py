@@ -37,12 +37,10 @@ ACTIVATIONS = ["none", "zero", "fast-lin"]
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_singleprop_norm_relu_fwd(call, shape, dtype, norm, activation):
     z, v, scale, shift = singleprop_inputs(shape, dtype)[:4]
-    out, out_radius = call(
-        "singleprop_norm_relu_fwd", dtype, z, v, *((scale, shift) if norm else (0, 0)), shape, shape, *shape,
-        ACTIVATIONS.index(activation),
-    )  # fmt: skip
+    scale, shift = (scale, shift) if norm else (None, None)
+    out, out_radius = call("singleprop_norm_relu_fwd", *shape, ACTIVATIONS.index(activation), z, v, scale, shift)
     z, v, scale, shift = wide(z, v, scale, shift)
-    y, r = affine(z, v, *((scale, shift) if norm else (None, None)))
+    y, r = affine(z, v, scale, shift)
     magnitude = abs(y) + r
     wanted, wanted_radius = (y, r) if activation == "none" else (y.clip(0), singleprop_radius(y, r, activation)[0])
     close(out, wanted, gamma(8, dtype) * magnitude)
@@ -58,10 +56,8 @@ def test_singleprop_norm_relu_bwd(call, shape, dtype, norm, activation):
     z, v, scale, shift, g, gr, mul, add = singleprop_inputs(shape, dtype)
     scale, shift = (None, None) if norm == "none" else (scale, shift)
     mul, add = (mul, add) if norm == "statistics" else (None, None)
-    out, out_radius = call(
-        "singleprop_norm_relu_bwd", dtype, g, gr, z, v, *(0 if t is None else t for t in (scale, shift, mul, add)),
-        shape, shape, *shape, ACTIVATIONS.index(activation),
-    )  # fmt: skip
+    inputs = (g, gr, z, v, scale, shift, mul, add)
+    out, out_radius = call("singleprop_norm_relu_bwd", *shape, ACTIVATIONS.index(activation), *inputs)
     z, v, scale, shift, g, gr, mul, add = wide(z, v, scale, shift, g, gr, mul, add)
     wanted, wanted_radius = singleprop_gated(g, gr, z, v, scale, shift, activation)
     magnitude = abs(g) + abs(gr)
@@ -81,11 +77,8 @@ def test_singleprop_norm_relu_bwd(call, shape, dtype, norm, activation):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_singleprop_norm_relu_bwd_sums(call, shape, dtype, activation):
     z, v, scale, shift, g, gr = singleprop_inputs(shape, dtype)[:6]
-    channels = (shape[1],)
-    sum_scale, sum_shift = call(
-        "singleprop_norm_relu_bwd_sums", dtype, g, gr, z, v, scale, shift, channels, channels, *shape,
-        ACTIVATIONS.index(activation),
-    )  # fmt: skip
+    inputs = (g, gr, z, v, scale, shift)
+    sum_scale, sum_shift = call("singleprop_norm_relu_bwd_sums", *shape, ACTIVATIONS.index(activation), *inputs)
     z, v, scale, shift, g, gr = wide(z, v, scale, shift, g, gr)
     value, spread = singleprop_gated(g, gr, z, v, scale, shift, activation)
     terms = 512 + 24 if dtype == np.float32 else shape[0] * shape[2] + 24

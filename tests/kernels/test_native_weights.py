@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from native_calls import DTYPES, Memory, close, eighths, every_place, gamma
+from native_calls import DTYPES, close, eighths, every_place, gamma, on_threads, run
 
 from fastbound import _C
 
@@ -15,7 +15,7 @@ def test_signed_weight_grad(call, n, dtype):
     rng = np.random.default_rng(n)
     grad, grad_abs = rng.standard_normal((2, n)).astype(dtype)
     weight = eighths(rng, n, dtype, -2, 3)
-    (out,) = call("signed_weight_grad", dtype, (n,), grad, grad_abs, weight, n)
+    (out,) = call("signed_weight_grad", n, grad, grad_abs, weight)
     wanted = grad + np.sign(weight) * grad_abs.astype(np.longdouble)
     close(out, wanted, gamma(2, dtype) * (abs(grad) + abs(grad_abs)))
 
@@ -23,8 +23,8 @@ def test_signed_weight_grad(call, n, dtype):
 def test_signed_weight_grad_in_place():
     grad, grad_abs, weight = (torch.randn(40003) for _ in range(3))
     wanted = grad + weight.sign() * grad_abs
-    pointers = (t.data_ptr() for t in (grad, grad, grad_abs, weight))
-    _C.signed_weight_grad(0, *pointers, 40003, 2)
+    with on_threads(2):
+        _C.signed_weight_grad(40003, grad, grad_abs, weight, grad)
     assert torch.equal(grad, wanted)
 
 
@@ -33,6 +33,5 @@ def test_signed_weight_grad_in_place():
 def test_swap_axes(dtype, shape):
     rng = np.random.default_rng(5)
     x = rng.standard_normal(shape).astype(dtype)
-    source, target = Memory("cpu", x), Memory("cpu", shape=(shape[0], shape[2], shape[1]), dtype=dtype)
-    _C.swap_axes(DTYPES.index(dtype), source.pointer, target.pointer, *shape, 2)
-    assert (target.get() == x.swapaxes(1, 2)).all()
+    (out,) = run("swap_axes", *shape, torch.from_numpy(x))
+    assert (out.numpy() == x.swapaxes(1, 2)).all()

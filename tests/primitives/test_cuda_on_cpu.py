@@ -16,6 +16,7 @@ import test_layouts
 import torch
 from conftest import ROOT
 from cuda_on_cpu.build import load
+from native_calls import run
 from torch import Tensor
 
 from fastbound import backends, native
@@ -30,19 +31,8 @@ every_sample = pytest.mark.parametrize("stem, index", [p for p in contract.SAMPL
 def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tensors of the processor go where CUDA tensors would go."""
     module = load()
-
-    def launch(name, like, tensors, numbers, workspace=None):
-        code = native.DTYPE_CODES[like.dtype]
-        lent = []
-        if workspace is not None:
-            size = getattr(module, f"{name}_workspace")(code, *workspace)
-            lent = [torch.full((size,), float("nan"), dtype=torch.float64)]
-        pointers = [native.pointer(t) for t in tensors]
-        getattr(module, f"{name}_cuda")(code, *pointers, *numbers, *(m.data_ptr() for m in lent), 0, 0)
-
     for stem in (*STEMS, "signed_weight_grad"):
-        serving = importlib.import_module(f"fastbound.native.{stem}")
-        monkeypatch.setattr(serving, "launch", launch)
+        monkeypatch.setattr(importlib.import_module(f"fastbound.native.{stem}"), "_C", module)
     for stem in STEMS:
         serving = importlib.import_module(f"fastbound.native.{stem}")
         monkeypatch.setattr(serving, "unsupported", lambda device_type, dtype: None)
@@ -100,10 +90,5 @@ def test_statistics_of_half_precision_are_single(kernels: None, dtype: torch.dty
 def test_weight_gradients_of_half_precision_add_up_to_single(dtype: torch.dtype, n: int, width: int) -> None:
     grad, grad_abs, weight = torch.randn(3, n).to(dtype)
     weight[::3] = 0
-    fence = torch.full((width,), float("nan"))
-    sources = [torch.cat((fence.to(dtype), t, fence.to(dtype))) for t in (grad, grad_abs, weight)]
-    out = torch.full((n + 2 * width,), float("nan"))
-    pointers = [t[width:].data_ptr() for t in (out, *sources)]
-    load().signed_weight_grad_cuda(native.DTYPE_CODES[dtype], *pointers, n, 0, 0)
-    assert torch.equal(out[width:-width], grad.float() + weight.sign().float() * grad_abs.float())
-    assert out[:width].isnan().all() and out[-width:].isnan().all()
+    (out,) = run("signed_weight_grad", n, grad, grad_abs, weight, width=width, module=load())
+    assert torch.equal(out, grad.float() + weight.sign().float() * grad_abs.float())

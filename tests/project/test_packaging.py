@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
@@ -15,12 +16,14 @@ from cuda_on_cpu.build import find_nvcc
 
 from fastbound import _C, backends
 
+spec = importlib.util.spec_from_file_location("stub", ROOT / "csrc/stub.py")
+stub = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stub)
+
 # Native passes that serve several operators, and so have no reference or op of their own.
 HELPERS = {"crown_windows", "signed_weight_grad", "swap_axes"}
 # No CUDA code: torch's own copy runs at memory speed on a GPU, and full CROWN there takes the plain formulas.
 CPU_ALONE = {"swap_axes", "crown_windows"}
-# How functions end that exist in a build with CUDA alone.
-CUDA_ALONE = ("_cuda", "_workspace")
 # Files of primitives/, ops/ and native/ that serve several operators.
 SHARED = {"checks", "convolution", "autocast", "batch_norm", "layout", "product"}
 
@@ -30,17 +33,26 @@ def stems(folder, pattern="*.py"):
 
 
 def listed():
-    return re.findall(r"^FASTBOUND_OP\((\w+)\)$", (ROOT / "csrc/ops.def").read_text(), re.MULTILINE)
+    """The headers of passes.h, which name what the passes in them are about."""
+    return set(re.findall(r'^#include "(\w+)\.h"$', (ROOT / "csrc/passes.h").read_text(), re.MULTILINE))
 
 
-def test_ops_def_lists_the_host_files():
-    assert len(listed()) == len(set(listed()))
-    assert set(listed()) == stems("csrc", "*.cpp") - {"bindings", "isa"}
+def declared(stem):
+    """The names of the passes that a header declares."""
+    return re.findall(r'kName = "(\w+)"', (ROOT / f"csrc/{stem}.h").read_text())
 
 
-def test_every_native_operator_has_cpu_and_cuda_code():
-    assert stems("csrc/cpu", "*.cpp") == set(listed())
-    assert stems("csrc/cuda", "*.cu") == (set(listed()) - CPU_ALONE) | {"device"}
+def test_every_declared_pass_is_bound():
+    names = [name for stem in listed() for name in declared(stem)]
+    assert sorted(names) == sorted(_C.passes), "a pass is missing in FASTBOUND_FOR_EACH_PASS of csrc/passes.h"
+    assert all(callable(getattr(_C, name)) for name in names)
+    declaring = {path.stem for path in (ROOT / "csrc").glob("*.h") if declared(path.stem)}
+    assert declaring == listed(), "a header with passes is missing in csrc/passes.h"
+
+
+def test_every_pass_has_cpu_and_cuda_code():
+    assert stems("csrc/cpu", "*.cpp") == listed()
+    assert stems("csrc/cuda", "*.cu") == (listed() - CPU_ALONE) | {"device"}
 
 
 def test_stems_agree_on_every_floor():
@@ -50,7 +62,7 @@ def test_stems_agree_on_every_floor():
     assert stems("fastbound/ops") - SHARED == reference
     assert stems("fastbound/native") - SHARED - HELPERS <= reference
     assert stems("kernels") <= reference
-    assert set(listed()) - HELPERS <= reference
+    assert listed() - HELPERS <= reference
     assert set(backends.HELPERS) <= stems("fastbound/native") & (SHARED | HELPERS)
     for served in backends.PLAIN.values():
         assert set(served) <= reference - stems("fastbound/native"), "written, and said not to be"
@@ -74,23 +86,38 @@ def test_code_is_chosen_by_backends_alone():
         assert not foreign or floor == "backends.py", f"{file} imports {foreign}; ask fastbound.backends"
 
 
-def test_every_listed_operator_is_bound():
-    names = [name for name in dir(_C) if not name.startswith("_")]
-    for stem in listed():
-        assert any(name.startswith(stem) for name in names), f"{stem} binds nothing"
+def test_the_stub_is_that_of_the_module():
+    assert (ROOT / "fastbound/_C.pyi").read_text() == stub.stub(), "run `make stub`"
 
 
-def test_the_stub_says_what_is_bound():
-    stub = ast.parse((ROOT / "fastbound/_C.pyi").read_text()).body
-    written = {f.name: [a.arg for a in f.args.args] for f in stub if isinstance(f, ast.FunctionDef)}
-    bound = {
-        name: re.findall(r"(\w+): ", function.__doc__.partition(" -> ")[0])
-        for name, function in vars(_C).items()
-        if callable(function) and not name.startswith("_")
-    }
-    if not _C.built_with_cuda:
-        written = {name: arguments for name, arguments in written.items() if not name.endswith(CUDA_ALONE)}
-    assert written == bound
+def test_the_stub_follows_a_new_pass(monkeypatch):
+    """What it says of an argument of every kind; its syntax is that of Python."""
+    count = {"name": "count", "kind": "integer", "least": 0}
+    fields = [
+        {"name": "classes", "kind": "integer", "least": 1},
+        {"name": "mode", "kind": "integer", "least": 0, "most": 2},
+        {"name": "slope", "kind": "number", "least": 0.0, "most": 1.0},
+        {"name": "x", "kind": "in", "shape": ["count", "classes - 1"], "element": "stored", "or_null": False},
+        {"name": "labels", "kind": "in", "shape": ["count"], "element": "int64", "or_null": False, "end": "classes"},
+        {"name": "out", "kind": "out", "shape": ["8"], "element": "computed", "or_null": True},
+    ]
+    monkeypatch.setitem(_C.passes, "new_pass", [count, *fields])
+    text = stub.stub()
+    assert text.endswith(
+        """def new_pass(
+    count: int,
+    classes: int,  # from 1
+    mode: int,  # 0 to 2
+    slope: float,  # 0.0 to 1.0
+    x: Tensor,  # [count, classes - 1], stored
+    labels: Tensor,  # [count], int64, below classes
+    out: Tensor | None,  # [8], computed, written
+    /,
+) -> None: ...
+"""
+    )
+    assert text != (ROOT / "fastbound/_C.pyi").read_text()
+    ast.parse(text)
 
 
 def test_kernels_are_a_subpackage():
@@ -118,17 +145,6 @@ def test_cuda_was_not_left_out():
             assert kernel.encode() in binary, f"{kernel} of {source.name} is not in the module"
 
 
-def test_every_cpu_function_has_a_cuda_twin():
-    if not _C.built_with_cuda:
-        pytest.skip("built without CUDA")
-    functions = {name for name in dir(_C) if callable(getattr(_C, name)) and not name.startswith("_")}
-    functions -= {"cuda_problem"}
-    cpu = {name for name in functions if not name.endswith(CUDA_ALONE) and not name.startswith(tuple(CPU_ALONE))}
-    assert {name + "_cuda" for name in cpu} == {name for name in functions if name.endswith("_cuda")}
-    lent = {name for name in cpu if "workspace" in getattr(_C, f"{name}_cuda").__doc__}
-    assert {name + "_workspace" for name in lent} == {name for name in functions if name.endswith("_workspace")}
-
-
 def test_objects_of_one_instruction_set_share_no_weak_symbol():
     """The linker keeps one copy of a weak symbol: the AVX-512 copy of a shared one would crash other processors."""
     mode = "cuda" if _C.built_with_cuda else "cpu"
@@ -137,7 +153,8 @@ def test_objects_of_one_instruction_set_share_no_weak_symbol():
     nm = shutil.which("nm")
     if not objects or nm is None:
         pytest.skip("needs the build folder of this checkout and nm")
-    assert len(objects) % len(listed()) == 0
+    isas = {re.search(r"cpu_(\w+)\.dir", str(file)).group(1) for file in objects}
+    assert len(objects) == len(isas) * len(listed())
     for file in objects:
         isa = re.search(r"cpu_(\w+)\.dir", str(file)).group(1)
         symbols = subprocess.run([nm, "-C", str(file)], capture_output=True, text=True, check=True).stdout
