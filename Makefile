@@ -65,7 +65,7 @@ slow: install
 
 # After a pass was added or changed; `make test` fails until then.
 stub: install
-	$(BIN)/python csrc/stub.py
+	$(BIN)/python tests/write_stub.py
 
 bench: install
 	$(BIN)/python -m pytest bench --benchmark-only
