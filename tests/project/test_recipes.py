@@ -107,7 +107,7 @@ def test_native_code_of_an_operator(tree: Tree) -> None:
     assert passes(tree, "-c", native).split() == ["fastbound.native.interval_scale"]
     passes(tree, *CONTRACT)
     passes(tree, *suite("tests/kernels/test_native_processor.py"))
-    passes(tree, *suite("tests/project/test_packaging.py", "-k", "bound or stub or weak or twin"))
+    passes(tree, *suite("tests/project/test_packaging.py", "-k", "bound or stub or weak or cpu_and_cuda"))
     emulated = suite("tests/primitives/test_cuda_on_cpu.py", "-m", "cuda_on_cpu", "-k", "interval_scale")
     assert "passed" in passes(tree, *emulated)
     tree.replace("csrc/interval_scale.h", "absolute(scale) * radius", "scale * radius")
