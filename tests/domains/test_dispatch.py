@@ -334,7 +334,9 @@ def test_a_rule_may_replace_one_and_serves_in_place_calls(own_rule: None) -> Non
     assert calls and alias.lower.min() < (MAP - 0.1).min() and alias.nominal is None
 
 
-@pytest.mark.parametrize("arguments", [(), (fb.Interval,), ("Interval", torch.sin)], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [(), (fb.Interval,), ("Interval", torch.sin)], ids=["nothing", "no function", "a name"]
+)
 def test_a_malformed_rule(arguments: tuple[Any, ...]) -> None:
     with pytest.raises(TypeError):
         fb.rule(*arguments)(lambda x: x)

@@ -307,7 +307,7 @@ def test_crown_is_tighter_than_intervals_where_lines_help(name: str) -> None:
         (lambda x: x**1.5, -0.1, 0.5, "wanted numbers >= 0"),
         (torch.tan, 1.0, 2.0, "wanted intervals between two poles"),
     ],
-    ids=str,
+    ids=["log", "reciprocal", "1 / x", "sqrt", "x**-2", "x**1.5", "tan"],
 )
 def test_an_interval_outside_the_domain_of_definition_is_named(
     function: Callable, low: float, high: float, message: str
