@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from zoo import Call
 
 import fastbound as fb
 from fastbound.domains import rules
@@ -163,15 +164,6 @@ class Net(nn.Module):
 
     def forward(self, x: Any) -> Any:
         return self.features(x)
-
-
-class Call(nn.Module):
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Any) -> Any:
-        return self.function(x)
 
 
 MISSING: dict[str, tuple[nn.Module, str]] = {
