@@ -26,7 +26,11 @@ NVCC := $(firstword $(wildcard $(CUDACXX) $(CUDA_HOME)/bin/nvcc) $(shell command
 # Build tools (cmake, ninja) of the environment come before those of the machine.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-# Triton's interpreter needs a process of its own, because a process either interprets or compiles.
+# Tests side by side, each on one thread, for which nearly all are too small already; a thread that waits does not spin.
+# A worker takes tests from another that has more left. Each holds about 1 GB.
+TOGETHER := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+# Triton's interpreter needs processes of its own, because a process either interprets or compiles.
 INTERPRETER := TRITON_INTERPRET=1 $(BIN)/python -m pytest
 INTERPRETED := tests/kernels/test_triton_interpreter.py tests/kernels/test_triton_power.py tests/kernels/test_triton_values.py
 CONTRACT := tests/primitives/test_contract.py tests/primitives/test_layouts.py tests/primitives/test_choice_of_code.py
@@ -56,8 +60,8 @@ $(BUILD): $(INSTALL) $(NATIVE)
 install: $(BUILD)
 
 test: install
-	$(BIN)/python -m pytest -m "not gpu and not slow and not cuda_on_cpu" tests
-	$(INTERPRETER) $(INTERPRETED)
+	$(TOGETHER) -m "not gpu and not slow and not cuda_on_cpu" tests
+	TRITON_INTERPRET=1 $(TOGETHER) $(INTERPRETED)
 
 slow: install
 	$(BIN)/python -m pytest -m "slow and not gpu and not cuda_on_cpu" tests
