@@ -164,6 +164,9 @@ class Arguments {
     Index bytes = type.bits / 8;
     for (const Index size : dims) bytes *= size;
     if (bytes == 0) return view.data;
+    if (view.data == nullptr || reinterpret_cast<std::uintptr_t>(view.data) % (type.bits / 8) != 0)
+      refuse(name, "memory at a multiple of its numbers' size",
+             view.data == nullptr ? "a tensor without memory" : "an address between two; clone it");
     if (blocks_ == kMostBlocks) throw std::logic_error(std::string(pass_) + " has too many tensors");
     const char* begin = static_cast<const char*>(view.data);
     memory_[blocks_++] = {name, begin, begin + bytes, over, (role & kWritten) != 0};
