@@ -11,7 +11,7 @@ namespace fastbound {
 
 using Dims = std::initializer_list<Index>;
 
-// Its number; a product of sizes could overflow beside a 0.
+// How many a tensor has; beside a size of 0, a product of the others could overflow.
 inline Index elements(const dlpack::Tensor& tensor) {
   Index count = 1;
   for (int i = 0; i < tensor.ndim; ++i)
