@@ -31,8 +31,8 @@ def crown_linear_bwd(
 ) -> Gradients:
     d_rows = d_weight = None
     if grad_rows is not None:
-        flat = rows.reshape(-1, rows.shape[-1])
+        flat = rows.flatten(0, -2)  # unlike reshape(-1, n), of any sizes
         d_rows = linear(grad_rows, weight) if needs[0] else None
-        d_weight = linear(flat.T, grad_rows.reshape(-1, grad_rows.shape[-1]).T) if needs[1] else None
+        d_weight = linear(flat.T, grad_rows.flatten(0, -2).T) if needs[1] else None
     d_rows, d_bias = with_constant(d_rows, grad_bias, rows, bias, needs)
     return d_rows, d_weight, d_bias

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from fastbound.native import product_on_cpu_and_cuda as unsupported
@@ -32,14 +33,14 @@ def interval_linear_bwd(
 ) -> Gradients:
     d_stack = d_radius = d_weight = d_bias = None
     if grad_stack is not None:
-        rows = grad_stack.reshape(-1, weight.shape[0])
+        rows = grad_stack.flatten(0, -2)  # unlike reshape(-1, n), of any sizes
         d_stack = linear(rows, weight.T).view(stack.shape) if needs[0] else None
-        d_weight = linear(rows.T, stack.reshape(-1, weight.shape[1]).T) if needs[2] else None
+        d_weight = linear(rows.T, stack.flatten(0, -2).T) if needs[2] else None
         d_bias = rows.sum(0) if needs[3] else None
     if grad_radius is not None:
-        rows = grad_radius.reshape(-1, weight.shape[0])
+        rows = torch.atleast_2d(grad_radius).flatten(0, -2)
         d_radius = linear(rows, weight.abs().T).view(radius.shape) if needs[1] else None
         if needs[2]:
-            product = linear(rows.T, radius.reshape(-1, weight.shape[1]).T)
+            product = linear(rows.T, torch.atleast_2d(radius).flatten(0, -2).T)
             d_weight = signed_weight_grad(d_weight, product, weight)
     return d_stack, d_radius, d_weight, d_bias

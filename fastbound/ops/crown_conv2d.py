@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastbound import backends
 from fastbound.ops.autocast import lowered_by_autocast
+from fastbound.ops.shapes import check_vectors
 from fastbound.primitives import Pair
 
 
@@ -38,6 +39,11 @@ def crown_conv2d(
             f"crown_conv2d: weight {tuple(weight.shape)} does not take rows {tuple(rows.shape)}; wanted "
             f"[B, S, {weight.shape[0]}, H, W]."
         )
+    axes = zip(size, padding, dilation, weight.shape[2:], stride)
+    out = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in axes)
+    if rows.shape[3:] != out:
+        raise ValueError(f"crown_conv2d: size: maps {tuple(size)} give outputs {out}, rows are {tuple(rows.shape)}.")
+    check_vectors(weight.shape[0], "output", bias=bias)
     code = backends.find("crown_conv2d", rows, weight, bias)
     geometry = (size, stride, padding, dilation, groups)
     if backends.needs_grad(rows, weight, bias) and not torch.compiler.is_compiling():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastbound import backends
 from fastbound.ops.autocast import lowered_by_autocast
+from fastbound.ops.shapes import check_vectors
 
 
 @lowered_by_autocast
@@ -26,6 +27,7 @@ def crown_linear(
     """
     if weight.dim() != 2 or rows.dim() < 3 or rows.shape[-1] != weight.shape[0]:
         raise ValueError(f"crown_linear: weight {tuple(weight.shape)} does not take rows {tuple(rows.shape)}.")
+    check_vectors(weight.shape[0], "output", bias=bias)
     code = backends.find("crown_linear", rows, weight, bias)
     if backends.needs_grad(rows, weight, bias) and not torch.compiler.is_compiling():
         return _CrownLinear.apply(code, rows, weight, bias)

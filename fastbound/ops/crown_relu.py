@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
+from fastbound.ops.shapes import check_vectors
 from fastbound.primitives.crown_relu import RELAXATIONS, reads_output
 
 
@@ -51,6 +52,7 @@ def crown_relu(
             f"crown_relu: rows {tuple(rows.shape)} do not belong to bounds {tuple(center.shape)}, {tuple(radius.shape)}"
             "; wanted [B, S, *] and twice [B, *]."
         )
+    check_vectors(rows.shape[2], "channel", scale=scale, shift=shift, offset=offset)
     code = backends.find("crown_relu", rows, center, radius, scale, shift, offset)
     settings = (negative_slope, relaxation)
     tensors = (rows, center, radius, scale, shift, offset)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastbound import backends
 from fastbound.ops.autocast import maps_lowered_by_autocast, read_as
+from fastbound.ops.shapes import check_streams, check_vectors
 from fastbound.primitives import Pair
 
 
@@ -35,11 +36,18 @@ def interval_conv2d(
 
     Soundness: rounded to nearest. Source: Gowal et al., 2018, arXiv 1810.12715.
     """
+    check_streams(stack, radius)
     if radius.dim() != 4 or weight.dim() != 4 or radius.shape[1] != weight.shape[1] * groups:
         raise ValueError(
             f"interval_conv2d: weight {tuple(weight.shape)} with groups={groups} does not take a map of shape "
             f"{tuple(radius.shape)}; wanted [B, {weight.shape[1] * groups if weight.dim() > 1 else '?'}, H, W]."
         )
+    edges = zip(radius.shape[2:], padding, dilation, weight.shape[2:])
+    if any(size + 2 * p < d * (k - 1) + 1 for size, p, d, k in edges):
+        raise ValueError(
+            f"interval_conv2d: weight {tuple(weight.shape)} is larger than the padded map {tuple(radius.shape)}."
+        )
+    check_vectors(weight.shape[0], "output", bias=bias)
     code = backends.find("interval_conv2d", radius, stack, parameters=(weight, bias))
     if backends.needs_grad(stack, radius, weight, bias) and not torch.compiler.is_compiling():
         return _IntervalConv2d.apply(code, stack, radius, weight, bias, stride, padding, dilation, groups)

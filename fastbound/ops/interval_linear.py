@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastbound import backends
 from fastbound.ops.autocast import maps_lowered_by_autocast, read_as
+from fastbound.ops.shapes import check_streams, check_vectors
 
 
 @maps_lowered_by_autocast
@@ -30,10 +31,10 @@ def interval_linear(
 
     Soundness: rounded to nearest. Source: Gowal et al., 2018, arXiv 1810.12715.
     """
-    if weight.dim() != 2 or radius.shape[-1] != weight.shape[1]:
-        raise ValueError(
-            f"interval_linear: weight {tuple(weight.shape)} does not take features of size {radius.shape[-1]}."
-        )
+    check_streams(stack, radius)
+    if weight.dim() != 2 or radius.dim() == 0 or radius.shape[-1] != weight.shape[1]:
+        raise ValueError(f"interval_linear: weight {tuple(weight.shape)} does not take maps {tuple(radius.shape)}.")
+    check_vectors(weight.shape[0], "output", bias=bias)
     code = backends.find("interval_linear", radius, stack, parameters=(weight, bias))
     if backends.needs_grad(stack, radius, weight, bias) and not torch.compiler.is_compiling():
         return _IntervalLinear.apply(code, stack, radius, weight, bias)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
+from fastbound.ops.shapes import check_streams, check_vectors
 from fastbound.primitives import batch_norm
 
 
@@ -63,7 +64,7 @@ def interval_norm_relu_with_box(
     Their gradient is added to the function's own in place. If relaxations read x itself, autograd would add whole
     stacks.
     """
-    check_arguments(radius, mean, negative_slope)
+    check_arguments(stack, radius, (mean, var, weight, bias), negative_slope)
     code = backends.find("interval_norm_relu", radius, stack, mean, var, weight, bias)
     if torch.compiler.is_compiling():
         if batch_statistics:
@@ -75,13 +76,22 @@ def interval_norm_relu_with_box(
     return *out, stack[-1], radius
 
 
-def check_arguments(radius: Tensor, mean: Tensor | None, negative_slope: float) -> None:
+def check_arguments(
+    stack: Tensor,  # [N, B, C, *]
+    radius: Tensor,  # [B, C, *]
+    norm: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],  # [C] each
+    negative_slope: float,
+) -> None:
+    mean, var, weight, bias = norm
     if not 0 <= negative_slope <= 1:
         raise ValueError(f"negative_slope: wanted a number in [0, 1], got {negative_slope}.")
     if mean is not None and (radius.dim() < 2 or mean.shape != radius.shape[1:2]):
         raise ValueError(
             f"mean: wanted shape {tuple(radius.shape[1:2])} for a map {tuple(radius.shape)}, got {tuple(mean.shape)}."
         )
+    check_streams(stack, radius)
+    if mean is not None:
+        check_vectors(radius.shape[1], "channel", var=var, weight=weight, bias=bias)
 
 
 class _IntervalNormRelu(torch.autograd.Function):

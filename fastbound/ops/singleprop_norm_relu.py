@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
+from fastbound.ops.shapes import check_vectors
 from fastbound.primitives import batch_norm
 from fastbound.primitives.singleprop_norm_relu import VARIANTS
 
@@ -45,6 +46,8 @@ def singleprop_norm_relu(
         raise ValueError(
             f"mean: wanted shape {tuple(radius.shape[1:2])} for a map {tuple(radius.shape)}, got {tuple(mean.shape)}."
         )
+    if mean is not None:
+        check_vectors(radius.shape[1], "channel", var=var, weight=weight, bias=bias)
     code = backends.find("singleprop_norm_relu", radius, nominal, mean, var, weight, bias)
     if torch.compiler.is_compiling():
         if batch_statistics:
