@@ -264,6 +264,8 @@ def agree(stem: str, args: Args) -> str | None:
         except Exception as error:
             return f"{backend}: {type(error).__name__}: {error}"
     native, plain = came["native"], came["reference"]
+    if plain == "BackendError" and not isinstance(native, str):  # the reference has no maps in half precision
+        return judged(stem, args)
     if isinstance(native, str) or isinstance(plain, str):
         both = isinstance(native, str) and isinstance(plain, str)
         return None if both else f"native: {described_result(native)}; reference: {described_result(plain)}"
