@@ -1,4 +1,4 @@
-# make demo | test | check | slow | bench | lease | lease-rehearsal. Each sets up $(VENV) on first use; a later call
+# make demo | test | check | slow | fuzz-native | bench | lease | lease-rehearsal. Each sets up $(VENV) on first use; a later call
 # reinstalls nothing and recompiles what changed. Needs python3 (with its headers), a C++ compiler and make.
 
 # The tested version of torch; nothing else sets it.
@@ -6,6 +6,8 @@ TORCH ?= torch==2.13.0
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_ARGS ?=
+FUZZ_SECONDS ?= 1200
+FUZZ_SEED ?= 0
 
 # The machine with a GPU that `make lease` prepares for: it has these versions, and can neither build nor download. The
 # images are an archive of train/<class>/<image> and test/<class>/<image>; without it their recipe is left out.
@@ -35,7 +37,7 @@ INTERPRETER := TRITON_INTERPRET=1 $(BIN)/python -m pytest
 INTERPRETED := tests/kernels/test_triton_interpreter.py tests/kernels/test_triton_power.py tests/kernels/test_triton_values.py
 CONTRACT := tests/primitives/test_contract.py tests/primitives/test_layouts.py tests/primitives/test_choice_of_code.py
 
-.PHONY: help install stub test slow check check-gpu-build demo bench lease lease-rehearsal clean
+.PHONY: help install stub test slow check fuzz-native check-gpu-build demo bench lease lease-rehearsal clean
 
 help:
 	@sed -n '1,2p' Makefile
@@ -95,11 +97,16 @@ check: install
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(MAKE) --no-print-directory fuzz-native FUZZ_SECONDS=25
 ifneq ($(NVCC),)
 	$(MAKE) --no-print-directory check-gpu-build
 else
 	@echo "nvcc not found: the CUDA sources were NOT compiled"
 endif
+
+# Random calls, valid and spoilt, of every compiled pass and every primitive, with the sanitizers of the compiler.
+fuzz-native: install
+	$(BIN)/python tests/fuzz_native.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 # Every check of the CUDA code that needs no GPU: registers and spills of each kernel, then the kernels run on the processor.
 check-gpu-build: install

@@ -11,13 +11,22 @@ namespace fastbound {
 
 using Dims = std::initializer_list<Index>;
 
+// How many a tensor has; beside a size of 0, a product of the others could overflow.
+inline Index elements(const dlpack::Tensor& tensor) {
+  Index count = 1;
+  for (int i = 0; i < tensor.ndim; ++i)
+    if (tensor.shape[i] == 0) return 0;
+  for (int i = 0; i < tensor.ndim; ++i) count *= tensor.shape[i];
+  return count;
+}
+
 // Whether a tensor is one dense block of memory that can be split up into `dims`: its own dimensions, in the order of
 // their strides, are those, or parts or products of neighbours.
 inline bool laid_out(const dlpack::Tensor& tensor, Dims dims) {
-  Index wanted = 1, found = 1;
+  Index wanted = 1;
+  const Index found = elements(tensor);
   for (const Index size : dims)
     if (__builtin_mul_overflow(wanted, size, &wanted)) return false;
-  for (int i = 0; i < tensor.ndim; ++i) found *= tensor.shape[i];
   if (found != wanted || wanted == 0) return found == wanted;
   constexpr int kMostAxes = 16;
   Index sizes[kMostAxes], strides[kMostAxes];  // from the innermost one on
@@ -166,9 +175,11 @@ class Arguments {
              name_of(type) + " " + listed(dims.begin(), dims.end()) + " in one block of memory on " + name_of(device_),
              name_of(view.dtype) + " " + listed(view.shape, view.shape + view.ndim) + " with strides " +
                  listed(view.strides, view.strides + view.ndim) + " on " + name_of(view.device));
-    Index bytes = type.bits / 8;
-    for (const Index size : dims) bytes *= size;
+    const Index bytes = elements(view) * (type.bits / 8);
     if (bytes == 0) return view.data;
+    if (view.data == nullptr || reinterpret_cast<std::uintptr_t>(view.data) % (type.bits / 8) != 0)
+      refuse(name, "memory at a multiple of its numbers' size",
+             view.data == nullptr ? "a tensor without memory" : "an address between two; clone it");
     if (blocks_ == kMostBlocks) throw std::logic_error(std::string(pass_) + " has too many tensors");
     const char* begin = static_cast<const char*>(view.data);
     memory_[blocks_++] = {name, begin, begin + bytes, over, (role & kWritten) != 0};

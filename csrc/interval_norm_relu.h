@@ -151,7 +151,7 @@ struct NormStatistics : PassOnMaps {
     f.in("x", x, {outer, channels, inner});
     f.out("mean", mean, {channels});
     f.out("var", var, {channels});
-    f.require(channels == 0 || outer * inner > 0, "wanted at least one value per channel, got none");
+    f.require(channels == 0 || (outer > 0 && inner > 0), "wanted at least one value per channel, got none");
   }
   Index scratch(int threads) const { return 2 * channels * threads; }
   Sweep sweep() const { return sums_sweep<S>(*this); }
