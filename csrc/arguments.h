@@ -5,6 +5,7 @@
 #include <string>
 
 #include "element.h"
+#include "pass.h"
 #include "torch.h"
 
 namespace fastbound {
@@ -45,12 +46,12 @@ inline bool laid_out(const dlpack::Tensor& tensor, Dims dims) {
   Index inside = 1;
   for (int i = 0; i < axes; inside *= sizes[i++])
     if (strides[i] != inside) return false;
-  Index outer = 1, reached = 1;
+  Index block = 1, reached = 1, before = 1;  // elements of the last dims, of the axes up to them, and of all but one
   int axis = 0;
   for (auto size = dims.end(); size != dims.begin();) {
-    outer *= *--size;
-    while (reached < outer && axis < axes) reached *= sizes[axis++];
-    if (reached % outer != 0) return false;
+    block *= *--size;
+    for (; reached < block; reached *= sizes[axis++]) before = reached;
+    if (reached % block != 0 || block % before != 0) return false;
   }
   return true;
 }
@@ -99,21 +100,13 @@ class Arguments {
   }
 
   template <typename E>
-  void in(const char* name, const E*& pointer, Dims dims) {
-    pointer = static_cast<const E*>(tensor(name, kElement<E>, dims, kRead));
-  }
-  template <typename E>
-  void in_or_null(const char* name, const E*& pointer, Dims dims) {
-    pointer = static_cast<const E*>(tensor(name, kElement<E>, dims, kRead | kOrNull));
+  void in(const char* name, const E*& pointer, Dims dims, Need need = kNeeded) {
+    pointer = static_cast<const E*>(tensor(name, kElement<E>, dims, need, false, nullptr));
   }
   // `over`: an input whose memory the output may take.
   template <typename E>
-  void out(const char* name, E*& pointer, Dims dims, const void* over = nullptr) {
-    pointer = static_cast<E*>(tensor(name, kElement<E>, dims, kWritten, over));
-  }
-  template <typename E>
-  void out_or_null(const char* name, E*& pointer, Dims dims) {
-    pointer = static_cast<E*>(tensor(name, kElement<E>, dims, kWritten | kOrNull));
+  void out(const char* name, E*& pointer, Dims dims, Need need = kNeeded, const void* over = nullptr) {
+    pointer = static_cast<E*>(tensor(name, kElement<E>, dims, need, true, over));
   }
 
   void indices(const char* name, const Index*& pointer, Dims dims, Index end) {
@@ -150,7 +143,6 @@ class Arguments {
   }
 
  private:
-  enum Role { kRead = 0, kWritten = 1, kOrNull = 2 };
   struct Block {
     const char *name, *begin, *end;
     const void* over;
@@ -164,9 +156,9 @@ class Arguments {
     return PyTuple_GET_ITEM(tuple_, next_++);
   }
 
-  void* tensor(const char* name, dlpack::DataType type, Dims dims, int role, const void* over = nullptr) {
+  void* tensor(const char* name, dlpack::DataType type, Dims dims, Need need, bool written, const void* over) {
     PyObject* object = next();
-    if (object == Py_None && (role & kOrNull)) return nullptr;
+    if (object == Py_None && need == kOrNull) return nullptr;
     const Torch& torch = Torch::get();
     if (!torch.is_tensor(object)) refuse(name, "a tensor", Py_TYPE(object)->tp_name);
     const dlpack::Tensor view = torch.view(object);
@@ -182,7 +174,7 @@ class Arguments {
              view.data == nullptr ? "a tensor without memory" : "an address between two; clone it");
     if (blocks_ == kMostBlocks) throw std::logic_error(std::string(pass_) + " has too many tensors");
     const char* begin = static_cast<const char*>(view.data);
-    memory_[blocks_++] = {name, begin, begin + bytes, over, (role & kWritten) != 0};
+    memory_[blocks_++] = {name, begin, begin + bytes, over, written};
     return view.data;
   }
 

@@ -62,9 +62,9 @@ struct CrownConcretizeBwd : PassOnBoth {
     f.in("rows", rows, {batch, functions, size});
     f.in("center", center, {batch, size});
     f.in("radius", radius, {batch, size});
-    f.out_or_null("out_rows", out_rows, {batch, functions, size});
-    f.out_or_null("out_center", out_center, {batch, size});
-    f.out_or_null("out_radius", out_radius, {batch, size});
+    f.out("out_rows", out_rows, {batch, functions, size}, kOrNull);
+    f.out("out_center", out_center, {batch, size}, kOrNull);
+    f.out("out_radius", out_radius, {batch, size}, kOrNull);
     f.require((out_center == nullptr) == (out_radius == nullptr), "out_center and out_radius must be given together");
   }
   Sweep sweep() const { return make_sweep({batch, size, 1, 1}, kPack<S>, 1, kAnyBlocks); }

@@ -116,9 +116,9 @@ struct PassOnRows : PassOnBoth, ChannelMap {
   void bounds(Fields& f) {
     f.in("center", center, {batch, outer, channels, inner});
     f.in("radius", radius, {batch, outer, channels, inner});
-    f.in_or_null("scale", scale, {channels});
-    f.in_or_null("shift", shift, {channels});
-    f.in_or_null("offset", offset, {channels});
+    f.in("scale", scale, {channels}, kOrNull);
+    f.in("shift", shift, {channels}, kOrNull);
+    f.in("offset", offset, {channels}, kOrNull);
   }
   FASTBOUND_HD MapShape map() const { return {batch, outer, channels, inner}; }
   FASTBOUND_HD Relaxation<T> lower_line() const {
@@ -162,8 +162,8 @@ struct CrownReluBwd : PassOnRows<S> {
     this->sizes(f);
     const auto [outer, channels, inner] = static_cast<const ChannelMap&>(*this);
     const Index batch = this->batch, functions = this->functions;
-    f.in_or_null("grad_rows", grad_rows, {batch, functions, outer, channels, inner});
-    f.in_or_null("grad_bias", grad_bias, {batch, functions});
+    f.in("grad_rows", grad_rows, {batch, functions, outer, channels, inner}, kOrNull);
+    f.in("grad_bias", grad_bias, {batch, functions}, kOrNull);
     f.in("kept", kept, {batch, functions, outer, channels, inner});
     this->bounds(f);
     f.out("out_rows", out_rows, {batch, functions, outer, channels, inner});

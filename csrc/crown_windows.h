@@ -41,7 +41,7 @@ struct CrownWindowsLines : PassOnWindows {
     f.in("values", values, {batch, functions, height, width, channels});
     f.in("base", base, {batch, functions, 2});
     f.in("lower_slope", lower_slope, {batch, map_height, map_width, channels});
-    f.in_or_null("lower_offset", lower_offset, {batch, map_height, map_width, channels});
+    f.in("lower_offset", lower_offset, {batch, map_height, map_width, channels}, kOrNull);
     f.in("upper_slope", upper_slope, {batch, map_height, map_width, channels});
     f.in("upper_offset", upper_offset, {batch, map_height, map_width, channels});
     f.out("out", out, {batch, functions, height, width, channels});

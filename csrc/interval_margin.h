@@ -56,8 +56,8 @@ struct IntervalMarginBwd : PassOnBoth {
     f.in("radius", radius, {batch, features});
     f.in("weight", weight, {classes, features});
     f.indices("labels", labels, {batch}, classes);
-    f.out_or_null("grad_radius", grad_radius, {batch, features});
-    f.out_or_null("grad_weight", grad_weight, {classes, features});
+    f.out("grad_radius", grad_radius, {batch, features}, kOrNull);
+    f.out("grad_weight", grad_weight, {classes, features}, kOrNull);
   }
   FASTBOUND_HD Index parts() const { return ceil_div(batch, kSamples); }
   Index workspace() const { return grad_weight == nullptr ? 0 : parts() * classes * features; }

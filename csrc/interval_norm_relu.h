@@ -173,8 +173,8 @@ struct IntervalNormReluFwd : PassOnStreams<S> {
     const auto [outer, channels, inner] = static_cast<const ChannelMap&>(*this);
     f.in("stack", stack, {this->streams, outer, channels, inner});
     f.in("radius", radius, {outer, channels, inner});
-    f.in_or_null("scale", scale, {channels});
-    f.in_or_null("shift", shift, {channels});
+    f.in("scale", scale, {channels}, kOrNull);
+    f.in("shift", shift, {channels}, kOrNull);
     f.out("out_stack", out_stack, {this->streams, outer, channels, inner});
     f.out("out_radius", out_radius, {outer, channels, inner});
     f.require((scale == nullptr) == (shift == nullptr), "scale and shift must be given together");
@@ -197,11 +197,11 @@ struct IntervalNormReluGrads : PassOnStreams<S> {
     this->sizes(f);
     const auto [outer, channels, inner] = static_cast<const ChannelMap&>(*this);
     f.in("grad_stack", grad_stack, {this->streams, outer, channels, inner});
-    f.in_or_null("grad_radius", grad_radius, {outer, channels, inner});
+    f.in("grad_radius", grad_radius, {outer, channels, inner}, kOrNull);
     f.in("stack", stack, {this->streams, outer, channels, inner});
     f.in("radius", radius, {outer, channels, inner});
-    f.in_or_null("scale", scale, {channels});
-    f.in_or_null("shift", shift, {channels});
+    f.in("scale", scale, {channels}, kOrNull);
+    f.in("shift", shift, {channels}, kOrNull);
     f.require((scale == nullptr) == (shift == nullptr), "scale and shift must be given together");
   }
   FASTBOUND_HD More more() const { return {}; }
@@ -242,8 +242,8 @@ struct NormReluBwd : Grads {
   void fields(Fields& f) {
     Grads::fields(f);
     const auto [outer, channels, inner] = static_cast<const ChannelMap&>(*this);
-    f.in_or_null("nominal_mul", nominal_mul, {channels});
-    f.in_or_null("nominal_add", nominal_add, {channels});
+    f.in("nominal_mul", nominal_mul, {channels}, kOrNull);
+    f.in("nominal_add", nominal_add, {channels}, kOrNull);
     f.out("out_grad_stack", out_grad_stack, {this->streams, outer, channels, inner});
     f.out("out_grad_radius", out_grad_radius, {outer, channels, inner});
     f.require((nominal_mul == nullptr) == (nominal_add == nullptr), "nominal_mul and nominal_add come together");

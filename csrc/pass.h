@@ -4,7 +4,7 @@
 //   f.sizes("outer", outer, "channels", channels)  from 0 on; they come first, because shapes are made of them
 //   f.integer("streams", streams, 1, 2)          an integer between two limits; f.number: the same for a real number
 //   f.in("radius", radius, {outer, channels})    a tensor that is read, with its shape in memory; f.out: is written
-//   f.in_or_null, f.out_or_null                  the same, or None
+//   f.in("scale", scale, {channels}, kOrNull)    the same, or None
 //   f.indices("labels", labels, {batch}, classes)  int64 in [0, classes); values are checked on a CPU alone
 //   f.require(condition, "sentence")             whatever else must hold
 //
@@ -17,6 +17,8 @@
 #include "sweep.h"
 
 namespace fastbound {
+
+enum Need { kNeeded, kOrNull };
 
 template <typename... S>
 struct Types {};

@@ -26,7 +26,7 @@ struct SignedWeightGrad : PassOnBoth {
     f.in("grad", grad, {count});
     f.in("grad_abs", grad_abs, {count});
     f.in("weight", weight, {count});
-    f.out("sum", sum, {count}, grad);
+    f.out("sum", sum, {count}, kNeeded, grad);
   }
   Sweep sweep() const { return make_sweep({1, count, 1, 1}, kPack<S>, 2, kAnyBlocks); }
 };

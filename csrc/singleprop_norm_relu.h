@@ -115,8 +115,8 @@ struct SinglePropNormReluFwd : PassOnMaps {
     f.integer("activation", activation, 0, 2);
     f.in("nominal", nominal, {outer, channels, inner});
     f.in("radius", radius, {outer, channels, inner});
-    f.in_or_null("scale", scale, {channels});
-    f.in_or_null("shift", shift, {channels});
+    f.in("scale", scale, {channels}, kOrNull);
+    f.in("shift", shift, {channels}, kOrNull);
     f.out("out_nominal", out_nominal, {outer, channels, inner});
     f.out("out_radius", out_radius, {outer, channels, inner});
     f.require((scale == nullptr) == (shift == nullptr), "scale and shift must be given together");
@@ -142,8 +142,8 @@ struct SinglePropNormReluGrads : PassOnMaps {
     f.in("grad_radius", grad_radius, {outer, channels, inner});
     f.in("nominal", nominal, {outer, channels, inner});
     f.in("radius", radius, {outer, channels, inner});
-    f.in_or_null("scale", scale, {channels});
-    f.in_or_null("shift", shift, {channels});
+    f.in("scale", scale, {channels}, kOrNull);
+    f.in("shift", shift, {channels}, kOrNull);
     f.require((scale == nullptr) == (shift == nullptr), "scale and shift must be given together");
   }
 };
@@ -164,8 +164,8 @@ struct SinglePropNormReluBwd : SinglePropNormReluGrads<S> {
   void fields(Fields& f) {
     SinglePropNormReluGrads<S>::fields(f);
     const auto [outer, channels, inner] = static_cast<const ChannelMap&>(*this);
-    f.in_or_null("nominal_mul", nominal_mul, {channels});
-    f.in_or_null("nominal_add", nominal_add, {channels});
+    f.in("nominal_mul", nominal_mul, {channels}, kOrNull);
+    f.in("nominal_add", nominal_add, {channels}, kOrNull);
     f.out("out_grad_nominal", out_grad_nominal, {outer, channels, inner});
     f.out("out_grad_radius", out_grad_radius, {outer, channels, inner});
     f.require((nominal_mul == nullptr) == (nominal_add == nullptr), "nominal_mul and nominal_add come together");
