@@ -12,23 +12,23 @@ namespace fastbound {
 
 using Dims = std::initializer_list<Index>;
 
-// How many a tensor has; beside a size of 0, a product of the others could overflow.
-inline Index elements(const dlpack::Tensor& tensor) {
+// The product of sizes; -1 if that of those that are not 0 is beyond any memory, so that no other product overflows.
+inline Index elements(const Index* begin, const Index* end) {
+  constexpr Index kMost = Index(1) << 48;
   Index count = 1;
-  for (int i = 0; i < tensor.ndim; ++i)
-    if (tensor.shape[i] == 0) return 0;
-  for (int i = 0; i < tensor.ndim; ++i) count *= tensor.shape[i];
-  return count;
+  bool none = false;
+  for (; begin != end; ++begin) {
+    none = none || *begin == 0;
+    if (*begin != 0 && (__builtin_mul_overflow(count, *begin, &count) || count > kMost)) return -1;
+  }
+  return none ? 0 : count;
 }
 
 // Whether a tensor is one dense block of memory that can be split up into `dims`: its own dimensions, in the order of
 // their strides, are those, or parts or products of neighbours.
 inline bool laid_out(const dlpack::Tensor& tensor, Dims dims) {
-  Index wanted = 1;
-  const Index found = elements(tensor);
-  for (const Index size : dims)
-    if (__builtin_mul_overflow(wanted, size, &wanted)) return false;
-  if (found != wanted || wanted == 0) return found == wanted;
+  const Index found = elements(tensor.shape, tensor.shape + tensor.ndim), wanted = elements(dims.begin(), dims.end());
+  if (found != wanted || wanted <= 0) return found == wanted && wanted == 0;
   constexpr int kMostAxes = 16;
   Index sizes[kMostAxes], strides[kMostAxes];  // from the innermost one on
   int axes = 0;
@@ -109,12 +109,13 @@ class Arguments {
     pointer = static_cast<E*>(tensor(name, kElement<E>, dims, need, true, over));
   }
 
-  void indices(const char* name, const Index*& pointer, Dims dims, Index end) {
+  void indices(const char* name, const Index*& pointer, Dims dims, Index first, Index end) {
     in(name, pointer, dims);
-    if (device_.type != dlpack::kCpu || pointer == nullptr) return;
-    for (Index i = 0; i < *dims.begin(); ++i)
-      if (pointer[i] < 0 || pointer[i] >= end)
-        refuse(name + ("[" + std::to_string(i) + "]"), "an index from 0 to " + std::to_string(end - 1),
+    if (device_.type != dlpack::kCpu) return;
+    for (Index i = 0; i < elements(dims.begin(), dims.end()); ++i)
+      if (pointer[i] < first || pointer[i] >= end)
+        refuse(name + ("[" + std::to_string(i) + "]"),
+               "an integer from " + std::to_string(first) + " to " + std::to_string(end - 1),
                std::to_string(pointer[i]));
   }
 
@@ -167,7 +168,7 @@ class Arguments {
              name_of(type) + " " + listed(dims.begin(), dims.end()) + " in one block of memory on " + name_of(device_),
              name_of(view.dtype) + " " + listed(view.shape, view.shape + view.ndim) + " with strides " +
                  listed(view.strides, view.strides + view.ndim) + " on " + name_of(view.device));
-    const Index bytes = elements(view) * (type.bits / 8);
+    const Index bytes = elements(dims.begin(), dims.end()) * (type.bits / 8);
     if (bytes == 0) return view.data;
     if (view.data == nullptr || reinterpret_cast<std::uintptr_t>(view.data) % (type.bits / 8) != 0)
       refuse(name, "memory at a multiple of its numbers' size",

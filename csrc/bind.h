@@ -1,5 +1,5 @@
 // From a call in Python to the code of a pass: the type that its maps are stored in and the device are those of the
-// first tensor; checks, memory for sums, threads or stream, and the pass itself, without the GIL.
+// first tensor of real numbers; checks, memory for sums, threads or stream, and the pass itself, without the GIL.
 #pragma once
 
 #include <memory>
@@ -67,7 +67,8 @@ template <template <typename> class P>
 void call(PyObject* tuple) {
   using About = P<float>;
   dlpack::Tensor first{};
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple) && first.shape == nullptr; ++i)
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple) && (first.shape == nullptr || first.dtype.code == dlpack::kInt);
+       ++i)
     if (Torch::get().is_tensor(PyTuple_GET_ITEM(tuple, i))) first = Torch::get().view(PyTuple_GET_ITEM(tuple, i));
   Arguments arguments(About::kName, tuple, first.device);
 #ifdef FASTBOUND_WITH_CUDA

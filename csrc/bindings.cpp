@@ -3,11 +3,9 @@
 #include "passes.h"
 
 #ifdef FASTBOUND_WITH_CUDA
-namespace fastbound {
-namespace cuda {
+namespace fastbound::cuda {
 std::string device_problem(int device);  // device.cu
-}  // namespace cuda
-}  // namespace fastbound
+}  // namespace fastbound::cuda
 #endif
 #ifndef FASTBOUND_CUDA_ARCHS
 #define FASTBOUND_CUDA_ARCHS ""

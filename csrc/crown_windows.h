@@ -7,6 +7,8 @@
 
 namespace fastbound {
 
+constexpr Index kFar = Index(1) << 31;  // no window and no step is beyond it: their products do not overflow
+
 struct PassOnWindows : PassOnCpu {
   Index batch, functions, height, width, channels, map_height, map_width;
   Index stride_y, stride_x, start_y, start_x;
@@ -14,13 +16,12 @@ struct PassOnWindows : PassOnCpu {
 
   template <typename Fields>
   void sizes(Fields& f) {
-    constexpr Index far = Index(1) << 31;
     f.sizes("batch", batch, "functions", functions, "height", height, "width", width, "channels", channels,
             "map_height", map_height, "map_width", map_width);
-    f.integer("stride_y", stride_y, -far, far);
-    f.integer("stride_x", stride_x, -far, far);
-    f.integer("start_y", start_y, -far, far);
-    f.integer("start_x", start_x, -far, far);
+    f.integer("stride_y", stride_y, -kFar, kFar);
+    f.integer("stride_x", stride_x, -kFar, kFar);
+    f.integer("start_y", start_y, -kFar, kFar);
+    f.integer("start_x", start_x, -kFar, kFar);
   }
   FASTBOUND_HD Index count() const { return batch * functions; }
   FASTBOUND_HD Index size() const { return height * width * channels; }
@@ -39,7 +40,7 @@ struct CrownWindowsLines : PassOnWindows {
   void fields(Fields& f) {
     sizes(f);
     f.in("values", values, {batch, functions, height, width, channels});
-    f.in("base", base, {batch, functions, 2});
+    f.indices("base", base, {batch, functions, 2}, -kFar, kFar);
     f.in("lower_slope", lower_slope, {batch, map_height, map_width, channels});
     f.in("lower_offset", lower_offset, {batch, map_height, map_width, channels}, kOrNull);
     f.in("upper_slope", upper_slope, {batch, map_height, map_width, channels});
@@ -61,7 +62,7 @@ struct CrownWindowsConcretize : PassOnWindows {
   void fields(Fields& f) {
     sizes(f);
     f.in("values", values, {batch, functions, height, width, channels});
-    f.in("base", base, {batch, functions, 2});
+    f.indices("base", base, {batch, functions, 2}, -kFar, kFar);
     f.in("center", center, {batch, map_height, map_width, channels});
     f.in("radius", radius, {batch, map_height, map_width, channels});
     f.out("out", out, {batch, functions});
@@ -80,15 +81,14 @@ struct CrownWindowsFold : PassOnCpu {
 
   template <typename Fields>
   void fields(Fields& f) {
-    constexpr Index far = Index(1) << 31;
     f.sizes("count", count, "height", height, "width", width, "kernel_height", kernel_height, "kernel_width",
             kernel_width, "channels", channels, "map_height", map_height, "map_width", map_width);
-    f.integer("stride_y", stride_y, 1, far);
-    f.integer("stride_x", stride_x, 1, far);
-    f.integer("padding_y", padding_y, 0, far);
-    f.integer("padding_x", padding_x, 0, far);
-    f.integer("dilation_y", dilation_y, 1, far);
-    f.integer("dilation_x", dilation_x, 1, far);
+    f.integer("stride_y", stride_y, 1, kFar);
+    f.integer("stride_x", stride_x, 1, kFar);
+    f.integer("padding_y", padding_y, 0, kFar);
+    f.integer("padding_x", padding_x, 0, kFar);
+    f.integer("dilation_y", dilation_y, 1, kFar);
+    f.integer("dilation_x", dilation_x, 1, kFar);
     f.in("columns", columns, {count, height, width, kernel_height, kernel_width, channels});
     f.out("out", out, {count, map_height, map_width, channels});
   }

@@ -3,8 +3,7 @@
 
 #include <cstdint>
 
-namespace fastbound {
-namespace dlpack {
+namespace fastbound::dlpack {
 
 enum DeviceType : std::int32_t { kCpu = 1, kCuda = 2 };
 enum TypeCode : std::uint8_t { kInt = 0, kFloat = 2, kBfloat = 4 };
@@ -51,5 +50,4 @@ struct ExchangeApi {
   int (*current_stream)(std::int32_t device_type, std::int32_t device_id, void** out);
 };
 
-}  // namespace dlpack
-}  // namespace fastbound
+}  // namespace fastbound::dlpack

@@ -33,7 +33,7 @@ struct IntervalMarginFwd : PassOnBoth {
     f.integer("classes", classes, 1, INT64_MAX);
     f.in("radius", radius, {batch, features});
     f.in("weight", weight, {classes, features});
-    f.indices("labels", labels, {batch}, classes);
+    f.indices("labels", labels, {batch}, 0, classes);
     f.out("out", out, {batch, classes - 1});
   }
 };
@@ -55,7 +55,7 @@ struct IntervalMarginBwd : PassOnBoth {
     f.in("grad", grad, {batch, classes - 1});
     f.in("radius", radius, {batch, features});
     f.in("weight", weight, {classes, features});
-    f.indices("labels", labels, {batch}, classes);
+    f.indices("labels", labels, {batch}, 0, classes);
     f.out("grad_radius", grad_radius, {batch, features}, kOrNull);
     f.out("grad_weight", grad_weight, {classes, features}, kOrNull);
   }

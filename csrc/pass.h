@@ -5,7 +5,7 @@
 //   f.integer("streams", streams, 1, 2)          an integer between two limits; f.number: the same for a real number
 //   f.in("radius", radius, {outer, channels})    a tensor that is read, with its shape in memory; f.out: is written
 //   f.in("scale", scale, {channels}, kOrNull)    the same, or None
-//   f.indices("labels", labels, {batch}, classes)  int64 in [0, classes); values are checked on a CPU alone
+//   f.indices("labels", labels, {batch}, 0, classes)  int64 in [0, classes); values are checked on a CPU alone
 //   f.require(condition, "sentence")             whatever else must hold
 //
 // Every tensor is checked: dtype, device, number of elements, one dense block of memory in the order of its shape, and

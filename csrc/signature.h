@@ -44,8 +44,10 @@ class Signature {
   void out(const char* name, E*&, Dims dims, Need need = kNeeded, const void* = nullptr) {
     tensor<E>(name, "out", dims, need);
   }
-  void indices(const char* name, const Index*&, Dims dims, Index end) {
-    tensor<Index>(name, "in", dims, kNeeded)["end"] = written(end);
+  void indices(const char* name, const Index*&, Dims dims, Index first, Index end) {
+    pybind11::dict field = tensor<Index>(name, "in", dims, kNeeded);
+    field["first"] = first;
+    field["end"] = written(end);
   }
   void require(bool, const char*) {}
 

@@ -56,7 +56,7 @@ def crown_windows_lines(
     map_height: int, map_width: int, stride_y: int, stride_x: int, start_y: int,
     start_x: int,
     values: Tensor,  # [batch, functions, height, width, channels]
-    base: Tensor,  # [batch, functions, 2], int64
+    base: Tensor,  # [batch, functions, 2], int64, -2147483648 to below 2147483648
     lower_slope: Tensor, lower_offset: Tensor | None, upper_slope: Tensor,
     upper_offset: Tensor,  # [batch, map_height, map_width, channels]
     out: Tensor,  # [batch, functions, height, width, channels], written
@@ -67,7 +67,7 @@ def crown_windows_concretize(
     map_height: int, map_width: int, stride_y: int, stride_x: int, start_y: int,
     start_x: int,
     values: Tensor,  # [batch, functions, height, width, channels]
-    base: Tensor,  # [batch, functions, 2], int64
+    base: Tensor,  # [batch, functions, 2], int64, -2147483648 to below 2147483648
     center: Tensor, radius: Tensor,  # [batch, map_height, map_width, channels]
     out: Tensor,  # [batch, functions], written
     /) -> None: ...
@@ -82,7 +82,7 @@ def interval_margin_fwd(
     batch: int, features: int, classes: int,
     radius: Tensor,  # [batch, features]
     weight: Tensor,  # [classes, features]
-    labels: Tensor,  # [batch], int64, below classes
+    labels: Tensor,  # [batch], int64, 0 to below classes
     out: Tensor,  # [batch, classes - 1], written
     /) -> None: ...
 def interval_margin_bwd(
@@ -90,7 +90,7 @@ def interval_margin_bwd(
     grad: Tensor,  # [batch, classes - 1]
     radius: Tensor,  # [batch, features]
     weight: Tensor,  # [classes, features]
-    labels: Tensor,  # [batch], int64, below classes
+    labels: Tensor,  # [batch], int64, 0 to below classes
     grad_radius: Tensor | None,  # [batch, features], written
     grad_weight: Tensor | None,  # [classes, features], written
     /) -> None: ...

@@ -81,7 +81,7 @@ def find(
 
     Compiled code reads all tensors of a call with the dtype and on the device of the first, so another dtype among
     ``others`` raises TypeError, and another device ValueError. With maps in half precision, vectors of channels [C] and
-    ``parameters`` may be float32.
+    ``parameters`` may be float32. A lazily negated view (`torch.Tensor.is_neg`) raises ValueError.
     """
     half = tensor.dtype in (torch.float16, torch.bfloat16)
     for index, other in enumerate((*others, *parameters)):
@@ -95,6 +95,9 @@ def find(
     if torch.compiler.is_compiling():  # the compiler fuses the plain formula better than it calls a kernel
         _require_compilable(stem, _requested_of_compiler[-1].get(stem) if _requested_of_compiler else None)
         return _references[stem]
+    for other in (tensor, *others, *parameters):
+        if other is not None and other.is_neg():  # compiled code reads memory, where the sign of its numbers is missing
+            raise ValueError(f"{stem}: wanted plain tensors, got a lazily negated view; pass x.resolve_neg().")
     requested = _requested.get().get(stem)
     if requested is None and tensor.is_cuda and measured_faster(stem, tensor, *others, *parameters):
         module, _ = _load("triton", stem, "cuda", tensor.dtype)

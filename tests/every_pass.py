@@ -128,8 +128,8 @@ class Drawn:
     def tensor(self, field: dict[str, Any], call: dict[str, Any]) -> Tensor:
         shape = shape_of(field, call)
         if field["element"] == "int64":
-            least, end = (0, size_of(field["end"], call)) if "end" in field else (-2, 6)
-            return torch.randint(least, end, shape, generator=self.generator)
+            first, end = max(field["first"], -2), size_of(field["end"], call)
+            return torch.randint(first, 6 if first < 0 else end, shape, generator=self.generator)
         if self.kind == "exact":
             powers = torch.tensor([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0])
             values = powers[torch.randint(7, shape, generator=self.generator)]

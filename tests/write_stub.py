@@ -32,7 +32,7 @@ def comment(field: dict) -> str:
     """What a tensor has to be."""
     said = [f"[{', '.join(field['shape'])}]"]
     said += [field["element"]] if field["element"] != "stored" else []
-    said += [f"below {field['end']}"] if "end" in field else []
+    said += [f"{field['first']} to below {field['end']}"] if "end" in field else []
     said += ["written"] if field["kind"] == "out" else []
     return f"  # {', '.join(said)}"
 

@@ -3,8 +3,7 @@
 
 #include "cpu/run.h"
 
-namespace fastbound {
-namespace FASTBOUND_CPU_ISA {
+namespace fastbound::FASTBOUND_CPU_ISA {
 namespace {
 
 // Terms are added in T over a block, then in double, so that no error grows with the size of the box.
@@ -74,5 +73,4 @@ void execute(const CrownConcretizeBwd<T>& pass, double*, int threads) {
 FASTBOUND_RUN_NUMBERS(CrownConcretizeFwd)
 FASTBOUND_RUN_NUMBERS(CrownConcretizeBwd)
 
-}  // namespace FASTBOUND_CPU_ISA
-}  // namespace fastbound
+}  // namespace fastbound::FASTBOUND_CPU_ISA

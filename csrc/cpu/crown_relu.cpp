@@ -4,8 +4,7 @@
 
 #include "cpu/run.h"
 
-namespace fastbound {
-namespace FASTBOUND_CPU_ISA {
+namespace fastbound::FASTBOUND_CPU_ISA {
 namespace {
 
 constexpr Index kBlock = 256;  // the arrays of a block, some 16, fit the innermost cache
@@ -254,5 +253,4 @@ void execute(const CrownReluBwd<T>& pass, double* scratch, int threads) {
 FASTBOUND_RUN_NUMBERS(CrownReluFwd)
 FASTBOUND_RUN_NUMBERS(CrownReluBwd)
 
-}  // namespace FASTBOUND_CPU_ISA
-}  // namespace fastbound
+}  // namespace fastbound::FASTBOUND_CPU_ISA

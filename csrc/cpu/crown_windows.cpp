@@ -3,21 +3,20 @@
 
 #include "cpu/run.h"
 
-namespace fastbound {
-namespace FASTBOUND_CPU_ISA {
+namespace fastbound::FASTBOUND_CPU_ISA {
 namespace {
 
 // run(i, offset in the window, offset in the maps, length) for the parts of the rows of one share that lie on the map;
 // outside(i, offset in the window, length) for the rest; done(i) after each row.
 template <typename Run, typename Outside, typename Done>
 void window_runs(const PassOnWindows& w, int share, int shares, Run run, Outside outside, Done done) {
-  const Index line = w.width * w.channels, map_line = w.map_width * w.channels;
+  const Index line = w.width * w.channels, map_line = w.map_width * w.channels, height = line == 0 ? 0 : w.height;
   for (Index i = share_begin(w.count(), share, shares); i < share_begin(w.count(), share + 1, shares); ++i) {
     const Index top = w.base[2 * i] * w.stride_y + w.start_y, left = w.base[2 * i + 1] * w.stride_x + w.start_x;
     const Index begin = left < 0 ? smaller(-left, w.width) : 0;
     const Index end = smaller(w.width, w.map_width - left) < begin ? begin : smaller(w.width, w.map_width - left);
     const Index map = i / w.functions * w.map_height * map_line;
-    for (Index y = 0; y < w.height; ++y) {
+    for (Index y = 0; y < height; ++y) {
       if (top + y < 0 || top + y >= w.map_height) {
         outside(i, y * line, line);
         continue;
@@ -105,7 +104,7 @@ void execute(const CrownWindowsFold<T>& f, double*, int threads) {
     for (Index i = share_begin(f.count, share, shares); i < share_begin(f.count, share + 1, shares); ++i) {
       T* target = f.out + i * map;
       for (Index k = 0; k < map; ++k) target[k] = 0;
-      for (Index y = 0; y < f.height; ++y)
+      for (Index y = 0; per_row > 0 && y < f.height; ++y)
         for (Index ky = 0; ky < f.kernel_height; ++ky) {
           const Index row = y * f.stride_y - f.padding_y + ky * f.dilation_y;
           if (row < 0 || row >= f.map_height) continue;
@@ -135,5 +134,4 @@ FASTBOUND_RUN_NUMBERS(CrownWindowsLines)
 FASTBOUND_RUN_NUMBERS(CrownWindowsConcretize)
 FASTBOUND_RUN_NUMBERS(CrownWindowsFold)
 
-}  // namespace FASTBOUND_CPU_ISA
-}  // namespace fastbound
+}  // namespace fastbound::FASTBOUND_CPU_ISA

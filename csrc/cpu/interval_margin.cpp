@@ -3,8 +3,7 @@
 
 #include "cpu/run.h"
 
-namespace fastbound {
-namespace FASTBOUND_CPU_ISA {
+namespace fastbound::FASTBOUND_CPU_ISA {
 namespace {
 
 template <typename T>
@@ -90,5 +89,4 @@ void execute(const IntervalMarginBwd<T>& pass, double*, int threads) {
 FASTBOUND_RUN_NUMBERS(IntervalMarginFwd)
 FASTBOUND_RUN_NUMBERS(IntervalMarginBwd)
 
-}  // namespace FASTBOUND_CPU_ISA
-}  // namespace fastbound
+}  // namespace fastbound::FASTBOUND_CPU_ISA

@@ -3,8 +3,7 @@
 
 #include "cpu/interval_norm_relu_passes.h"
 
-namespace fastbound {
-namespace FASTBOUND_CPU_ISA {
+namespace fastbound::FASTBOUND_CPU_ISA {
 namespace {
 
 template <typename S>
@@ -65,5 +64,4 @@ FASTBOUND_RUN_MAPS(IntervalNormReluFwd)
 FASTBOUND_RUN_MAPS(IntervalNormReluBwdSums)
 FASTBOUND_RUN_MAPS(IntervalNormReluBwd)
 
-}  // namespace FASTBOUND_CPU_ISA
-}  // namespace fastbound
+}  // namespace fastbound::FASTBOUND_CPU_ISA

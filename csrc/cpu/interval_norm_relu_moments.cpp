@@ -3,8 +3,7 @@
 
 #include "cpu/interval_norm_relu_passes.h"
 
-namespace fastbound {
-namespace FASTBOUND_CPU_ISA {
+namespace fastbound::FASTBOUND_CPU_ISA {
 namespace {
 
 // Adds the sums of `moments_of` over one run to `sums` [8].
@@ -73,5 +72,4 @@ FASTBOUND_RUN_MAPS(IntervalNormReluMomentsFwd)
 FASTBOUND_RUN_MAPS(IntervalNormReluMomentsBwdSums)
 FASTBOUND_RUN_MAPS(IntervalNormReluMomentsBwd)
 
-}  // namespace FASTBOUND_CPU_ISA
-}  // namespace fastbound
+}  // namespace fastbound::FASTBOUND_CPU_ISA

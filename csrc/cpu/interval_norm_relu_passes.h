@@ -6,8 +6,7 @@
 #include "cpu/run.h"
 #include "interval_norm_relu.h"
 
-namespace fastbound {
-namespace FASTBOUND_CPU_ISA {
+namespace fastbound::FASTBOUND_CPU_ISA {
 namespace {
 
 template <bool kNominal, typename S, typename Coefficient>
@@ -137,5 +136,4 @@ void backward_sums_pass(const Pass& pass, double* scratch, int threads) {
 }
 
 }  // namespace
-}  // namespace FASTBOUND_CPU_ISA
-}  // namespace fastbound
+}  // namespace fastbound::FASTBOUND_CPU_ISA

@@ -5,14 +5,12 @@
 #include "cpu/parallel.h"
 #include "pass.h"
 
-namespace fastbound {
-namespace FASTBOUND_CPU_ISA {
+namespace fastbound::FASTBOUND_CPU_ISA {
 
 template <typename P>
 void run(const P& pass, double* scratch, int threads);
 
-}  // namespace FASTBOUND_CPU_ISA
-}  // namespace fastbound
+}  // namespace fastbound::FASTBOUND_CPU_ISA
 
 #define FASTBOUND_RUN(Pass, S)                                  \
   template <>                                                   \

@@ -3,8 +3,7 @@
 
 #include "cpu/run.h"
 
-namespace fastbound {
-namespace FASTBOUND_CPU_ISA {
+namespace fastbound::FASTBOUND_CPU_ISA {
 namespace {
 
 template <typename S>
@@ -24,5 +23,4 @@ void execute(const SignedWeightGrad<S>& pass, double*, int threads) {
 
 FASTBOUND_RUN_MAPS(SignedWeightGrad)
 
-}  // namespace FASTBOUND_CPU_ISA
-}  // namespace fastbound
+}  // namespace fastbound::FASTBOUND_CPU_ISA

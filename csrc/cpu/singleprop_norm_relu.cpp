@@ -4,8 +4,7 @@
 #include "cpu/map_runs.h"
 #include "cpu/run.h"
 
-namespace fastbound {
-namespace FASTBOUND_CPU_ISA {
+namespace fastbound::FASTBOUND_CPU_ISA {
 namespace {
 
 template <typename Activation, typename S, typename Coefficient>
@@ -92,5 +91,4 @@ FASTBOUND_RUN_MAPS(SinglePropNormReluFwd)
 FASTBOUND_RUN_MAPS(SinglePropNormReluBwdSums)
 FASTBOUND_RUN_MAPS(SinglePropNormReluBwd)
 
-}  // namespace FASTBOUND_CPU_ISA
-}  // namespace fastbound
+}  // namespace fastbound::FASTBOUND_CPU_ISA

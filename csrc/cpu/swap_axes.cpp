@@ -4,8 +4,7 @@
 
 #include "cpu/run.h"
 
-namespace fastbound {
-namespace FASTBOUND_CPU_ISA {
+namespace fastbound::FASTBOUND_CPU_ISA {
 namespace {
 
 constexpr Index kBlock = 16;
@@ -83,5 +82,4 @@ void execute(const SwapAxes<T>& pass, double*, int threads) {
 
 FASTBOUND_RUN_NUMBERS(SwapAxes)
 
-}  // namespace FASTBOUND_CPU_ISA
-}  // namespace fastbound
+}  // namespace fastbound::FASTBOUND_CPU_ISA

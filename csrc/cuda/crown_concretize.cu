@@ -1,8 +1,7 @@
 #include "crown_concretize.h"
 #include "cuda/sums.cuh"
 
-namespace fastbound {
-namespace cuda {
+namespace fastbound::cuda {
 namespace {
 
 template <typename S>
@@ -109,5 +108,4 @@ void execute(const CrownConcretizeBwd<S>& pass, double*, cudaStream_t stream) {
 FASTBOUND_LAUNCHES(CrownConcretizeFwd)
 FASTBOUND_LAUNCHES(CrownConcretizeBwd)
 
-}  // namespace cuda
-}  // namespace fastbound
+}  // namespace fastbound::cuda

@@ -1,8 +1,7 @@
 #include "crown_relu.h"
 #include "cuda/sums.cuh"
 
-namespace fastbound {
-namespace cuda {
+namespace fastbound::cuda {
 namespace {
 
 // Coefficients of all rows through the neurons of one pack.
@@ -182,5 +181,4 @@ void execute(const CrownReluBwd<S>& pass, double* workspace, cudaStream_t stream
 FASTBOUND_LAUNCHES(CrownReluFwd)
 FASTBOUND_LAUNCHES(CrownReluBwd)
 
-}  // namespace cuda
-}  // namespace fastbound
+}  // namespace fastbound::cuda

@@ -1,7 +1,6 @@
 #include "cuda/launch.cuh"
 
-namespace fastbound {
-namespace cuda {
+namespace fastbound::cuda {
 namespace {
 
 // Never launched: by its attributes the runtime reports whether the module holds code for a device.
@@ -39,5 +38,4 @@ std::string device_problem(int device) {
   }
 }
 
-}  // namespace cuda
-}  // namespace fastbound
+}  // namespace fastbound::cuda

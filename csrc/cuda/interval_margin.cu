@@ -1,8 +1,7 @@
 #include "cuda/sums.cuh"
 #include "interval_margin.h"
 
-namespace fastbound {
-namespace cuda {
+namespace fastbound::cuda {
 namespace {
 
 template <typename A>
@@ -143,5 +142,4 @@ void execute(const IntervalMarginBwd<S>& pass, double* workspace, cudaStream_t s
 FASTBOUND_LAUNCHES(IntervalMarginFwd)
 FASTBOUND_LAUNCHES(IntervalMarginBwd)
 
-}  // namespace cuda
-}  // namespace fastbound
+}  // namespace fastbound::cuda

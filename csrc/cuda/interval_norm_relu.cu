@@ -1,7 +1,6 @@
 #include "cuda/interval_norm_relu_passes.cuh"
 
-namespace fastbound {
-namespace cuda {
+namespace fastbound::cuda {
 namespace {
 
 template <typename S>
@@ -95,5 +94,4 @@ FASTBOUND_LAUNCHES(IntervalNormReluFwd)
 FASTBOUND_LAUNCHES(IntervalNormReluBwdSums)
 FASTBOUND_LAUNCHES(IntervalNormReluBwd)
 
-}  // namespace cuda
-}  // namespace fastbound
+}  // namespace fastbound::cuda

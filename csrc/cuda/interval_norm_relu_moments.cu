@@ -1,8 +1,7 @@
 #include "cuda/interval_norm_relu_passes.cuh"
 #include "interval_norm_relu_moments.h"
 
-namespace fastbound {
-namespace cuda {
+namespace fastbound::cuda {
 namespace {
 
 template <typename S>
@@ -111,5 +110,4 @@ FASTBOUND_LAUNCHES(IntervalNormReluMomentsFwd)
 FASTBOUND_LAUNCHES(IntervalNormReluMomentsBwdSums)
 FASTBOUND_LAUNCHES(IntervalNormReluMomentsBwd)
 
-}  // namespace cuda
-}  // namespace fastbound
+}  // namespace fastbound::cuda

@@ -4,8 +4,7 @@
 #include "cuda/sums.cuh"
 #include "interval_norm_relu.h"
 
-namespace fastbound {
-namespace cuda {
+namespace fastbound::cuda {
 namespace {
 
 template <typename S>
@@ -154,5 +153,4 @@ void bwd_pass(const P& pass, cudaStream_t stream) {
 }
 
 }  // namespace
-}  // namespace cuda
-}  // namespace fastbound
+}  // namespace fastbound::cuda

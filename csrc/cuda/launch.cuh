@@ -7,8 +7,7 @@
 #include <stdexcept>
 #include <string>
 
-namespace fastbound {
-namespace cuda {
+namespace fastbound::cuda {
 
 inline void check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
@@ -51,5 +50,4 @@ void launch(const char* name, void (*kernel)(Parameters...), std::int64_t blocks
   start(arguments...);
 }
 
-}  // namespace cuda
-}  // namespace fastbound
+}  // namespace fastbound::cuda

@@ -3,8 +3,7 @@
 
 #include "cuda/run.cuh"
 
-namespace fastbound {
-namespace cuda {
+namespace fastbound::cuda {
 
 template <typename S>
 struct alignas(16) Pack {
@@ -78,5 +77,4 @@ struct PerChannel {
   __device__ A operator[](int k) const { return values[k]; }
 };
 
-}  // namespace cuda
-}  // namespace fastbound
+}  // namespace fastbound::cuda

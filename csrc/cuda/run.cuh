@@ -9,14 +9,12 @@
 #include "cuda/launch.cuh"
 #include "pass.h"
 
-namespace fastbound {
-namespace cuda {
+namespace fastbound::cuda {
 
 template <typename P>
 void run(const P& pass, double* workspace, cudaStream_t stream);
 
-}  // namespace cuda
-}  // namespace fastbound
+}  // namespace fastbound::cuda
 
 #define FASTBOUND_LAUNCH(Pass, S)                                         \
   template <>                                                             \

@@ -1,8 +1,7 @@
 #include "cuda/pack.cuh"
 #include "signed_weight_grad.h"
 
-namespace fastbound {
-namespace cuda {
+namespace fastbound::cuda {
 namespace {
 
 template <typename S>
@@ -48,5 +47,4 @@ void execute(const SignedWeightGrad<S>& pass, double*, cudaStream_t stream) {
 
 FASTBOUND_LAUNCHES(SignedWeightGrad)
 
-}  // namespace cuda
-}  // namespace fastbound
+}  // namespace fastbound::cuda

@@ -1,8 +1,7 @@
 #include "cuda/sums.cuh"
 #include "singleprop_norm_relu.h"
 
-namespace fastbound {
-namespace cuda {
+namespace fastbound::cuda {
 namespace {
 
 template <typename S, typename Activation>
@@ -160,5 +159,4 @@ FASTBOUND_LAUNCHES(SinglePropNormReluFwd)
 FASTBOUND_LAUNCHES(SinglePropNormReluBwdSums)
 FASTBOUND_LAUNCHES(SinglePropNormReluBwd)
 
-}  // namespace cuda
-}  // namespace fastbound
+}  // namespace fastbound::cuda

@@ -4,8 +4,7 @@
 
 #include "cuda/pack.cuh"
 
-namespace fastbound {
-namespace cuda {
+namespace fastbound::cuda {
 
 constexpr unsigned kFullWarp = 0xffffffffu;
 constexpr int kWarps = RowTiles::kThreads / 32;  // of a block that works on rows, or on sums of a first stage
@@ -186,5 +185,4 @@ void end_rows(const P& pass, const double* workspace /* [B, S, tiles] */, S* out
          pass.tiles().tiles);
 }
 
-}  // namespace cuda
-}  // namespace fastbound
+}  // namespace fastbound::cuda

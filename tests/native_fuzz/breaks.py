@@ -161,7 +161,6 @@ def no_memory(call: Call, rng: random.Random) -> str | None:
     strange: tuple[Callable[[], Tensor], ...] = (
         lambda: x.to("meta"),
         x.to_sparse,
-        lambda: torch._neg_view(x),
         lambda: torch._efficientzerotensor(x.shape, dtype=x.dtype),
         resized,
         odd,

@@ -181,7 +181,8 @@ def draw_values(
 ) -> Tensor:  # flat
     count = math.prod(one.dims)
     if one.about["element"] == "int64":
-        low, high = (0, length(one.about["end"], sizes)) if "end" in one.about else (-4, 5)
+        low, high = max(one.about["first"], -4), min(length(one.about["end"], sizes), 2**20)
+        high = 5 if low < 0 else high  # corners of windows lie around the map
         return torch.randint(low, high, (count,), generator=generator)
     steps = (0.0, 1.0) if coarse else (0.0, 0.5, 1.0, 2.0)
     choice = torch.tensor(steps, dtype=torch.float64)[torch.randint(len(steps), (count,), generator=generator)]

@@ -70,6 +70,16 @@ def test_a_module_without_usable_cuda_says_so() -> None:
     )
 
 
+def test_lazily_negated_views_are_refused():
+    """`data_ptr` and DLPack show their numbers without the sign."""
+    negated = torch.conj(torch.complex(torch.zeros(2, 3), torch.ones(2, 3))).imag
+    assert negated.is_neg()
+    with pytest.raises(ValueError, match="got a lazily negated view; pass x.resolve_neg"):
+        fb.ops.interval_norm_relu(negated.unsqueeze(0), torch.ones(2, 3))
+    center = fb.ops.interval_norm_relu(negated.resolve_neg().unsqueeze(0), torch.zeros(2, 3))[0]
+    assert not center.any()
+
+
 def test_tensors_of_two_devices_are_refused() -> None:
     rows, box = torch.zeros(2, 3, 4), torch.zeros(2, 4)
     with pytest.raises(ValueError, match="crown_concretize: wanted one device, got cpu and meta; move one of them"):

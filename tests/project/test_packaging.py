@@ -95,7 +95,15 @@ def test_the_stub_follows_a_new_pass(monkeypatch):
         {"name": "slope", "kind": "number", "least": 0.0, "most": 1.0},
         {"name": "x", "kind": "in", "shape": ["count", "classes - 1"], "element": "stored", "or_null": False},
         {"name": "y", "kind": "in", "shape": ["count", "classes - 1"], "element": "stored", "or_null": False},
-        {"name": "labels", "kind": "in", "shape": ["count"], "element": "int64", "or_null": False, "end": "classes"},
+        {
+            "name": "labels",
+            "kind": "in",
+            "shape": ["count"],
+            "element": "int64",
+            "or_null": False,
+            "first": 0,
+            "end": "classes",
+        },
         {"name": "out", "kind": "out", "shape": ["8"], "element": "computed", "or_null": True},
     ]
     monkeypatch.setitem(_C.passes, "new_pass", [count, *fields])
@@ -104,7 +112,7 @@ def test_the_stub_follows_a_new_pass(monkeypatch):
         """def new_pass(
     count: int, classes: int, mode: int, slope: float,
     x: Tensor, y: Tensor,  # [count, classes - 1]
-    labels: Tensor,  # [count], int64, below classes
+    labels: Tensor,  # [count], int64, 0 to below classes
     out: Tensor | None,  # [8], computed, written
     /) -> None: ...
 """

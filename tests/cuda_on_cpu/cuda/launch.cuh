@@ -25,8 +25,7 @@
 inline uint3 threadIdx, blockIdx;
 inline dim3 blockDim;
 
-namespace fastbound {
-namespace cuda {
+namespace fastbound::cuda {
 namespace on_cpu {
 
 enum class Stop { running, shuffle, barrier, returned };
@@ -131,8 +130,7 @@ void launch(const char* name, void (*kernel)(Parameters...), std::int64_t blocks
   }
 }
 
-}  // namespace cuda
-}  // namespace fastbound
+}  // namespace fastbound::cuda
 
 inline void __syncthreads() { fastbound::cuda::on_cpu::Block::current().wait(fastbound::cuda::on_cpu::Stop::barrier); }
 
