@@ -74,7 +74,7 @@ def test_lazily_negated_views_are_refused():
     """`data_ptr` and DLPack show their numbers without the sign."""
     negated = torch.conj(torch.complex(torch.zeros(2, 3), torch.ones(2, 3))).imag
     assert negated.is_neg()
-    with pytest.raises(ValueError, match="got a lazily negated view; pass x.resolve_neg"):
+    with pytest.raises(ValueError, match=r"got a lazily negated view; pass x\.resolve_neg"):
         fb.ops.interval_norm_relu(negated.unsqueeze(0), torch.ones(2, 3))
     center = fb.ops.interval_norm_relu(negated.resolve_neg().unsqueeze(0), torch.zeros(2, 3))[0]
     assert not center.any()
