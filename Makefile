@@ -1,4 +1,4 @@
-# make demo | test | check | slow | bench | lease | lease-rehearsal. Each sets up $(VENV) on first use; a later call
+# make demo | test | check | slow | fuzz-native | bench | lease | lease-rehearsal. Each sets up $(VENV) on first use; a later call
 # reinstalls nothing and recompiles what changed. Needs python3 (with its headers), a C++ compiler and make.
 
 # The tested version of torch; nothing else sets it.
@@ -6,6 +6,8 @@ TORCH ?= torch==2.13.0
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_ARGS ?=
+FUZZ_SECONDS ?= 1200
+FUZZ_SEED ?= 0
 
 # The machine with a GPU that `make lease` prepares for: it has these versions, and can neither build nor download. The
 # images are an archive of train/<class>/<image> and test/<class>/<image>; without it their recipe is left out.
@@ -26,12 +28,16 @@ NVCC := $(firstword $(wildcard $(CUDACXX) $(CUDA_HOME)/bin/nvcc) $(shell command
 # Build tools (cmake, ninja) of the environment come before those of the machine.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-# Triton's interpreter needs a process of its own, because a process either interprets or compiles.
+# Tests side by side, each on one thread, for which nearly all are too small already; a thread that waits does not spin.
+# A worker takes tests from another that has more left. Each holds about 1 GB.
+TOGETHER := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+# Triton's interpreter needs processes of its own, because a process either interprets or compiles.
 INTERPRETER := TRITON_INTERPRET=1 $(BIN)/python -m pytest
 INTERPRETED := tests/kernels/test_triton_interpreter.py tests/kernels/test_triton_power.py tests/kernels/test_triton_values.py
 CONTRACT := tests/primitives/test_contract.py tests/primitives/test_layouts.py tests/primitives/test_choice_of_code.py
 
-.PHONY: help install stub test slow check check-gpu-build demo bench lease lease-rehearsal clean
+.PHONY: help install stub test slow check fuzz-native check-gpu-build demo bench lease lease-rehearsal clean
 
 help:
 	@sed -n '1,2p' Makefile
@@ -56,8 +62,8 @@ $(BUILD): $(INSTALL) $(NATIVE)
 install: $(BUILD)
 
 test: install
-	$(BIN)/python -m pytest -m "not gpu and not slow and not cuda_on_cpu" tests
-	$(INTERPRETER) $(INTERPRETED)
+	$(TOGETHER) -m "not gpu and not slow and not cuda_on_cpu" tests
+	TRITON_INTERPRET=1 $(TOGETHER) $(INTERPRETED)
 
 slow: install
 	$(BIN)/python -m pytest -m "slow and not gpu and not cuda_on_cpu" tests
@@ -65,7 +71,7 @@ slow: install
 
 # After a pass was added or changed; `make test` fails until then.
 stub: install
-	$(BIN)/python csrc/stub.py
+	$(BIN)/python tests/write_stub.py
 
 bench: install
 	$(BIN)/python -m pytest bench --benchmark-only
@@ -91,11 +97,16 @@ check: install
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(MAKE) --no-print-directory fuzz-native FUZZ_SECONDS=25
 ifneq ($(NVCC),)
 	$(MAKE) --no-print-directory check-gpu-build
 else
 	@echo "nvcc not found: the CUDA sources were NOT compiled"
 endif
+
+# Random calls, valid and spoilt, of every compiled pass and every primitive, with the sanitizers of the compiler.
+fuzz-native: install
+	$(BIN)/python tests/fuzz_native.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 # Every check of the CUDA code that needs no GPU: registers and spills of each kernel, then the kernels run on the processor.
 check-gpu-build: install

@@ -5,19 +5,29 @@
 #include <string>
 
 #include "element.h"
+#include "pass.h"
 #include "torch.h"
 
 namespace fastbound {
 
 using Dims = std::initializer_list<Index>;
 
+// How many a tensor has; beside a size of 0, a product of the others could overflow.
+inline Index elements(const dlpack::Tensor& tensor) {
+  Index count = 1;
+  for (int i = 0; i < tensor.ndim; ++i)
+    if (tensor.shape[i] == 0) return 0;
+  for (int i = 0; i < tensor.ndim; ++i) count *= tensor.shape[i];
+  return count;
+}
+
 // Whether a tensor is one dense block of memory that can be split up into `dims`: its own dimensions, in the order of
 // their strides, are those, or parts or products of neighbours.
 inline bool laid_out(const dlpack::Tensor& tensor, Dims dims) {
-  Index wanted = 1, found = 1;
+  Index wanted = 1;
+  const Index found = elements(tensor);
   for (const Index size : dims)
     if (__builtin_mul_overflow(wanted, size, &wanted)) return false;
-  for (int i = 0; i < tensor.ndim; ++i) found *= tensor.shape[i];
   if (found != wanted || wanted == 0) return found == wanted;
   constexpr int kMostAxes = 16;
   Index sizes[kMostAxes], strides[kMostAxes];  // from the innermost one on
@@ -36,12 +46,12 @@ inline bool laid_out(const dlpack::Tensor& tensor, Dims dims) {
   Index inside = 1;
   for (int i = 0; i < axes; inside *= sizes[i++])
     if (strides[i] != inside) return false;
-  Index outer = 1, reached = 1;
+  Index block = 1, reached = 1, before = 1;  // elements of the last dims, of the axes up to them, and of all but one
   int axis = 0;
   for (auto size = dims.end(); size != dims.begin();) {
-    outer *= *--size;
-    while (reached < outer && axis < axes) reached *= sizes[axis++];
-    if (reached % outer != 0) return false;
+    block *= *--size;
+    for (; reached < block; reached *= sizes[axis++]) before = reached;
+    if (reached % block != 0 || block % before != 0) return false;
   }
   return true;
 }
@@ -59,7 +69,12 @@ class Arguments {
   Arguments(const char* pass, PyObject* tuple, dlpack::Device device)
       : pass_(pass), tuple_(tuple), count_(PyTuple_GET_SIZE(tuple)), device_(device) {}
 
-  void size(const char* name, Index& value) { integer(name, value, 0, INT64_MAX); }
+  void sizes() const {}
+  template <typename... More>
+  void sizes(const char* name, Index& value, More&&... more) {
+    integer(name, value, 0, INT64_MAX);
+    sizes(more...);
+  }
 
   void integer(const char* name, Index& value, Index least, Index most) {
     PyObject* object = next();
@@ -85,21 +100,13 @@ class Arguments {
   }
 
   template <typename E>
-  void in(const char* name, const E*& pointer, Dims dims) {
-    pointer = static_cast<const E*>(tensor(name, kElement<E>, dims, kRead));
-  }
-  template <typename E>
-  void in_or_null(const char* name, const E*& pointer, Dims dims) {
-    pointer = static_cast<const E*>(tensor(name, kElement<E>, dims, kRead | kOrNull));
+  void in(const char* name, const E*& pointer, Dims dims, Need need = kNeeded) {
+    pointer = static_cast<const E*>(tensor(name, kElement<E>, dims, need, false, nullptr));
   }
   // `over`: an input whose memory the output may take.
   template <typename E>
-  void out(const char* name, E*& pointer, Dims dims, const void* over = nullptr) {
-    pointer = static_cast<E*>(tensor(name, kElement<E>, dims, kWritten, over));
-  }
-  template <typename E>
-  void out_or_null(const char* name, E*& pointer, Dims dims) {
-    pointer = static_cast<E*>(tensor(name, kElement<E>, dims, kWritten | kOrNull));
+  void out(const char* name, E*& pointer, Dims dims, Need need = kNeeded, const void* over = nullptr) {
+    pointer = static_cast<E*>(tensor(name, kElement<E>, dims, need, true, over));
   }
 
   void indices(const char* name, const Index*& pointer, Dims dims, Index end) {
@@ -136,7 +143,6 @@ class Arguments {
   }
 
  private:
-  enum Role { kRead = 0, kWritten = 1, kOrNull = 2 };
   struct Block {
     const char *name, *begin, *end;
     const void* over;
@@ -150,9 +156,9 @@ class Arguments {
     return PyTuple_GET_ITEM(tuple_, next_++);
   }
 
-  void* tensor(const char* name, dlpack::DataType type, Dims dims, int role, const void* over = nullptr) {
+  void* tensor(const char* name, dlpack::DataType type, Dims dims, Need need, bool written, const void* over) {
     PyObject* object = next();
-    if (object == Py_None && (role & kOrNull)) return nullptr;
+    if (object == Py_None && need == kOrNull) return nullptr;
     const Torch& torch = Torch::get();
     if (!torch.is_tensor(object)) refuse(name, "a tensor", Py_TYPE(object)->tp_name);
     const dlpack::Tensor view = torch.view(object);
@@ -161,12 +167,14 @@ class Arguments {
              name_of(type) + " " + listed(dims.begin(), dims.end()) + " in one block of memory on " + name_of(device_),
              name_of(view.dtype) + " " + listed(view.shape, view.shape + view.ndim) + " with strides " +
                  listed(view.strides, view.strides + view.ndim) + " on " + name_of(view.device));
-    Index bytes = type.bits / 8;
-    for (const Index size : dims) bytes *= size;
+    const Index bytes = elements(view) * (type.bits / 8);
     if (bytes == 0) return view.data;
+    if (view.data == nullptr || reinterpret_cast<std::uintptr_t>(view.data) % (type.bits / 8) != 0)
+      refuse(name, "memory at a multiple of its numbers' size",
+             view.data == nullptr ? "a tensor without memory" : "an address between two; clone it");
     if (blocks_ == kMostBlocks) throw std::logic_error(std::string(pass_) + " has too many tensors");
     const char* begin = static_cast<const char*>(view.data);
-    memory_[blocks_++] = {name, begin, begin + bytes, over, (role & kWritten) != 0};
+    memory_[blocks_++] = {name, begin, begin + bytes, over, written};
     return view.data;
   }
 

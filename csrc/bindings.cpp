@@ -1,10 +1,14 @@
 // The pybind11 module: it binds the passes that passes.h lists.
 #include "bind.h"
 #include "passes.h"
-#ifdef FASTBOUND_WITH_CUDA
-#include "cuda/device.cuh"
-#endif
 
+#ifdef FASTBOUND_WITH_CUDA
+namespace fastbound {
+namespace cuda {
+std::string device_problem(int device);  // device.cu
+}  // namespace cuda
+}  // namespace fastbound
+#endif
 #ifndef FASTBOUND_CUDA_ARCHS
 #define FASTBOUND_CUDA_ARCHS ""
 #endif

@@ -35,9 +35,7 @@ struct CrownConcretizeFwd : PassOnBoth {
 
   template <typename Fields>
   void fields(Fields& f) {
-    f.size("batch", batch);
-    f.size("functions", functions);
-    f.size("size", size);
+    f.sizes("batch", batch, "functions", functions, "size", size);
     f.in("rows", rows, {batch, functions, size});
     f.in("center", center, {batch, size});
     f.in("radius", radius, {batch, size});
@@ -59,16 +57,14 @@ struct CrownConcretizeBwd : PassOnBoth {
 
   template <typename Fields>
   void fields(Fields& f) {
-    f.size("batch", batch);
-    f.size("functions", functions);
-    f.size("size", size);
+    f.sizes("batch", batch, "functions", functions, "size", size);
     f.in("grad", grad, {batch, functions});
     f.in("rows", rows, {batch, functions, size});
     f.in("center", center, {batch, size});
     f.in("radius", radius, {batch, size});
-    f.out_or_null("out_rows", out_rows, {batch, functions, size});
-    f.out_or_null("out_center", out_center, {batch, size});
-    f.out_or_null("out_radius", out_radius, {batch, size});
+    f.out("out_rows", out_rows, {batch, functions, size}, kOrNull);
+    f.out("out_center", out_center, {batch, size}, kOrNull);
+    f.out("out_radius", out_radius, {batch, size}, kOrNull);
     f.require((out_center == nullptr) == (out_radius == nullptr), "out_center and out_radius must be given together");
   }
   Sweep sweep() const { return make_sweep({batch, size, 1, 1}, kPack<S>, 1, kAnyBlocks); }

@@ -107,11 +107,7 @@ struct PassOnRows : PassOnBoth, ChannelMap {
 
   template <typename Fields>
   void sizes(Fields& f) {
-    f.size("batch", batch);
-    f.size("functions", functions);
-    f.size("outer", outer);
-    f.size("channels", channels);
-    f.size("inner", inner);
+    f.sizes("batch", batch, "functions", functions, "outer", outer, "channels", channels, "inner", inner);
     f.number("slope", slope, 0, 1);
     f.integer("relaxation", relaxation, 0, 3);
     f.require(inner == 1 || outer == 1, "a map has its channels innermost (inner = 1) or outermost (outer = 1)");
@@ -120,9 +116,9 @@ struct PassOnRows : PassOnBoth, ChannelMap {
   void bounds(Fields& f) {
     f.in("center", center, {batch, outer, channels, inner});
     f.in("radius", radius, {batch, outer, channels, inner});
-    f.in_or_null("scale", scale, {channels});
-    f.in_or_null("shift", shift, {channels});
-    f.in_or_null("offset", offset, {channels});
+    f.in("scale", scale, {channels}, kOrNull);
+    f.in("shift", shift, {channels}, kOrNull);
+    f.in("offset", offset, {channels}, kOrNull);
   }
   FASTBOUND_HD MapShape map() const { return {batch, outer, channels, inner}; }
   FASTBOUND_HD Relaxation<T> lower_line() const {
@@ -166,8 +162,8 @@ struct CrownReluBwd : PassOnRows<S> {
     this->sizes(f);
     const auto [outer, channels, inner] = static_cast<const ChannelMap&>(*this);
     const Index batch = this->batch, functions = this->functions;
-    f.in_or_null("grad_rows", grad_rows, {batch, functions, outer, channels, inner});
-    f.in_or_null("grad_bias", grad_bias, {batch, functions});
+    f.in("grad_rows", grad_rows, {batch, functions, outer, channels, inner}, kOrNull);
+    f.in("grad_bias", grad_bias, {batch, functions}, kOrNull);
     f.in("kept", kept, {batch, functions, outer, channels, inner});
     this->bounds(f);
     f.out("out_rows", out_rows, {batch, functions, outer, channels, inner});

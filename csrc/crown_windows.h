@@ -15,13 +15,8 @@ struct PassOnWindows : PassOnCpu {
   template <typename Fields>
   void sizes(Fields& f) {
     constexpr Index far = Index(1) << 31;
-    f.size("batch", batch);
-    f.size("functions", functions);
-    f.size("height", height);
-    f.size("width", width);
-    f.size("channels", channels);
-    f.size("map_height", map_height);
-    f.size("map_width", map_width);
+    f.sizes("batch", batch, "functions", functions, "height", height, "width", width, "channels", channels,
+            "map_height", map_height, "map_width", map_width);
     f.integer("stride_y", stride_y, -far, far);
     f.integer("stride_x", stride_x, -far, far);
     f.integer("start_y", start_y, -far, far);
@@ -46,7 +41,7 @@ struct CrownWindowsLines : PassOnWindows {
     f.in("values", values, {batch, functions, height, width, channels});
     f.in("base", base, {batch, functions, 2});
     f.in("lower_slope", lower_slope, {batch, map_height, map_width, channels});
-    f.in_or_null("lower_offset", lower_offset, {batch, map_height, map_width, channels});
+    f.in("lower_offset", lower_offset, {batch, map_height, map_width, channels}, kOrNull);
     f.in("upper_slope", upper_slope, {batch, map_height, map_width, channels});
     f.in("upper_offset", upper_offset, {batch, map_height, map_width, channels});
     f.out("out", out, {batch, functions, height, width, channels});
@@ -86,14 +81,8 @@ struct CrownWindowsFold : PassOnCpu {
   template <typename Fields>
   void fields(Fields& f) {
     constexpr Index far = Index(1) << 31;
-    f.size("count", count);
-    f.size("height", height);
-    f.size("width", width);
-    f.size("kernel_height", kernel_height);
-    f.size("kernel_width", kernel_width);
-    f.size("channels", channels);
-    f.size("map_height", map_height);
-    f.size("map_width", map_width);
+    f.sizes("count", count, "height", height, "width", width, "kernel_height", kernel_height, "kernel_width",
+            kernel_width, "channels", channels, "map_height", map_height, "map_width", map_width);
     f.integer("stride_y", stride_y, 1, far);
     f.integer("stride_x", stride_x, 1, far);
     f.integer("padding_y", padding_y, 0, far);

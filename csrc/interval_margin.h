@@ -29,8 +29,7 @@ struct IntervalMarginFwd : PassOnBoth {
 
   template <typename Fields>
   void fields(Fields& f) {
-    f.size("batch", batch);
-    f.size("features", features);
+    f.sizes("batch", batch, "features", features);
     f.integer("classes", classes, 1, INT64_MAX);
     f.in("radius", radius, {batch, features});
     f.in("weight", weight, {classes, features});
@@ -51,15 +50,14 @@ struct IntervalMarginBwd : PassOnBoth {
 
   template <typename Fields>
   void fields(Fields& f) {
-    f.size("batch", batch);
-    f.size("features", features);
+    f.sizes("batch", batch, "features", features);
     f.integer("classes", classes, 1, INT64_MAX);
     f.in("grad", grad, {batch, classes - 1});
     f.in("radius", radius, {batch, features});
     f.in("weight", weight, {classes, features});
     f.indices("labels", labels, {batch}, classes);
-    f.out_or_null("grad_radius", grad_radius, {batch, features});
-    f.out_or_null("grad_weight", grad_weight, {classes, features});
+    f.out("grad_radius", grad_radius, {batch, features}, kOrNull);
+    f.out("grad_weight", grad_weight, {classes, features}, kOrNull);
   }
   FASTBOUND_HD Index parts() const { return ceil_div(batch, kSamples); }
   Index workspace() const { return grad_weight == nullptr ? 0 : parts() * classes * features; }

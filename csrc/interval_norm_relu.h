@@ -48,6 +48,25 @@ FASTBOUND_HD void interval_relu_grad(T& grad_center, T& grad_radius, T center, T
   grad_radius = active ? grad_radius : (dead ? dead_radius : mixed_radius);
 }
 
+// (center, radius) through scale x + shift and the leaky ReLU.
+template <typename T>
+FASTBOUND_HD void affine_relu(T& center, T& radius, T scale, T shift, T slope) {
+  center = scale * center + shift;
+  radius = absolute(scale) * radius;
+  interval_relu(center, radius, slope);
+}
+
+// Its gradient: (grad_center, grad_radius) in place. `more` adds its terms to the gradients between the two.
+template <typename T, typename More>
+FASTBOUND_HD void affine_relu_grad(T& grad_center, T& grad_radius, T center, T radius, T scale, T shift, T slope,
+                                   const More& more) {
+  const T y = scale * center + shift, spread = absolute(scale) * radius;
+  interval_relu_grad(grad_center, grad_radius, y, spread, slope);
+  more(grad_center, grad_radius, y, spread);
+  grad_center = scale * grad_center;
+  grad_radius = absolute(scale) * grad_radius;
+}
+
 // sign(0) = 0.
 template <typename T>
 FASTBOUND_HD T sign(T value) {
@@ -63,8 +82,8 @@ struct NoMore {
 // The contributions of (grad_center, grad_radius), taken after the ReLU, to the gradients of scale and shift.
 // `magnitude` and `direction` are absolute value and sign of the scale.
 template <typename T, typename More>
-FASTBOUND_HD void affine_grad(T grad_center, T grad_radius, T center, T radius, T scale, T magnitude, T direction,
-                              T shift, T slope, const More& more, T& to_scale, T& to_shift) {
+FASTBOUND_HD void affine_relu_terms(T grad_center, T grad_radius, T center, T radius, T scale, T magnitude, T direction,
+                                    T shift, T slope, const More& more, T& to_scale, T& to_shift) {
   const T y = scale * center + shift, spread = magnitude * radius;
   interval_relu_grad(grad_center, grad_radius, y, spread, slope);
   more(grad_center, grad_radius, y, spread);
@@ -132,7 +151,7 @@ struct NormStatistics : PassOnMaps {
     f.in("x", x, {outer, channels, inner});
     f.out("mean", mean, {channels});
     f.out("var", var, {channels});
-    f.require(channels == 0 || outer * inner > 0, "wanted at least one value per channel, got none");
+    f.require(channels == 0 || (outer > 0 && inner > 0), "wanted at least one value per channel, got none");
   }
   Index scratch(int threads) const { return 2 * channels * threads; }
   Sweep sweep() const { return sums_sweep<S>(*this); }
@@ -154,8 +173,8 @@ struct IntervalNormReluFwd : PassOnStreams<S> {
     const auto [outer, channels, inner] = static_cast<const ChannelMap&>(*this);
     f.in("stack", stack, {this->streams, outer, channels, inner});
     f.in("radius", radius, {outer, channels, inner});
-    f.in_or_null("scale", scale, {channels});
-    f.in_or_null("shift", shift, {channels});
+    f.in("scale", scale, {channels}, kOrNull);
+    f.in("shift", shift, {channels}, kOrNull);
     f.out("out_stack", out_stack, {this->streams, outer, channels, inner});
     f.out("out_radius", out_radius, {outer, channels, inner});
     f.require((scale == nullptr) == (shift == nullptr), "scale and shift must be given together");
@@ -178,11 +197,11 @@ struct IntervalNormReluGrads : PassOnStreams<S> {
     this->sizes(f);
     const auto [outer, channels, inner] = static_cast<const ChannelMap&>(*this);
     f.in("grad_stack", grad_stack, {this->streams, outer, channels, inner});
-    f.in_or_null("grad_radius", grad_radius, {outer, channels, inner});
+    f.in("grad_radius", grad_radius, {outer, channels, inner}, kOrNull);
     f.in("stack", stack, {this->streams, outer, channels, inner});
     f.in("radius", radius, {outer, channels, inner});
-    f.in_or_null("scale", scale, {channels});
-    f.in_or_null("shift", shift, {channels});
+    f.in("scale", scale, {channels}, kOrNull);
+    f.in("shift", shift, {channels}, kOrNull);
     f.require((scale == nullptr) == (shift == nullptr), "scale and shift must be given together");
   }
   FASTBOUND_HD More more() const { return {}; }
@@ -223,8 +242,8 @@ struct NormReluBwd : Grads {
   void fields(Fields& f) {
     Grads::fields(f);
     const auto [outer, channels, inner] = static_cast<const ChannelMap&>(*this);
-    f.in_or_null("nominal_mul", nominal_mul, {channels});
-    f.in_or_null("nominal_add", nominal_add, {channels});
+    f.in("nominal_mul", nominal_mul, {channels}, kOrNull);
+    f.in("nominal_add", nominal_add, {channels}, kOrNull);
     f.out("out_grad_stack", out_grad_stack, {this->streams, outer, channels, inner});
     f.out("out_grad_radius", out_grad_radius, {outer, channels, inner});
     f.require((nominal_mul == nullptr) == (nominal_add == nullptr), "nominal_mul and nominal_add come together");

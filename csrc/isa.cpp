@@ -33,14 +33,8 @@ Isa active_isa() {
 }
 
 const char* isa_name(Isa isa) {
-  switch (isa) {
-    case Isa::avx512:
-      return "avx512";
-    case Isa::avx2:
-      return "avx2";
-    default:
-      return "base";
-  }
+  const char* names[] = {"base", "avx2", "avx512"};
+  return names[static_cast<int>(isa)];
 }
 
 }  // namespace fastbound

@@ -1,10 +1,10 @@
 // What a pass is: a struct of its arguments whose `fields(f)` names each of them once. Checks, binding and stub
 // (bind.h), the choice of an instruction set (isa.h) and of a device follow from it. The vocabulary of `fields`:
 //
-//   f.size("channels", channels)                 from 0 on; sizes come first, because shapes are made of them
+//   f.sizes("outer", outer, "channels", channels)  from 0 on; they come first, because shapes are made of them
 //   f.integer("streams", streams, 1, 2)          an integer between two limits; f.number: the same for a real number
 //   f.in("radius", radius, {outer, channels})    a tensor that is read, with its shape in memory; f.out: is written
-//   f.in_or_null, f.out_or_null                  the same, or None
+//   f.in("scale", scale, {channels}, kOrNull)    the same, or None
 //   f.indices("labels", labels, {batch}, classes)  int64 in [0, classes); values are checked on a CPU alone
 //   f.require(condition, "sentence")             whatever else must hold
 //
@@ -12,12 +12,13 @@
 // that nothing that is written overlaps anything else.
 #pragma once
 
-#include "compute.h"
 #include "portable.h"
 #include "storage.h"
 #include "sweep.h"
 
 namespace fastbound {
+
+enum Need { kNeeded, kOrNull };
 
 template <typename... S>
 struct Types {};
@@ -42,9 +43,7 @@ struct PassOnMaps : PassOnBoth, ChannelMap {
 
   template <typename Fields>
   void sizes(Fields& f) {
-    f.size("outer", outer);
-    f.size("channels", channels);
-    f.size("inner", inner);
+    f.sizes("outer", outer, "channels", channels, "inner", inner);
   }
 };
 

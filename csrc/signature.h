@@ -14,7 +14,12 @@ namespace fastbound {
 // apart: "classes - 1".
 class Signature {
  public:
-  void size(const char* name, Index& value) { integer(name, value, 0, INT64_MAX); }
+  void sizes() const {}
+  template <typename... More>
+  void sizes(const char* name, Index& value, More&&... more) {
+    integer(name, value, 0, INT64_MAX);
+    sizes(more...);
+  }
 
   void integer(const char* name, Index& value, Index least, Index most) {
     value = kApart * static_cast<Index>(sizes_.size() + 1);
@@ -32,23 +37,15 @@ class Signature {
   }
 
   template <typename E>
-  void in(const char* name, const E*&, Dims dims) {
-    tensor<E>(name, "in", dims, false);
+  void in(const char* name, const E*&, Dims dims, Need need = kNeeded) {
+    tensor<E>(name, "in", dims, need);
   }
   template <typename E>
-  void in_or_null(const char* name, const E*&, Dims dims) {
-    tensor<E>(name, "in", dims, true);
-  }
-  template <typename E>
-  void out(const char* name, E*&, Dims dims, const void* = nullptr) {
-    tensor<E>(name, "out", dims, false);
-  }
-  template <typename E>
-  void out_or_null(const char* name, E*&, Dims dims) {
-    tensor<E>(name, "out", dims, true);
+  void out(const char* name, E*&, Dims dims, Need need = kNeeded, const void* = nullptr) {
+    tensor<E>(name, "out", dims, need);
   }
   void indices(const char* name, const Index*&, Dims dims, Index end) {
-    tensor<Index>(name, "in", dims, false)["end"] = written(end);
+    tensor<Index>(name, "in", dims, kNeeded)["end"] = written(end);
   }
   void require(bool, const char*) {}
 
@@ -69,14 +66,14 @@ class Signature {
 
   // Described for maps in bfloat16, whose computations are in float32.
   template <typename E>
-  pybind11::dict tensor(const char* name, const char* kind, Dims dims, bool or_null) {
-    pybind11::dict field = add(name, kind, or_null ? "Tensor | None" : "Tensor");
+  pybind11::dict tensor(const char* name, const char* kind, Dims dims, Need need) {
+    pybind11::dict field = add(name, kind, need == kOrNull ? "Tensor | None" : "Tensor");
     pybind11::list shape;
     for (const Index size : dims) shape.append(written(size));
     field["shape"] = shape;
     const dlpack::DataType type = kElement<E>;
     field["element"] = type == kElement<BFloat16> ? "stored" : (type == kElement<float> ? "computed" : "int64");
-    field["or_null"] = or_null;
+    field["or_null"] = need == kOrNull;
     return field;
   }
 

@@ -22,11 +22,11 @@ struct SignedWeightGrad : PassOnBoth {
 
   template <typename Fields>
   void fields(Fields& f) {
-    f.size("count", count);
+    f.sizes("count", count);
     f.in("grad", grad, {count});
     f.in("grad_abs", grad_abs, {count});
     f.in("weight", weight, {count});
-    f.out("sum", sum, {count}, grad);
+    f.out("sum", sum, {count}, kNeeded, grad);
   }
   Sweep sweep() const { return make_sweep({1, count, 1, 1}, kPack<S>, 2, kAnyBlocks); }
 };

@@ -63,11 +63,26 @@ struct SinglePropIdentity {
   static FASTBOUND_HD void apply_grad(T&, T&, T, T) {}
 };
 
+// (value, radius) through scale x + shift and the activation, and its gradient: both in place.
+template <typename Activation, typename T>
+FASTBOUND_HD void singleprop_affine(T& value, T& radius, T scale, T shift) {
+  value = scale * value + shift;
+  radius = absolute(scale) * radius;
+  Activation::apply(value, radius);
+}
+template <typename Activation, typename T>
+FASTBOUND_HD void singleprop_affine_grad(T& grad_value, T& grad_radius, T value, T radius, T scale, T shift) {
+  const T magnitude = absolute(scale);
+  Activation::apply_grad(grad_value, grad_radius, scale * value + shift, magnitude * radius);
+  grad_value = scale * grad_value;
+  grad_radius = magnitude * grad_radius;
+}
+
 // The contributions of (grad_value, grad_radius), taken after the activation, to the gradients of scale and shift.
 // `magnitude` and `direction` are absolute value and sign of the scale.
 template <typename Activation, typename T>
-FASTBOUND_HD void singleprop_affine_grad(T grad_value, T grad_radius, T value, T radius, T scale, T magnitude,
-                                         T direction, T shift, T& to_scale, T& to_shift) {
+FASTBOUND_HD void singleprop_terms(T grad_value, T grad_radius, T value, T radius, T scale, T magnitude, T direction,
+                                   T shift, T& to_scale, T& to_shift) {
   Activation::apply_grad(grad_value, grad_radius, scale * value + shift, magnitude * radius);
   to_scale = grad_value * value + direction * grad_radius * radius;
   to_shift = grad_value;
@@ -100,8 +115,8 @@ struct SinglePropNormReluFwd : PassOnMaps {
     f.integer("activation", activation, 0, 2);
     f.in("nominal", nominal, {outer, channels, inner});
     f.in("radius", radius, {outer, channels, inner});
-    f.in_or_null("scale", scale, {channels});
-    f.in_or_null("shift", shift, {channels});
+    f.in("scale", scale, {channels}, kOrNull);
+    f.in("shift", shift, {channels}, kOrNull);
     f.out("out_nominal", out_nominal, {outer, channels, inner});
     f.out("out_radius", out_radius, {outer, channels, inner});
     f.require((scale == nullptr) == (shift == nullptr), "scale and shift must be given together");
@@ -127,8 +142,8 @@ struct SinglePropNormReluGrads : PassOnMaps {
     f.in("grad_radius", grad_radius, {outer, channels, inner});
     f.in("nominal", nominal, {outer, channels, inner});
     f.in("radius", radius, {outer, channels, inner});
-    f.in_or_null("scale", scale, {channels});
-    f.in_or_null("shift", shift, {channels});
+    f.in("scale", scale, {channels}, kOrNull);
+    f.in("shift", shift, {channels}, kOrNull);
     f.require((scale == nullptr) == (shift == nullptr), "scale and shift must be given together");
   }
 };
@@ -149,8 +164,8 @@ struct SinglePropNormReluBwd : SinglePropNormReluGrads<S> {
   void fields(Fields& f) {
     SinglePropNormReluGrads<S>::fields(f);
     const auto [outer, channels, inner] = static_cast<const ChannelMap&>(*this);
-    f.in_or_null("nominal_mul", nominal_mul, {channels});
-    f.in_or_null("nominal_add", nominal_add, {channels});
+    f.in("nominal_mul", nominal_mul, {channels}, kOrNull);
+    f.in("nominal_add", nominal_add, {channels}, kOrNull);
     f.out("out_grad_nominal", out_grad_nominal, {outer, channels, inner});
     f.out("out_grad_radius", out_grad_radius, {outer, channels, inner});
     f.require((nominal_mul == nullptr) == (nominal_add == nullptr), "nominal_mul and nominal_add come together");

@@ -1,4 +1,4 @@
-// The types that maps are stored in on a CPU.
+// The types that maps are stored in on a CPU, and those of the computation everywhere.
 #pragma once
 
 #include <cstdint>
@@ -27,5 +27,17 @@ struct BFloat16 {
     return value;
   }
 };
+
+// The type of the computation, in which per-channel numbers are stored too: float, or double for double.
+template <typename S>
+struct ComputeType {
+  using type = float;
+};
+template <>
+struct ComputeType<double> {
+  using type = double;
+};
+template <typename S>
+using Compute = typename ComputeType<S>::type;
 
 }  // namespace fastbound

@@ -15,9 +15,7 @@ struct SwapAxes : PassOnCpu {
 
   template <typename Fields>
   void fields(Fields& f) {
-    f.size("outer", outer);
-    f.size("rows", rows);
-    f.size("columns", columns);
+    f.sizes("outer", outer, "rows", rows, "columns", columns);
     f.in("x", x, {outer, rows, columns});
     f.out("out", out, {outer, columns, rows});
   }

@@ -68,6 +68,8 @@ def convolve_transposed(
     groups = geometry.groups
     out = stack.new_empty(*stack.shape[:2], *size, weight.shape[3] * groups)
     out_radius = None if radius is None else out.new_empty(out.shape[1:])
+    if not out.numel():
+        return out, out_radius, None if bias is None else stack[0].sum((1, 2)) @ bias
     constant = None if bias is None else stack.new_empty(stack.shape[1])
     swapped = weight.unflatten(0, (groups, -1)).transpose(1, -1)  # [G, K, T, U, M]
     for a in range(min(geometry.stride[0], size[0])):
@@ -102,7 +104,7 @@ def weight_gradient(
     (streams, batch, height, width, outputs), (_, _, rows, columns, _) = grad.shape, stack.shape
     features, channels = outputs // geometry.groups, weight.shape[3]
     pixels, taps = batch * height * width, weight.shape[1] * weight.shape[2]
-    if not pixels:
+    if not pixels or not weight.numel():
         return torch.zeros_like(weight, dtype=torch.float32)
     name = "rows_weight_gradient" if radius is None else "interval_weight_gradient"
     precision, chosen = _choice(name, stack, features, geometry)
@@ -156,7 +158,7 @@ def _product(
 ) -> None:
     streams, batch, height, width, _ = out.shape
     groups, features, row_taps, column_taps, channels = weight.shape
-    if not out.numel() and (constant is None or not constant.numel()):
+    if not out.numel():
         return
     precision, chosen = _choice("rows_product" if radius is None else "interval_product", stack, features, geometry)
     blocks = triton.cdiv(features, chosen.block_m) * triton.cdiv(batch * height * width, chosen.block_p)

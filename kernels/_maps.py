@@ -43,7 +43,7 @@ def dense(x: Tensor) -> Tensor:
 
 def pixels(rows: Tensor) -> Tensor:  # [*, F] -> [R, 1, 1, F]
     """Rows of features as maps of one pixel."""
-    return dense(rows.reshape(-1, 1, 1, rows.shape[-1]))
+    return dense(rows.reshape(rows.shape[:-1].numel(), 1, 1, rows.shape[-1]))
 
 
 def stacked_pixels(stack: Tensor) -> Tensor:  # [N, *, F] -> [N, R, 1, 1, F]

@@ -22,10 +22,22 @@ sys.path.insert(0, str(HERE))
 pytest.register_assert_rewrite(*(path.stem for path in HERE.glob("*.py")))
 
 _left_out_gpu_tests: set[str] = set()
+IN_WORKER = "left_out_gpu_tests"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "own_memory: torch.empty stays torch.empty (for tests of the compiler)")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Under pytest-xdist the workers collect, and the process that prints the summary does not."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[IN_WORKER] = sorted(_left_out_gpu_tests)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    _left_out_gpu_tests.update(getattr(node, "workeroutput", {}).get(IN_WORKER, ()))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

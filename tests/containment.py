@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from zoo import Call
 
 import fastbound as fb
 from fastbound.domains import rules
@@ -15,19 +16,10 @@ WIDTHS = (0.01, 0.3, 2.0)
 SLACK = 1e-12  # of float64, far above the rounding of these small networks
 
 
-class Elementwise(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
 def networks(function: Callable[[Tensor], Tensor]) -> list[tuple[nn.Module, Tensor]]:
     """The function alone and in a network, each with inputs [B, I] in float64."""
     torch.manual_seed(0)
-    f = Elementwise(function)
+    f = Call(function)
     deep = nn.Sequential(nn.Linear(3, 8), f, nn.Linear(8, 8), f, nn.Linear(8, 2)).double()
     line = torch.linspace(-4, 4, 33, dtype=torch.float64).unsqueeze(1)
     return [(f, line), (deep, torch.randn(5, 3, dtype=torch.float64))]

@@ -276,7 +276,13 @@ def fenced_rows(t: Tensor) -> Tensor:
     return t.new_full(sizes, float("nan"))[window].copy_(t)
 
 
-LAYOUTS = (reversed_dims, channels_last, channels_last_by_stream, fenced, fenced_rows)
+def odd_strides_of_ones(t: Tensor) -> Tensor:
+    """The same values with the channels innermost, and strides of sides of 1 that no dense order would give them."""
+    t = channels_last(t)
+    return t.as_strided(t.shape, [7 if size == 1 else step for step, size in zip(t.stride(), t.shape)])
+
+
+LAYOUTS = (reversed_dims, channels_last, channels_last_by_stream, fenced, fenced_rows, odd_strides_of_ones)
 
 
 STORED = [stem for stem in STEMS if available(stem, "cpu", torch.bfloat16)]

@@ -65,8 +65,8 @@ class Tree:
         assert text.count(old) == 1, f"{path} has {old!r} {text.count(old)} times"
         (self.root / path).write_text(text.replace(old, new), encoding="utf-8")
 
-    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """``python *arguments`` in the tree; ``stdout`` has its output, errors included."""
+    def python(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """``python *arguments`` in the tree, with `variables`; ``stdout`` has its output, errors included."""
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.root,
@@ -75,6 +75,7 @@ class Tree:
                 "PYTHONPATH": os.pathsep.join(map(str, (self.root, self.root / "tests"))),
                 "OMP_NUM_THREADS": "1",
                 "COLUMNS": "200",
+                **variables,
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +75,17 @@ class Scaled(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input * 2.0) + 1.0
+
+
+class Call(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Any) -> Any:
+        return self.function(x)
 
 
 def sequence(*layers: nn.Module) -> Callable[[], nn.Module]:

@@ -33,20 +33,8 @@ void execute(const CrownConcretizeFwd<T>& pass, double*, int threads) {
   });
 }
 
-template <typename T, bool kRows, bool kBox>
-void backward_block(const T* __restrict__ x, T grad, const T* __restrict__ c, const T* __restrict__ r,
-                    T* __restrict__ out, T* __restrict__ to_center, T* __restrict__ to_radius, Index length) {
-#pragma omp simd
-  for (Index i = 0; i < length; ++i) {
-    if (kRows) out[i] = concretized_grad_row(grad, x[i], c[i], r[i]);
-    if (kBox) concretized_grad_box(grad, x[i], to_center[i], to_radius[i]);
-  }
-}
-
-template <typename T>
-void execute(const CrownConcretizeBwd<T>& pass, double*, int threads) {
-  const T *grad = pass.grad, *rows = pass.rows, *center = pass.center, *radius = pass.radius;
-  T *out_rows = pass.out_rows, *out_center = pass.out_center, *out_radius = pass.out_radius;
+template <bool kRows, bool kBox, typename T>
+void backward(const CrownConcretizeBwd<T>& pass, int threads) {
   const Index functions = pass.functions, size = pass.size;
   const int shares = useful_threads(threads, pass.batch * functions * size);
   const Index per_sample = (size + kBlock - 1) / kBlock, items = pass.batch * per_sample;
@@ -54,22 +42,31 @@ void execute(const CrownConcretizeBwd<T>& pass, double*, int threads) {
     for (Index item = share_begin(items, share, shares); item < share_begin(items, share + 1, shares); ++item) {
       const Index sample = item / per_sample, first = item % per_sample * kBlock;
       const Index at = sample * size + first, length = smaller(kBlock, size - first);
-      if (out_center != nullptr)
-        for (Index i = 0; i < length; ++i) out_center[at + i] = out_radius[at + i] = 0;
+      const T* __restrict__ c = pass.center + at;
+      const T* __restrict__ r = pass.radius + at;
+      T* __restrict__ to_center = kBox ? pass.out_center + at : nullptr;
+      T* __restrict__ to_radius = kBox ? pass.out_radius + at : nullptr;
+      for (Index i = 0; kBox && i < length; ++i) to_center[i] = to_radius[i] = 0;
       for (Index row = sample * functions; row < (sample + 1) * functions; ++row) {
-        const Index begin = row * size + first;
-        if (out_rows == nullptr)
-          backward_block<T, false, true>(rows + begin, grad[row], center + at, radius + at, nullptr, out_center + at,
-                                         out_radius + at, length);
-        else if (out_center == nullptr)
-          backward_block<T, true, false>(rows + begin, grad[row], center + at, radius + at, out_rows + begin, nullptr,
-                                         nullptr, length);
-        else
-          backward_block<T, true, true>(rows + begin, grad[row], center + at, radius + at, out_rows + begin,
-                                        out_center + at, out_radius + at, length);
+        const T grad = pass.grad[row];
+        const T* __restrict__ x = pass.rows + row * size + first;
+        T* __restrict__ out = kRows ? pass.out_rows + row * size + first : nullptr;
+#pragma omp simd
+        for (Index i = 0; i < length; ++i) {
+          if (kRows) out[i] = concretized_grad_row(grad, x[i], c[i], r[i]);
+          if (kBox) concretized_grad_box(grad, x[i], to_center[i], to_radius[i]);
+        }
       }
     }
   });
+}
+
+template <typename T>
+void execute(const CrownConcretizeBwd<T>& pass, double*, int threads) {
+  if (pass.out_rows == nullptr)
+    backward<false, true>(pass, threads);
+  else
+    pass.out_center == nullptr ? backward<true, false>(pass, threads) : backward<true, true>(pass, threads);
 }
 
 }  // namespace

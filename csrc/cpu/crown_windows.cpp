@@ -32,9 +32,8 @@ void window_runs(const PassOnWindows& w, int share, int shares, Run run, Outside
   }
 }
 
-template <typename T>
-void execute(const CrownWindowsLines<T>& pass, double*, int threads) {
-  const T* lower_offset = pass.lower_offset;
+template <bool kOffset, typename T>
+void lines(const CrownWindowsLines<T>& pass, int threads) {
   const Index size = pass.size();
   const int shares = useful_threads(threads, pass.count() * size);
   for_each_share(shares, [&](int share) {
@@ -46,21 +45,14 @@ void execute(const CrownWindowsLines<T>& pass, double*, int threads) {
           T* __restrict__ y = pass.out + i * size + at;
           const T* __restrict__ low = pass.lower_slope + map;
           const T* __restrict__ up = pass.upper_slope + map;
-          const T* __restrict__ low_offset = lower_offset == nullptr ? nullptr : lower_offset + map;
           const T* __restrict__ up_offset = pass.upper_offset + map;
+          const T* __restrict__ low_offset = kOffset ? pass.lower_offset + map : nullptr;
           T total = 0;
-          if (low_offset == nullptr) {
 #pragma omp simd reduction(+ : total)
-            for (Index k = 0; k < length; ++k) {
-              y[k] = x[k] * (x[k] < T(0) ? up[k] : low[k]);
-              total += x[k] < T(0) ? x[k] * up_offset[k] : T(0);
-            }
-          } else {
-#pragma omp simd reduction(+ : total)
-            for (Index k = 0; k < length; ++k) {
-              y[k] = x[k] * (x[k] < T(0) ? up[k] : low[k]);
-              total += x[k] * (x[k] < T(0) ? up_offset[k] : low_offset[k]);
-            }
+          for (Index k = 0; k < length; ++k) {
+            y[k] = x[k] * (x[k] < T(0) ? up[k] : low[k]);
+            total += kOffset ? x[k] * (x[k] < T(0) ? up_offset[k] : low_offset[k])
+                             : (x[k] < T(0) ? x[k] * up_offset[k] : T(0));
           }
           sum += static_cast<double>(total);
         },
@@ -72,6 +64,11 @@ void execute(const CrownWindowsLines<T>& pass, double*, int threads) {
           sum = 0;
         });
   });
+}
+
+template <typename T>
+void execute(const CrownWindowsLines<T>& pass, double*, int threads) {
+  pass.lower_offset != nullptr ? lines<true>(pass, threads) : lines<false>(pass, threads);
 }
 
 template <typename T>

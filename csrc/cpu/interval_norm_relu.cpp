@@ -43,8 +43,9 @@ void execute(const NormStatistics<S>& pass, double* scratch, int threads) {
 
 template <typename S>
 void execute(const IntervalNormReluFwd<S>& pass, double*, int threads) {
-  affine_runs(pass, pass.scale, pass.shift, useful_threads(threads, pass.size()),
-              [&](int, Index first, Index length, auto a, auto b) { forward_run(pass, first, length, a, b); });
+  affine_runs(
+      pass, useful_threads(threads, pass.size()), [&](int, auto... run) { forward_run(pass, run...); }, pass.scale,
+      pass.shift);
 }
 
 template <typename S>

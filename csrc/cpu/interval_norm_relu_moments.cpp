@@ -42,7 +42,7 @@ template <typename S>
 void execute(const IntervalNormReluMomentsFwd<S>& pass, double* scratch, int threads) {
   const int shares = useful_threads(threads, pass.size());
   for (Index i = 0; i < shares * kMoments; ++i) scratch[i] = 0;
-  affine_runs(pass, pass.scale, pass.shift, shares, [&](int share, Index first, Index length, auto a, auto b) {
+  const auto visit = [&](int share, Index first, Index length, auto a, auto b) {
     // Block by block, so that what the pass has read is still in the cache.
     for (Index begin = 0; begin < length; begin += kRun) {
       const Index block = smaller(kRun, length - begin), at = first + begin;
@@ -50,7 +50,8 @@ void execute(const IntervalNormReluMomentsFwd<S>& pass, double* scratch, int thr
       add_moments(pass.center(pass.stack) + at, pass.radius + at, block, a.from(begin), b.from(begin),
                   scratch + kMoments * share);
     }
-  });
+  };
+  affine_runs(pass, shares, visit, pass.scale, pass.shift);
   for (int share = 1; share < shares; ++share)
     for (int i = 0; i < kMoments; ++i) scratch[i] += scratch[kMoments * share + i];
   moments_of(scratch, static_cast<double>(pass.size()), pass.moments);

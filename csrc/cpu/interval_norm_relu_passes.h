@@ -22,9 +22,8 @@ void forward_run(const IntervalNormReluFwd<S>& pass, Index first, Index length, 
   const T a = pass.slope;
 #pragma omp simd
   for (Index i = 0; i < length; ++i) {
-    T new_center = scale[i] * c[i] + shift[i];
-    T new_radius = absolute(scale[i]) * r[i];
-    interval_relu(new_center, new_radius, a);
+    T new_center = c[i], new_radius = r[i];
+    affine_relu(new_center, new_radius, scale[i], shift[i], a);
     yc[i] = new_center;
     yr[i] = new_radius;
     if (kNominal) y[i] = leaky_relu(scale[i] * x[i] + shift[i], a);
@@ -56,13 +55,10 @@ void backward_run(const Pass& pass, Index first, Index length, Coefficient scale
   const auto more = pass.more();
 #pragma omp simd
   for (Index i = 0; i < length; ++i) {
-    T new_center = gc[i];
-    T new_radius = kRadius ? T(gr[i]) : T(0);
-    const T y = scale[i] * c[i] + shift[i], spread = absolute(scale[i]) * r[i];
-    interval_relu_grad(new_center, new_radius, y, spread, a);
-    more(new_center, new_radius, y, spread);
-    dc[i] = scale[i] * new_center;
-    dr[i] = absolute(scale[i]) * new_radius;
+    T new_center = gc[i], new_radius = kRadius ? T(gr[i]) : T(0);
+    affine_relu_grad<T>(new_center, new_radius, c[i], r[i], scale[i], shift[i], a, more);
+    dc[i] = new_center;
+    dr[i] = new_radius;
     if (kNominal) {
       const T value = x[i];
       const T gated = scale[i] * leaky_relu_grad<T>(g[i], scale[i] * value + shift[i], a);
@@ -91,7 +87,9 @@ void backward_run(const Pass& pass, Index first, Index length, Coefficients... c
 
 template <typename Pass>
 void backward_pass(const Pass& pass, int threads) {
-  gradient_runs(pass, threads, [&](auto... run) { backward_run(pass, run...); });
+  affine_runs(
+      pass, useful_threads(threads, pass.size()), [&](int, auto... run) { backward_run(pass, run...); }, pass.scale,
+      pass.shift, pass.nominal_mul, pass.nominal_add);
 }
 
 // The two terms of element i of the run that begins at `first`.
@@ -114,8 +112,8 @@ struct SumTerms {
         more(of.more()) {}
   __attribute__((always_inline)) void operator()(Index i, T scale, T magnitude, T sign, T shift, T& to_scale,
                                                  T& to_shift) const {
-    affine_grad<T>(gc[i], kRadius ? T(gr[i]) : T(0), c[i], r[i], scale, magnitude, sign, shift, slope, more, to_scale,
-                   to_shift);
+    affine_relu_terms<T>(gc[i], kRadius ? T(gr[i]) : T(0), c[i], r[i], scale, magnitude, sign, shift, slope, more,
+                         to_scale, to_shift);
     if (kNominal) add_nominal_grad<T>(g[i], x[i], scale, shift, slope, to_scale, to_shift);
   }
 };

@@ -61,52 +61,25 @@ void plane_runs(Shape shape, int share, int shares, Run run) {
   }
 }
 
-// visit(share, first element, length, scale, shift) over all runs of a map, with the affine map of each: x 1 + 0 if
-// there is none.
-template <typename T, typename Visit>
-void affine_runs(const Shape& shape, const T* scale /* [C] or null */, const T* shift /* [C] or null */, int shares,
-                 Visit visit) {
+// visit(share, first element, length, scale, others...) over all runs of a map, with the numbers of its channels along
+// each run. Without an affine map (scale is null) they are 1 and zeros.
+template <typename T, typename Visit, typename... Others>
+void affine_runs(const Shape& shape, int shares, Visit visit, const T* scale, const Others*... others) {
   for_each_share(shares, [&](int share) {
     if (scale == nullptr) {
       const Index first = share_begin(shape.size(), share, shares);
       const Index length = share_begin(shape.size(), share + 1, shares) - first;
-      visit(share, first, length, Constant<T>{T(1)}, Constant<T>{T(0)});
+      visit(share, first, length, Constant<T>{T(1)}, ((void)others, Constant<T>{T(0)})...);
     } else if (shape.inner == 1) {
-      const Repeated<T> scales(scale, shape.channels), shifts(shift, shape.channels);
-      row_runs(shape, share, shares,
-               [&](Index first, Index length) { visit(share, first, length, scales.values, shifts.values); });
+      const auto with = [&](const auto&... repeated) {
+        row_runs(shape, share, shares,
+                 [&](Index first, Index length) { visit(share, first, length, repeated.values...); });
+      };
+      with(Repeated<T>(scale, shape.channels), Repeated<T>(others, shape.channels)...);
     } else {
       plane_runs(shape, share, shares, [&](Index first, Index length, Index channel) {
-        visit(share, first, length, Constant<T>{scale[channel]}, Constant<T>{shift[channel]});
-      });
-    }
-  });
-}
-
-// visit(first element, length, scale, shift, nominal_mul, nominal_add) over all runs of a map, for a pass that has
-// these.
-template <typename Pass, typename Visit>
-void gradient_runs(const Pass& pass, int threads, Visit visit) {
-  using T = typename Pass::T;
-  const Shape& shape = pass;
-  const int shares = useful_threads(threads, shape.size());
-  for_each_share(shares, [&](int share) {
-    if (pass.scale == nullptr) {
-      const Constant<T> one{T(1)}, zero{T(0)};
-      const Index first = share_begin(shape.size(), share, shares);
-      visit(first, share_begin(shape.size(), share + 1, shares) - first, one, zero, zero, zero);
-    } else if (shape.inner == 1) {
-      const Repeated<T> scales(pass.scale, shape.channels), shifts(pass.shift, shape.channels),
-          muls(pass.nominal_mul, shape.channels), adds(pass.nominal_add, shape.channels);
-      row_runs(shape, share, shares, [&](Index first, Index length) {
-        visit(first, length, scales.values, shifts.values, muls.values, adds.values);
-      });
-    } else {
-      const bool statistics = pass.nominal_mul != nullptr;
-      plane_runs(shape, share, shares, [&](Index first, Index length, Index channel) {
-        const Constant<T> mul{statistics ? pass.nominal_mul[channel] : T(0)},
-            add{statistics ? pass.nominal_add[channel] : T(0)};
-        visit(first, length, Constant<T>{pass.scale[channel]}, Constant<T>{pass.shift[channel]}, mul, add);
+        visit(share, first, length, Constant<T>{scale[channel]},
+              Constant<T>{others == nullptr ? T(0) : others[channel]}...);
       });
     }
   });

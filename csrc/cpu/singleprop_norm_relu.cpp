@@ -17,9 +17,8 @@ void forward_run(const SinglePropNormReluFwd<S>& pass, Index first, Index length
   S* __restrict__ yr = pass.out_radius + first;
 #pragma omp simd
   for (Index i = 0; i < length; ++i) {
-    Compute<S> value = scale[i] * x[i] + shift[i];
-    Compute<S> spread = absolute(scale[i]) * r[i];
-    Activation::apply(value, spread);
+    Compute<S> value = x[i], spread = r[i];
+    singleprop_affine<Activation>(value, spread, scale[i], shift[i]);
     y[i] = value;
     yr[i] = spread;
   }
@@ -28,10 +27,8 @@ void forward_run(const SinglePropNormReluFwd<S>& pass, Index first, Index length
 template <typename S>
 void execute(const SinglePropNormReluFwd<S>& pass, double*, int threads) {
   with_activation(pass.activation, [&](auto function) {
-    affine_runs(pass, pass.scale, pass.shift, useful_threads(threads, pass.size()),
-                [&](int, Index first, Index length, auto scale, auto shift) {
-                  forward_run<decltype(function)>(pass, first, length, scale, shift);
-                });
+    const auto visit = [&](int, auto... run) { forward_run<decltype(function)>(pass, run...); };
+    affine_runs(pass, useful_threads(threads, pass.size()), visit, pass.scale, pass.shift);
   });
 }
 
@@ -48,10 +45,9 @@ void backward_run(const SinglePropNormReluBwd<S>& pass, Index first, Index lengt
 #pragma omp simd
   for (Index i = 0; i < length; ++i) {
     T value_grad = g[i], radius_grad = gr[i];
-    const T magnitude = absolute(scale[i]);
-    Activation::apply_grad(value_grad, radius_grad, scale[i] * x[i] + shift[i], magnitude * r[i]);
-    d[i] = kStatistics ? scale[i] * value_grad + (mul[i] * x[i] + add[i]) : scale[i] * value_grad;
-    dr[i] = magnitude * radius_grad;
+    singleprop_affine_grad<Activation, T>(value_grad, radius_grad, x[i], r[i], scale[i], shift[i]);
+    d[i] = kStatistics ? value_grad + (mul[i] * x[i] + add[i]) : value_grad;
+    dr[i] = radius_grad;
   }
 }
 
@@ -59,10 +55,12 @@ template <typename S>
 void execute(const SinglePropNormReluBwd<S>& pass, double*, int threads) {
   with_activation(pass.activation, [&](auto function) {
     using Activation = decltype(function);
-    if (pass.nominal_mul != nullptr)
-      gradient_runs(pass, threads, [&](auto... run) { backward_run<true, Activation>(pass, run...); });
-    else
-      gradient_runs(pass, threads, [&](auto... run) { backward_run<false, Activation>(pass, run...); });
+    const auto visit = [&](int, auto... run) {
+      pass.nominal_mul != nullptr ? backward_run<true, Activation>(pass, run...)
+                                  : backward_run<false, Activation>(pass, run...);
+    };
+    affine_runs(pass, useful_threads(threads, pass.size()), visit, pass.scale, pass.shift, pass.nominal_mul,
+                pass.nominal_add);
   });
 }
 
@@ -74,7 +72,7 @@ struct Terms {
 
   __attribute__((always_inline)) void operator()(Index i, T scale, T magnitude, T sign, T shift, T& to_scale,
                                                  T& to_shift) const {
-    singleprop_affine_grad<Activation, T>(g[i], gr[i], x[i], r[i], scale, magnitude, sign, shift, to_scale, to_shift);
+    singleprop_terms<Activation, T>(g[i], gr[i], x[i], r[i], scale, magnitude, sign, shift, to_scale, to_shift);
   }
 };
 

@@ -35,19 +35,10 @@ __global__ void __launch_bounds__(RowTiles::kThreads)
 }
 
 template <typename S>
-__global__ void crown_concretize_sum_kernel(const double* __restrict__ partial,  // [B, S, tiles]
-                                            S* __restrict__ out,                 // [B, S]
-                                            Index rows, Index tiles) {
-  row_totals(partial, out, rows, tiles);
-}
-
-template <typename S>
 void execute(const CrownConcretizeFwd<S>& pass, double* workspace, cudaStream_t stream) {
   const RowTiles tiles = pass.tiles();
-  const Index rows = pass.batch * pass.functions;
   launch(pass.kName, crown_concretize_fwd_kernel<S>, tiles.blocks(), tiles.threads, stream, pass, workspace, tiles);
-  launch("crown_concretize_sum", crown_concretize_sum_kernel<S>, ceil_div(rows, kWarps), RowTiles::kThreads, stream,
-         workspace, pass.out, rows, tiles.tiles);
+  end_rows(pass, workspace, pass.out, stream);
 }
 
 // One pack of a box against all rows of its sample.

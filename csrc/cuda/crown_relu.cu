@@ -54,19 +54,10 @@ __global__ void __launch_bounds__(RowTiles::kThreads)
 }
 
 template <typename S>
-__global__ void crown_relu_bias_kernel(const double* __restrict__ partial,  // [B, S, tiles]
-                                       S* __restrict__ bias,                // [B, S]
-                                       Index rows, Index tiles) {
-  row_totals(partial, bias, rows, tiles);
-}
-
-template <typename S>
 void execute(const CrownReluFwd<S>& pass, double* workspace, cudaStream_t stream) {
   const RowTiles tiles = pass.tiles();
-  const Index rows = pass.batch * pass.functions;
   launch(pass.kName, crown_relu_fwd_kernel<S>, tiles.blocks(), tiles.threads, stream, pass, workspace, tiles);
-  launch("crown_relu_bias", crown_relu_bias_kernel<S>, ceil_div(rows, kWarps), RowTiles::kThreads, stream, workspace,
-         pass.bias, rows, tiles.tiles);
+  end_rows(pass, workspace, pass.bias, stream);
 }
 
 // All gradients of the neurons of one thread: those of its packs are written, those of its channels are added up.

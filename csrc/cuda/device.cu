@@ -1,4 +1,3 @@
-#include "cuda/device.cuh"
 #include "cuda/launch.cuh"
 
 namespace fastbound {
@@ -12,6 +11,7 @@ std::string version(int number) { return std::to_string(number / 1000) + "." + s
 
 }  // namespace
 
+// Why the kernels of this build cannot run on a device (driver too old, no code for it), or an empty string.
 std::string device_problem(int device) {
   int driver = 0, count = 0;
   cudaDriverGetVersion(&driver);

@@ -29,8 +29,8 @@ struct Forward {
   __device__ void apply(Site site, Loaded& x) const {
 #pragma unroll
     for (int k = 0; k < kPack<S>; ++k) {
-      A center = scale[k] * x.center[k] + shift[k], spread = absolute(scale[k]) * x.radius[k];
-      interval_relu(center, spread, pass.slope);
+      A center = x.center[k], spread = x.radius[k];
+      affine_relu(center, spread, scale[k], shift[k], pass.slope);
       x.center.set(k, center);
       x.radius.set(k, spread);
       x.nominal.set(k, leaky_relu(scale[k] * x.nominal[k] + shift[k], pass.slope));
@@ -81,8 +81,8 @@ struct BackwardSums : Gradients<P> {
     for (int k = 0; k < kPack<S>; ++k) {
       const A scale = this->scale[k], shift = this->shift[k], slope = this->pass.slope;
       A to_scale, to_shift;
-      affine_grad(x.grad_center[k], x.grad_radius[k], x.center[k], x.radius[k], scale, absolute(scale), sign(scale),
-                  shift, slope, this->more, to_scale, to_shift);
+      affine_relu_terms(x.grad_center[k], x.grad_radius[k], x.center[k], x.radius[k], scale, absolute(scale),
+                        sign(scale), shift, slope, this->more, to_scale, to_shift);
       add_nominal_grad(x.grad_nominal[k], x.nominal[k], scale, shift, slope, to_scale, to_shift);
       sums.add(0, k, to_scale);
       sums.add(1, k, k < site.count ? to_shift : A(0));  // missing elements were read as zeros, to which `more` may add
@@ -127,12 +127,10 @@ struct Backward : Gradients<P> {
     for (int k = 0; k < kPack<S>; ++k) {
       const A scale = this->scale[k], shift = this->shift[k];
       A center = x.grad_center[k], spread = x.grad_radius[k];
-      const A y = scale * x.center[k] + shift, width = absolute(scale) * x.radius[k];
-      interval_relu_grad(center, spread, y, width, pass.slope);
-      this->more(center, spread, y, width);
+      affine_relu_grad(center, spread, x.center[k], x.radius[k], scale, shift, pass.slope, this->more);
       const A gated = scale * leaky_relu_grad(x.grad_nominal[k], scale * x.nominal[k] + shift, pass.slope);
-      x.center.set(k, scale * center);
-      x.radius.set(k, absolute(scale) * spread);
+      x.center.set(k, center);
+      x.radius.set(k, spread);
       x.nominal.set(k, statistics ? gated + (mul[k] * x.nominal[k] + add[k]) : gated);
     }
     store(pass.center(pass.out_grad_stack) + site.at, x.center, site.count);

@@ -22,8 +22,8 @@ struct Forward {
   __device__ void apply(Site site, Loaded& x) const {
 #pragma unroll
     for (int k = 0; k < kPack<S>; ++k) {
-      A value = scale[k] * x.nominal[k] + shift[k], spread = absolute(scale[k]) * x.radius[k];
-      Activation::apply(value, spread);
+      A value = x.nominal[k], spread = x.radius[k];
+      singleprop_affine<Activation>(value, spread, scale[k], shift[k]);
       x.nominal.set(k, value);
       x.radius.set(k, spread);
     }
@@ -78,8 +78,8 @@ struct BackwardSums {
 #pragma unroll
     for (int k = 0; k < kPack<S>; ++k) {
       A to_scale, to_shift;
-      singleprop_affine_grad<Activation>(x.grad_nominal[k], x.grad_radius[k], x.nominal[k], x.radius[k], scale[k],
-                                         absolute(scale[k]), sign(scale[k]), shift[k], to_scale, to_shift);
+      singleprop_terms<Activation>(x.grad_nominal[k], x.grad_radius[k], x.nominal[k], x.radius[k], scale[k],
+                                   absolute(scale[k]), sign(scale[k]), shift[k], to_scale, to_shift);
       sums.add(0, k, to_scale);
       sums.add(1, k, to_shift);
     }
@@ -122,10 +122,8 @@ struct Backward {
 #pragma unroll
     for (int k = 0; k < kPack<S>; ++k) {
       A value = x.grad_nominal[k], spread = x.grad_radius[k];
-      const A magnitude = absolute(scale[k]);
-      Activation::apply_grad(value, spread, scale[k] * x.nominal[k] + shift[k], magnitude * x.radius[k]);
-      value = scale[k] * value;
-      x.radius.set(k, magnitude * spread);
+      singleprop_affine_grad<Activation>(value, spread, x.nominal[k], x.radius[k], scale[k], shift[k]);
+      x.radius.set(k, spread);
       x.nominal.set(k, statistics ? value + (mul[k] * x.nominal[k] + add[k]) : value);
     }
     store(pass.out_grad_nominal + site.at, x.nominal, site.count);

@@ -166,13 +166,24 @@ __device__ void row_sums(const RowTiles& tiles, const S* rows, Body& body, doubl
 
 // The second stage of row_sums, one warp per row.
 template <typename S>
-__device__ void row_totals(const double* partial /* [rows, tiles] */, S* out /* [rows] */, Index rows, Index tiles) {
+__global__ void __launch_bounds__(RowTiles::kThreads)
+    row_sums_end_kernel(const double* __restrict__ partial,  // [rows, tiles]
+                        S* __restrict__ out,                 // [rows]
+                        Index rows, Index tiles) {
   const Index row = static_cast<Index>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (row >= rows) return;
   double total = 0;
   for (Index tile = threadIdx.x % 32; tile < tiles; tile += 32) total += partial[row * tiles + tile];
   total = warp_sum(total);
   if (threadIdx.x % 32 == 0) out[row] = static_cast<S>(static_cast<Compute<S>>(total));
+}
+
+// Launches it for a pass over the rows of `pass.tiles()`.
+template <typename P, typename S>
+void end_rows(const P& pass, const double* workspace /* [B, S, tiles] */, S* out /* [B, S] */, cudaStream_t stream) {
+  const Index rows = pass.batch * pass.functions;
+  launch(P::kName, row_sums_end_kernel<S>, ceil_div(rows, kWarps), RowTiles::kThreads, stream, workspace, out, rows,
+         pass.tiles().tiles);
 }
 
 }  // namespace cuda

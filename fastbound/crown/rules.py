@@ -33,6 +33,7 @@ from fastbound.domains.records import (
 from fastbound.domains.tape import Node, PendingNorm
 from fastbound.ops import crown_conv2d, crown_linear, crown_relu
 from fastbound.ops.layout import channels_last
+from fastbound.primitives.convolution import as_kernel
 from fastbound.shapes import leaky_slope
 
 # ---- layers with weights -------------------------------------------------------------------------------------------
@@ -71,21 +72,19 @@ def _convolution(walk: Walk, node: Node, rows: Tensor) -> None:
 def transpose_convolution(record: Convolution, rows: Tensor, size: tuple[int, ...]) -> Tensor:
     """Rows [B, S, O, *] through the transpose of a convolution whose inputs have ``size``: [B, S, C, *size]."""
     spatial = len(size)
-    batch = rows.flatten(0, 1)
+    batch, weight = rows.flatten(0, 1), as_kernel(record.weight)
     if record.transposed:  # no inputs beyond ``size``: output padding may exceed a stride
         function: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[spatial - 1]
-        out = function(batch, record.weight, None, record.stride, record.padding, record.dilation, record.groups)
+        out = function(batch, weight, None, record.stride, record.padding, record.dilation, record.groups)
         out = out[(slice(None),) * 2 + tuple(slice(n) for n in size)]
     else:
         least = [
             (n - 1) * s - 2 * p + d * (k - 1) + 1
-            for n, s, p, d, k in zip(
-                rows.shape[3:], record.stride, record.padding, record.dilation, record.weight.shape[2:]
-            )
+            for n, s, p, d, k in zip(rows.shape[3:], record.stride, record.padding, record.dilation, weight.shape[2:])
         ]
         rest = [n - m for n, m in zip(size, least)]
         function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[spatial - 1]
-        out = function(batch, record.weight, None, record.stride, record.padding, rest, record.groups, record.dilation)
+        out = function(batch, weight, None, record.stride, record.padding, rest, record.groups, record.dilation)
     return out.unflatten(0, rows.shape[:2])
 
 

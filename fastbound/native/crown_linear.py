@@ -7,7 +7,7 @@ from torch import Tensor
 from fastbound.native import product_on_cpu as unsupported
 from fastbound.native.product import linear
 from fastbound.primitives import PRODUCT_DTYPES as DTYPES
-from fastbound.primitives import Gradients
+from fastbound.primitives import Gradients, as_rows
 from fastbound.primitives.crown_linear import constant, with_constant
 
 __all__ = ["DTYPES", "crown_linear_bwd", "crown_linear_fwd", "unsupported"]
@@ -31,8 +31,7 @@ def crown_linear_bwd(
 ) -> Gradients:
     d_rows = d_weight = None
     if grad_rows is not None:
-        flat = rows.reshape(-1, rows.shape[-1])
         d_rows = linear(grad_rows, weight) if needs[0] else None
-        d_weight = linear(flat.T, grad_rows.reshape(-1, grad_rows.shape[-1]).T) if needs[1] else None
+        d_weight = linear(as_rows(rows).T, as_rows(grad_rows).T) if needs[1] else None
     d_rows, d_bias = with_constant(d_rows, grad_bias, rows, bias, needs)
     return d_rows, d_weight, d_bias

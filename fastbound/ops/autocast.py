@@ -55,7 +55,7 @@ def lowered_by_autocast(product: Function) -> Function:
 
     @wraps(product)
     def call(*args: Any, **kwargs: Any) -> Any:
-        first = args[0]
+        first = _first_tensor(args, kwargs)
         kind = first.device.type
         low = autocast_dtype(kind)
         if low is None or first.dtype != torch.float32:
@@ -68,6 +68,11 @@ def lowered_by_autocast(product: Function) -> Function:
     return call  # type: ignore[return-value]
 
 
+def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The first argument, which is a tensor of each of these functions, or the first one given by name."""
+    return args[0] if args else next(value for value in kwargs.values() if isinstance(value, Tensor))
+
+
 def _converted(value: Any, dtype: torch.dtype) -> Any:
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
@@ -77,7 +82,7 @@ def kept_from_autocast(function: Function) -> Function:
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        kind = args[0].device.type
+        kind = _first_tensor(args, kwargs).device.type
         if autocast_dtype(kind) is None:
             return function(*args, **kwargs)
         with torch.autocast(kind, enabled=False):

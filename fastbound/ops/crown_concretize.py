@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastbound import backends
 from fastbound.ops.autocast import kept_from_autocast
+from fastbound.ops.checks import require_rows
 
 
 @kept_from_autocast
@@ -24,11 +25,7 @@ def crown_concretize(
 
     Soundness: rounded to nearest; exact on a box in real arithmetic. Source: Zhang et al., 2018, arXiv 1811.00866.
     """
-    if rows.dim() < 2 or rows.shape[:1] + rows.shape[2:] != center.shape or center.shape != radius.shape:
-        raise ValueError(
-            f"crown_concretize: rows {tuple(rows.shape)} do not belong to a box {tuple(center.shape)}, "
-            f"{tuple(radius.shape)}; wanted [B, S, *] and twice [B, *]."
-        )
+    require_rows("crown_concretize", rows, center, radius, 2)
     code = backends.find("crown_concretize", rows, center, radius)
     if backends.needs_grad(rows, center, radius) and not torch.compiler.is_compiling():
         return _CrownConcretize.apply(code, rows, center, radius)

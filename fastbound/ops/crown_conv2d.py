@@ -9,7 +9,9 @@ from torch import Tensor
 
 from fastbound import backends
 from fastbound.ops.autocast import lowered_by_autocast
+from fastbound.ops.checks import refuse, require_convolution
 from fastbound.primitives import Pair
+from fastbound.primitives.convolution import as_kernel
 
 
 @lowered_by_autocast
@@ -33,11 +35,13 @@ def crown_conv2d(
 
     Soundness: rounded to nearest. Source: Zhang et al., 2018, arXiv 1811.00866.
     """
-    if rows.dim() != 5 or weight.dim() != 4 or rows.shape[2] != weight.shape[0]:
-        raise ValueError(
-            f"crown_conv2d: weight {tuple(weight.shape)} does not take rows {tuple(rows.shape)}; wanted "
-            f"[B, S, {weight.shape[0]}, H, W]."
-        )
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        refuse("crown_conv2d", "size", "height and width of the convolution's input", repr(size), "write a tuple")
+    outputs = require_convolution("crown_conv2d", "size", size, weight, bias, stride, padding, dilation, groups)
+    if rows.shape[2:] != outputs:
+        wanted = f"[B, S, {', '.join(map(str, outputs))}], the outputs for inputs of size {tuple(size)}"
+        refuse("crown_conv2d", "rows", wanted, tuple(rows.shape), "size is that of the convolution's input")
+    weight = as_kernel(weight)
     code = backends.find("crown_conv2d", rows, weight, bias)
     geometry = (size, stride, padding, dilation, groups)
     if backends.needs_grad(rows, weight, bias) and not torch.compiler.is_compiling():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastbound import backends
 from fastbound.ops.autocast import lowered_by_autocast
+from fastbound.ops.checks import refuse, require_linear
 
 
 @lowered_by_autocast
@@ -24,8 +25,10 @@ def crown_linear(
 
     Soundness: rounded to nearest. Source: Zhang et al., 2018, arXiv 1811.00866.
     """
-    if weight.dim() != 2 or rows.dim() < 3 or rows.shape[-1] != weight.shape[0]:
-        raise ValueError(f"crown_linear: weight {tuple(weight.shape)} does not take rows {tuple(rows.shape)}.")
+    require_linear("crown_linear", weight, bias)
+    if rows.dim() < 3 or rows.shape[-1] != weight.shape[0]:
+        wanted = f"[B, S, *, {weight.shape[0]}] for weight {tuple(weight.shape)}"
+        refuse("crown_linear", "rows", wanted, tuple(rows.shape), "pass functions of this layer's outputs")
     code = backends.find("crown_linear", rows, weight, bias)
     if backends.needs_grad(rows, weight, bias) and not torch.compiler.is_compiling():
         return _CrownLinear.apply(code, rows, weight, bias)

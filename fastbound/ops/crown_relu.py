@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
+from fastbound.ops.checks import refuse, require_choice, require_rows, require_slope, require_vector
 from fastbound.primitives.crown_relu import RELAXATIONS, reads_output
 
 
@@ -42,15 +43,14 @@ def crown_relu(
     Soundness: rounded to nearest; both lines hold on the whole box without a guarded denominator.
     Source: Zhang et al., 2018, arXiv 1811.00866; Zhang et al., 2020, arXiv 1906.06316.
     """
-    if not 0 <= negative_slope <= 1:
-        raise ValueError(f"negative_slope: wanted a number in [0, 1], got {negative_slope}.")
-    if relaxation not in RELAXATIONS:
-        raise ValueError(f"relaxation: wanted one of {', '.join(RELAXATIONS)}, got {relaxation!r}.")
-    if rows.dim() < 3 or rows.shape[:1] + rows.shape[2:] != center.shape or center.shape != radius.shape:
-        raise ValueError(
-            f"crown_relu: rows {tuple(rows.shape)} do not belong to bounds {tuple(center.shape)}, {tuple(radius.shape)}"
-            "; wanted [B, S, *] and twice [B, *]."
-        )
+    require_slope("crown_relu", negative_slope)
+    require_choice("crown_relu", "relaxation", relaxation, RELAXATIONS)
+    require_rows("crown_relu", rows, center, radius, 3)
+    if (scale is None) != (shift is None):
+        name = "scale" if scale is None else "shift"
+        refuse("crown_relu", name, "a tensor [C]", None, "pass both scale and shift, or neither")
+    for name, vector in (("scale", scale), ("shift", shift), ("offset", offset)):
+        require_vector("crown_relu", name, vector, center.shape[1], "channel of center", center.shape)
     code = backends.find("crown_relu", rows, center, radius, scale, shift, offset)
     settings = (negative_slope, relaxation)
     tensors = (rows, center, radius, scale, shift, offset)

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from fastbound import backends
 from fastbound.ops.autocast import maps_lowered_by_autocast, read_as
+from fastbound.ops.checks import refuse, require_convolution, require_streams
 from fastbound.primitives import Pair
+from fastbound.primitives.convolution import as_kernel
 
 
 @maps_lowered_by_autocast
@@ -35,16 +37,20 @@ def interval_conv2d(
 
     Soundness: rounded to nearest. Source: Gowal et al., 2018, arXiv 1810.12715.
     """
-    if radius.dim() != 4 or weight.dim() != 4 or radius.shape[1] != weight.shape[1] * groups:
-        raise ValueError(
-            f"interval_conv2d: weight {tuple(weight.shape)} with groups={groups} does not take a map of shape "
-            f"{tuple(radius.shape)}; wanted [B, {weight.shape[1] * groups if weight.dim() > 1 else '?'}, H, W]."
-        )
+    if radius.dim() != 4:
+        refuse("interval_conv2d", "radius", "[B, C, H, W]", tuple(radius.shape), "unsqueeze or flatten it")
+    window = (stride, padding, dilation, groups)
+    require_convolution("interval_conv2d", "radius", radius.shape[2:], weight, bias, *window)
+    if radius.shape[1] != weight.shape[1] * groups:
+        wanted = f"[B, {weight.shape[1] * groups}, H, W] for weight {tuple(weight.shape)} with groups={groups}"
+        refuse("interval_conv2d", "radius", wanted, tuple(radius.shape), "pass maps of that many channels")
+    require_streams("interval_conv2d", stack, radius)
+    weight = as_kernel(weight)
     code = backends.find("interval_conv2d", radius, stack, parameters=(weight, bias))
     if backends.needs_grad(stack, radius, weight, bias) and not torch.compiler.is_compiling():
-        return _IntervalConv2d.apply(code, stack, radius, weight, bias, stride, padding, dilation, groups)
+        return _IntervalConv2d.apply(code, stack, radius, weight, bias, *window)
     parameters = read_as(radius.dtype, weight, bias)
-    return code.interval_conv2d_fwd(stack, radius, *parameters, stride, padding, dilation, groups)
+    return code.interval_conv2d_fwd(stack, radius, *parameters, *window)
 
 
 class _IntervalConv2d(torch.autograd.Function):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastbound import backends
 from fastbound.ops.autocast import maps_lowered_by_autocast, read_as
+from fastbound.ops.checks import refuse, require_linear, require_streams
 
 
 @maps_lowered_by_autocast
@@ -30,10 +31,11 @@ def interval_linear(
 
     Soundness: rounded to nearest. Source: Gowal et al., 2018, arXiv 1810.12715.
     """
-    if weight.dim() != 2 or radius.shape[-1] != weight.shape[1]:
-        raise ValueError(
-            f"interval_linear: weight {tuple(weight.shape)} does not take features of size {radius.shape[-1]}."
-        )
+    require_linear("interval_linear", weight, bias)
+    if radius.shape[-1:] != weight.shape[1:]:
+        wanted = f"[*, {weight.shape[1]}] for weight {tuple(weight.shape)}"
+        refuse("interval_linear", "radius", wanted, tuple(radius.shape), "features are the last dimension")
+    require_streams("interval_linear", stack, radius)
     code = backends.find("interval_linear", radius, stack, parameters=(weight, bias))
     if backends.needs_grad(stack, radius, weight, bias) and not torch.compiler.is_compiling():
         return _IntervalLinear.apply(code, stack, radius, weight, bias)

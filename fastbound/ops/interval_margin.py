@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastbound import backends
 from fastbound.ops.autocast import kept_from_autocast
+from fastbound.ops.checks import refuse, require_labels
 
 
 @kept_from_autocast
@@ -23,17 +24,17 @@ def interval_margin(
         radius: of the last layer's input, >= 0, float32 or float64.
 
     Raises:
-        ValueError: shapes that do not match. BackendError: a requested backend cannot serve it.
+        ValueError: shapes that do not match, labels outside [0, K), which only a CPU can see. TypeError: labels of
+        another dtype. BackendError: a requested backend cannot serve it.
 
     Soundness: rounded to nearest. Source: Gowal et al., 2018, arXiv 1810.12715, section 3.
     """
-    if radius.dim() != 2 or weight.dim() != 2 or radius.shape[1] != weight.shape[1] or labels.shape != radius.shape[:1]:
-        raise ValueError(
-            f"interval_margin: wanted radius [B, D], weight [K, D] and labels [B], got {tuple(radius.shape)}, "
-            f"{tuple(weight.shape)} and {tuple(labels.shape)}."
-        )
-    if labels.device != radius.device:
-        raise ValueError(f"labels: wanted the device of radius, {radius.device}, got {labels.device}; move them.")
+    if radius.dim() != 2:
+        refuse("interval_margin", "radius", "[B, D]", tuple(radius.shape), "flatten the features")
+    if weight.dim() != 2 or weight.shape[1] != radius.shape[1] or weight.shape[0] < 1:
+        wanted = f"[K, {radius.shape[1]}] for radius {tuple(radius.shape)}, K >= 1"
+        refuse("interval_margin", "weight", wanted, tuple(weight.shape), "pass that of the last linear layer")
+    require_labels("interval_margin", labels, radius, weight.shape[0])
     code = backends.find("interval_margin", radius, weight)
     if backends.needs_grad(radius, weight) and not torch.compiler.is_compiling():
         return _IntervalMargin.apply(code, radius, weight, labels)

@@ -8,11 +8,17 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
+from fastbound.ops.checks import refuse, require_channels, require_norm, require_slope, require_streams
 from fastbound.primitives import batch_norm
 
 
 def interval_norm_relu_statistics(nominal: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance [C] of ``nominal`` [B, C, *], without gradient: `interval_norm_relu` has it."""
+    """Mean and biased variance [C] of ``nominal`` [B, C, *], without gradient: `interval_norm_relu` has it.
+
+    Raises:
+        ValueError: maps without channels, or without a value in each of them.
+    """
+    require_channels("interval_norm_relu_statistics", "nominal", nominal)
     with torch.no_grad():
         return backends.find("interval_norm_relu", nominal).interval_norm_relu_statistics(nominal.detach())
 
@@ -35,7 +41,7 @@ def interval_norm_relu(
             on CUDA, float16. With maps in half precision, computations are in float32, and vectors of channels may be.
         mean, var: statistics, constants to autograd; the variance is biased.
         negative_slope: in [0, 1]; 0 is ReLU, 1 no activation.
-        batch_statistics: mean and var are those of ``stack[0]``, and the gradient passes through them.
+        batch_statistics: mean and var are those of the nominal stream, and the gradient passes through them.
 
     Raises:
         ValueError: a slope outside [0, 1], shapes that do not match. BackendError: a requested backend cannot serve it.
@@ -63,7 +69,8 @@ def interval_norm_relu_with_box(
     Their gradient is added to the function's own in place. If relaxations read x itself, autograd would add whole
     stacks.
     """
-    check_arguments(radius, mean, negative_slope)
+    args = (stack, radius, mean, var, weight, bias, eps, negative_slope, batch_statistics)
+    check_arguments("interval_norm_relu", *args)
     code = backends.find("interval_norm_relu", radius, stack, mean, var, weight, bias)
     if torch.compiler.is_compiling():
         if batch_statistics:
@@ -75,13 +82,24 @@ def interval_norm_relu_with_box(
     return *out, stack[-1], radius
 
 
-def check_arguments(radius: Tensor, mean: Tensor | None, negative_slope: float) -> None:
-    if not 0 <= negative_slope <= 1:
-        raise ValueError(f"negative_slope: wanted a number in [0, 1], got {negative_slope}.")
-    if mean is not None and (radius.dim() < 2 or mean.shape != radius.shape[1:2]):
-        raise ValueError(
-            f"mean: wanted shape {tuple(radius.shape[1:2])} for a map {tuple(radius.shape)}, got {tuple(mean.shape)}."
-        )
+def check_arguments(
+    op: str,
+    stack: Tensor,  # [N, B, C, *], without norm any shape [N, *]
+    radius: Tensor,  # [B, C, *]
+    mean: Tensor | None,  # [C]
+    var: Tensor | None,  # [C]
+    weight: Tensor | None,  # [C]
+    bias: Tensor | None,  # [C]
+    eps: float,
+    negative_slope: float,
+    batch_statistics: bool,
+) -> None:
+    require_slope(op, negative_slope)
+    require_streams(op, stack, radius)
+    if batch_statistics and stack.shape[0] != 2:
+        got = f"a stack of shape {tuple(stack.shape)}"
+        refuse(op, "batch_statistics", "a nominal stream, which has them", got, "stack it before the center")
+    require_norm(op, radius.shape, mean, var, weight, bias, eps, batch_statistics)
 
 
 class _IntervalNormRelu(torch.autograd.Function):

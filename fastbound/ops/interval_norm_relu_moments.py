@@ -50,7 +50,8 @@ def interval_norm_relu_moments_with_box(
     batch_statistics: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # [N, B, C, *], [B, C, *], [8] and twice [B, C, *]
     """The same, which also returns the box, as `interval_norm_relu_with_box` does."""
-    check_arguments(radius, mean, negative_slope)
+    args = (stack, radius, mean, var, weight, bias, eps, negative_slope, batch_statistics)
+    check_arguments("interval_norm_relu_moments", *args)
     code = backends.find("interval_norm_relu_moments", radius, stack, mean, var, weight, bias)
     if torch.compiler.is_compiling():
         if batch_statistics:

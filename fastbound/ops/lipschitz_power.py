@@ -7,7 +7,8 @@ from torch import Tensor
 
 from fastbound import backends
 from fastbound.ops.autocast import kept_from_autocast
-from fastbound.primitives.lipschitz_power import Sizes, room
+from fastbound.ops.checks import refuse, require_convolution
+from fastbound.primitives.convolution import Sizes
 
 
 @kept_from_autocast
@@ -46,8 +47,8 @@ def lipschitz_power(
     follow torch's TF32 flags, and those of Triton are IEEE float32.
     Source: Leino, Wang & Fredrikson, 2021, arXiv 2102.08452.
     """
+    _check(iterate, weight, iterations, stride, padding, dilation, groups)
     window = (tuple(stride), tuple(padding), tuple(dilation), groups)
-    _check(iterate, weight, iterations, *window)
     code = backends.find("lipschitz_power", iterate, weight)
     return code.lipschitz_power_fwd(iterate, weight, iterations, *window)
 
@@ -56,33 +57,15 @@ def _check(
     iterate: Tensor, weight: Tensor, iterations: int, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
 ) -> None:
     if not 2 <= weight.dim() <= 5:
-        raise ValueError(
-            "lipschitz_power: weight: wanted [O, I] of a linear layer, or [O, C / groups, *K] of a convolution of 1 to "
-            f"3 dimensions, got {tuple(weight.shape)}."
-        )
+        wanted = "[O, I] of a linear layer, or [O, C / groups, *K] of a convolution of 1 to 3 dimensions"
+        refuse("lipschitz_power", "weight", wanted, tuple(weight.shape), "flatten other layers")
     if iterations < 1:
-        raise ValueError(f"lipschitz_power: iterations: wanted at least 1, got {iterations}.")
-    dims = weight.dim() - 2
-    for name, value, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
-        if len(value) != dims or any(number < least for number in value):
-            raise ValueError(
-                f"lipschitz_power: {name}: wanted {dims} numbers from {least} on for weight {tuple(weight.shape)}, one "
-                f"for each dimension of the maps, got {value}."
-            )
-    if groups < 1 or weight.shape[0] % groups or (dims == 0 and groups > 1):
-        raise ValueError(
-            f"lipschitz_power: groups: wanted a number that divides the {weight.shape[0]} outputs of weight "
-            f"{tuple(weight.shape)}, and 1 for a linear layer, got {groups}."
-        )
+        refuse("lipschitz_power", "iterations", "at least 1", iterations, "start from a random vector and take one")
     shape, channels = tuple(iterate.shape), weight.shape[1] * groups
-    if len(shape) != dims + 2 or shape[:2] != (1, channels):
-        wanted = ", ".join(map(str, (1, channels, *("size",) * dims)))
-        raise ValueError(
-            f"lipschitz_power: iterate: wanted one input [{wanted}] of weight {tuple(weight.shape)} with "
-            f"groups={groups}, got shape {shape}."
-        )
-    if min(room(shape[2:], tuple(weight.shape[2:]), padding, dilation), default=0) < 0:
-        raise ValueError(
-            f"lipschitz_power: iterate: maps of {shape[2:]} pixels with padding {padding} are smaller than the window "
-            f"of weight {tuple(weight.shape)} with dilation {dilation}."
-        )
+    one_input = len(shape) == weight.dim() and shape[0] == 1
+    if one_input:
+        require_convolution("lipschitz_power", "iterate", shape[2:], weight, None, stride, padding, dilation, groups)
+    if not one_input or shape[1] != channels:
+        wanted = ", ".join(map(str, (1, channels, *("size",) * (weight.dim() - 2))))
+        wanted = f"one input [{wanted}] of weight {tuple(weight.shape)} with groups={groups}"
+        refuse("lipschitz_power", "iterate", wanted, f"shape {shape}", "pass one sample of the layer's inputs")

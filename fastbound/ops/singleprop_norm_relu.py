@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastbound import backends
+from fastbound.ops.checks import require_choice, require_like, require_norm
 from fastbound.primitives import batch_norm
 from fastbound.primitives.singleprop_norm_relu import VARIANTS
 
@@ -37,14 +38,10 @@ def singleprop_norm_relu(
     Soundness: none; [relu(z) - e, relu(z) + e] need not contain relu([z - v, z + v]).
     Source: Boopathy et al., 2021, arXiv 2102.01208.
     """
-    if variant is not None and variant not in VARIANTS:
-        raise ValueError(f"variant: wanted one of {', '.join(VARIANTS)} (or None: no ReLU), got {variant!r}.")
-    if nominal.shape != radius.shape:
-        raise ValueError(f"radius: wanted shape {tuple(nominal.shape)} like nominal, got {tuple(radius.shape)}.")
-    if mean is not None and (radius.dim() < 2 or mean.shape != radius.shape[1:2]):
-        raise ValueError(
-            f"mean: wanted shape {tuple(radius.shape[1:2])} for a map {tuple(radius.shape)}, got {tuple(mean.shape)}."
-        )
+    if variant is not None:
+        require_choice("singleprop_norm_relu", "variant", variant, VARIANTS)
+    require_like("singleprop_norm_relu", "radius", radius, "nominal", nominal)
+    require_norm("singleprop_norm_relu", radius.shape, mean, var, weight, bias, eps, batch_statistics)
     code = backends.find("singleprop_norm_relu", radius, nominal, mean, var, weight, bias)
     if torch.compiler.is_compiling():
         if batch_statistics:

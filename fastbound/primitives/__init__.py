@@ -14,3 +14,8 @@ Pair = tuple[int, int]  # height and width
 
 # The result of a backward: one gradient for each differentiable argument, None if `needs` does not ask for it.
 Gradients = tuple[Tensor | None, ...]
+
+
+def as_rows(x: Tensor) -> Tensor:  # [*, N] -> [M, N]
+    """All vectors of ``x`` as one matrix, also if they have no elements, for which -1 as a size means nothing."""
+    return x.reshape(x.shape[:-1].numel(), x.shape[-1])

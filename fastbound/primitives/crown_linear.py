@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fastbound.primitives import as_rows
+
 
 def constant(rows: Tensor, bias: Tensor | None) -> Tensor:  # [B, S, *, O], [O] -> [B, S]
     """The constant that the bias adds to each function."""
@@ -27,4 +29,4 @@ def with_constant(
     if needs[0]:
         from_constant = (wide * bias).expand(rows.shape)
         d_rows = from_constant if d_rows is None else d_rows + from_constant
-    return d_rows, (wide * rows).reshape(-1, rows.shape[-1]).sum(0) if needs[2] else None
+    return d_rows, as_rows(wide * rows).sum(0) if needs[2] else None

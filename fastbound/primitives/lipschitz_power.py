@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Sizes = tuple[int, ...]  # one number for each dimension of the maps
+from fastbound.primitives.convolution import Sizes, as_kernel, room
 
 CONVOLUTIONS: dict[int, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
     1: (F.conv1d, F.conv_transpose1d),
@@ -33,7 +33,7 @@ def applied(
     if weight.dim() == 2:
         return x @ weight.T
     function, _ = CONVOLUTIONS[weight.dim() - 2]
-    return function(x, weight, None, stride, padding, dilation, groups)
+    return function(x, as_kernel(weight), None, stride, padding, dilation, groups)
 
 
 def adjoint(
@@ -51,13 +51,7 @@ def adjoint(
     _, function = CONVOLUTIONS[weight.dim() - 2]
     spare = room(size, tuple(weight.shape[2:]), padding, dilation)
     left_over = tuple(r % s for r, s in zip(spare, stride, strict=True))
-    return function(y, weight, None, stride, padding, left_over, groups, dilation)
-
-
-def room(size: Sizes, kernel: Sizes, padding: Sizes, dilation: Sizes) -> Sizes:
-    """How far the window of a convolution can move in the padded map, in pixels."""
-    sides = zip(size, kernel, padding, dilation, strict=True)
-    return tuple(n + 2 * p - d * (k - 1) - 1 for n, k, p, d in sides)
+    return function(y, as_kernel(weight), None, stride, padding, left_over, groups, dilation)
 
 
 def unit(x: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ def crown_concretize_fwd(
     center: Tensor,  # [B, *]
     radius: Tensor,  # [B, *]
 ) -> Tensor:  # [B, S]
-    matrix = rows.flatten(2)
-    center, radius = center.flatten(1).unsqueeze(2), radius.flatten(1).unsqueeze(2)
+    size = rows.shape[2:].numel()
+    matrix = rows.reshape(*rows.shape[:2], size)
+    center, radius = (x.reshape(len(x), size, 1) for x in (center, radius))
     return (matrix @ center - matrix.abs() @ radius).squeeze(2)
 
 
@@ -68,4 +69,6 @@ def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator
         ("single", make((1, 1), 1)),
         ("empty batch", make((0, 3, 4), 2)),
         ("no rows", make((2, 5), 0)),
+        ("numbers", make((3,), 4)),
+        ("no features", make((2, 0), 3)),
     ]

@@ -94,4 +94,6 @@ def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator
         ("grouped", make((2, 2), 6, (5, 5), 9, (3, 3), padding=(1, 1), groups=3)),
         ("one by one", make((2, 2), 3, (1, 1), 5, (1, 1))),
         ("empty batch", make((0, 2), 2, (5, 5), 3, (3, 3))),
+        ("grouped, one side of 1", make((2, 2), 4, (5, 5), 4, (3, 1), groups=2)),
+        ("no rows", make((2, 0), 2, (5, 5), 3, (3, 3))),
     ]

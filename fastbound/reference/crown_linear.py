@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastbound.primitives import PRODUCT_DTYPES as DTYPES  # noqa: F401
-from fastbound.primitives import Gradients
+from fastbound.primitives import Gradients, as_rows
 from fastbound.primitives.crown_linear import constant, with_constant
 
 
@@ -30,9 +30,8 @@ def crown_linear_bwd(
 ) -> Gradients:
     d_rows = d_weight = None
     if grad_rows is not None:
-        flat = rows.reshape(-1, rows.shape[-1])
         d_rows = grad_rows @ weight.T if needs[0] else None
-        d_weight = flat.T @ grad_rows.reshape(-1, grad_rows.shape[-1]) if needs[1] else None
+        d_weight = as_rows(rows).T @ as_rows(grad_rows) if needs[1] else None
     d_rows, d_bias = with_constant(d_rows, grad_bias, rows, bias, needs)
     return d_rows, d_weight, d_bias
 
@@ -52,4 +51,7 @@ def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator
         ("sequence", make((2, 3, 4), 5, 6)),
         ("single", make((1, 1), 1, 1)),
         ("empty batch", make((0, 2), 3, 4)),
+        ("empty sequence", make((2, 3, 0), 5, 6)),
+        ("no features", make((2, 3), 4, 0)),
+        ("no outputs", make((2, 3), 0, 4)),
     ]

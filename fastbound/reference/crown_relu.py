@@ -219,4 +219,7 @@ def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator
         ("single", make((1, 1), 1)),
         ("empty batch", make((0, 3, 4, 4), 2)),
         ("no rows", make((2, 3, 4, 4), 0)),
+        ("no channels", make((2, 0, 3), 2, norm=True, offset=True)),
+        ("no pixels", make((2, 3, 4, 0), 2, norm=True, offset=True)),
+        ("volume", make((2, 3, 2, 3, 2), 2, norm=True, offset=True)),
     ]

@@ -102,4 +102,5 @@ def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator
         ("one by one", make((2, 3, 1, 1), 5, (1, 1))),
         ("rows left over", make((1, 2, 8, 8), 2, (3, 3), stride=(3, 3))),
         ("empty batch", make((0, 2, 5, 5), 3, (3, 3))),
+        ("grouped, one side of 1", make((2, 4, 5, 5), 4, (3, 1), groups=2)),
     ]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastbound.primitives import PRODUCT_DTYPES as DTYPES  # noqa: F401
-from fastbound.primitives import Gradients
+from fastbound.primitives import Gradients, as_rows
 
 
 def interval_linear_fwd(
@@ -38,12 +38,12 @@ def interval_linear_bwd(
     if grad_stack is not None:
         d_stack = grad_stack @ weight if needs[0] else None
         if needs[2]:
-            d_weight = grad_stack.flatten(0, -2).T @ stack.flatten(0, -2)
-        d_bias = grad_stack.flatten(0, -2).sum(0) if needs[3] else None
+            d_weight = as_rows(grad_stack).T @ as_rows(stack)
+        d_bias = as_rows(grad_stack).sum(0) if needs[3] else None
     if grad_radius is not None:
         d_radius = grad_radius @ weight.abs() if needs[1] else None
         if needs[2]:
-            product = grad_radius.flatten(0, -2).T @ radius.flatten(0, -2)
+            product = as_rows(grad_radius).T @ as_rows(radius)
             d_weight = signed_sum(d_weight, product, weight)
     return d_stack, d_radius, d_weight, d_bias
 
@@ -76,4 +76,7 @@ def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator
         ("single", make(2, (1,), 1, 1)),
         ("empty batch", make(2, (0,), 4, 3)),
         ("large", make(2, (16,), 300, 130)),
+        ("one vector", make(2, (), 5, 3)),
+        ("no features", make(2, (3,), 0, 4)),
+        ("no outputs", make(2, (3,), 4, 0)),
     ]

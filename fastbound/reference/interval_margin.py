@@ -82,4 +82,6 @@ def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator
         ("many classes", make(3, 19, 41)),
         ("single", make(1, 1, 2)),
         ("empty batch", make(0, 4, 3)),
+        ("one class", make(3, 4, 1)),
+        ("no features", make(3, 0, 4)),
     ]

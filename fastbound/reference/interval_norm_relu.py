@@ -180,7 +180,7 @@ def rounding_affine_bwd(g_stack: Tensor, g_radius: Tensor, args: tuple[Any, ...]
         False,
         (True,) * 4,
     )
-    return 32 + stack.numel() // max(radius.shape[1], 1), magnitudes
+    return 32 + stack.numel() // max(radius.shape[1:2].numel(), 1), magnitudes
 
 
 def _abs(x: Tensor | None) -> Tensor | None:
@@ -223,4 +223,8 @@ def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator
         ("center only", make((4, 3, 2, 2), streams=1)),
         ("single", make((1, 1, 1, 1))),
         ("empty batch", make((0, 3, 4, 4))),
+        ("no channels", make((2, 0, 4))),
+        ("no pixels", make((2, 3, 4, 0))),
+        ("volume", make((2, 3, 2, 3, 2))),
+        ("one vector", make((5,), norm=False)),
     ]

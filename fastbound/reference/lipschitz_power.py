@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fastbound.primitives import PRODUCT_DTYPES as DTYPES  # noqa: F401
-from fastbound.primitives.lipschitz_power import Sizes, adjoint, applied, unit
+from fastbound.primitives.convolution import Sizes
+from fastbound.primitives.lipschitz_power import adjoint, applied, unit
 
 GRADIENTS = ()
 

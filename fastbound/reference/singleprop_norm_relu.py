@@ -182,4 +182,8 @@ def samples(dtype: torch.dtype, device: torch.device, generator: torch.Generator
         ("norm without weight", make((4, 3, 7), "zero", affine=False)),
         ("single", make((1, 1, 1, 1), "fast-lin")),
         ("empty batch", make((0, 3, 4, 4), "zero")),
+        ("no channels", make((2, 0, 4), "zero")),
+        ("no pixels", make((2, 3, 4, 0), "fast-lin")),
+        ("volume", make((2, 3, 2, 3, 2), "fast-lin")),
+        ("one vector", make((5,), "zero", norm=False)),
     ]

@@ -98,27 +98,29 @@ def test_names_stand_for_what_they_say() -> None:
 
 
 @torch.no_grad()
-def largest_change(method: str, count: int) -> float:
-    """The largest change of a certified margin between ``count`` steps along a direction in the space of weights."""
+def largest_changes(method: str, count: int = 400) -> tuple[float, float]:
+    """The largest changes of a certified margin along a line in the space of weights, of ten steps and of one."""
     generator = torch.Generator().manual_seed(3)
     sizes = [(10, 6), (10,), (10, 10), (10,), (3, 10), (3,)]
     start, end = ([torch.randn(s, generator=generator, dtype=torch.float64) for s in sizes] for _ in range(2))
     x = torch.randn(1, 6, generator=generator, dtype=torch.float64)
     spec = fb.margin_spec(torch.tensor([0]), 3)
-    values = []
+    found = []
     for share in torch.linspace(0, 1, count + 1, dtype=torch.float64):
         w = [a.lerp(b, share) for a, b in zip(start, end)]
 
         def model(value: fb.Interval, w: list[Tensor] = w) -> Tensor:
             return F.linear(torch.relu(F.linear(torch.relu(F.linear(value, *w[:2])), *w[2:4])), *w[4:])
 
-        values.append(fb.bound(model, fb.linf_box(x, 0.15), method, spec).lower[0])
-    return float(torch.stack(values).diff(dim=0).abs().max())
+        found.append(fb.bound(model, fb.linf_box(x, 0.15), method, spec).lower[0])
+    values = torch.stack(found)
+    return float(values[::10].diff(dim=0).abs().max()), float(values.diff(dim=0).abs().max())
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name.endswith("-c") or name in CONTINUOUS])
 def test_a_continuous_relaxation_changes_little_where_the_weights_do(method: str) -> None:
-    assert largest_change(method, 100) > 5 * largest_change(method, 1000)
+    of_ten, of_one = largest_changes(method)
+    assert of_ten > 5 * of_one
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,8 @@ def test_a_continuous_relaxation_changes_little_where_the_weights_do(method: str
     ],
 )
 def test_the_others_jump(method: str) -> None:
-    assert largest_change(method, 100) < 2.5 * largest_change(method, 1000)
+    of_ten, of_one = largest_changes(method)
+    assert of_ten < 2.5 * of_one
 
 
 @pytest.mark.parametrize(
@@ -165,8 +168,8 @@ def test_jumps_are_where_the_paper_says(method: str, low: float, high: float) ->
 @pytest.mark.parametrize("kind", ["crown-ibp", "crown"])
 @every_family
 def test_gradients_of_margins(relaxation: str, kind: str) -> None:
-    x = torch.rand(2, 1, 5, 5, dtype=torch.float64)
-    sizes = [(2, 1, 3, 3), (2,), (6, 18), (6,), (4, 6), (4,)]
+    x = torch.rand(2, 1, 4, 4, dtype=torch.float64)
+    sizes = [(2, 1, 3, 3), (2,), (5, 8), (5,), (4, 5), (4,)]
     parameters = [torch.randn(size, dtype=torch.float64) * 0.4 for size in sizes]
     inputs = [x, torch.full_like(x, 0.1), *parameters]
 

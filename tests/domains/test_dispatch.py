@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from zoo import Call
 
 import fastbound as fb
 from fastbound.domains import rules
@@ -163,15 +164,6 @@ class Net(nn.Module):
 
     def forward(self, x: Any) -> Any:
         return self.features(x)
-
-
-class Call(nn.Module):
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Any) -> Any:
-        return self.function(x)
 
 
 MISSING: dict[str, tuple[nn.Module, str]] = {
@@ -334,7 +326,9 @@ def test_a_rule_may_replace_one_and_serves_in_place_calls(own_rule: None) -> Non
     assert calls and alias.lower.min() < (MAP - 0.1).min() and alias.nominal is None
 
 
-@pytest.mark.parametrize("arguments", [(), (fb.Interval,), ("Interval", torch.sin)], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [(), (fb.Interval,), ("Interval", torch.sin)], ids=["nothing", "no function", "a name"]
+)
 def test_a_malformed_rule(arguments: tuple[Any, ...]) -> None:
     with pytest.raises(TypeError):
         fb.rule(*arguments)(lambda x: x)

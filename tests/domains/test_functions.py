@@ -70,14 +70,24 @@ def grid(lower: Tensor, upper: Tensor) -> Tensor:  # [N], [N] -> [N, P]
 
 
 def best(x: Tensor, y: Tensor, middle: Tensor) -> Tensor:  # [N, P], [N, P], [N] -> [N]
-    """The height at the middle of the lowest line above points, by bisection of its slope: brute force."""
-    low, high = torch.full_like(middle, -1e5), torch.full_like(middle, 1e5)
+    """The height at the middle of the lowest line above points: brute force.
+
+    Of a line through a point on either side, the point furthest above it takes the place of the one on its side.
+    """
+
+    def at(values: Tensor, index: Tensor) -> Tensor:  # [N, P], [N] -> [N]
+        return values.gather(1, index.unsqueeze(1)).squeeze(1)
+
     x = x - middle.unsqueeze(1)
-    for _ in range(60):
-        slope = (low + high) / 2
-        right = x.gather(1, (y - slope.unsqueeze(1) * x).argmax(1, keepdim=True)).squeeze(1) > 0
-        low, high = torch.where(right, slope, low), torch.where(right, high, slope)
-    return torch.minimum(*((y - slope.unsqueeze(1) * x).amax(1) for slope in (low, high)))
+    left, right = x.argmin(1), x.argmax(1)
+    least = torch.full_like(middle, math.inf)
+    for _ in range(16):  # from 9 parts in a million after 8 to the last digit
+        slope = (at(y, right) - at(y, left)) / (at(x, right) - at(x, left))
+        height, highest = (y - slope.unsqueeze(1) * x).max(1)
+        least = torch.minimum(least, height)
+        on_the_right = at(x, highest) > 0
+        left, right = torch.where(on_the_right, left, highest), torch.where(on_the_right, highest, right)
+    return least
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.tight])
@@ -307,7 +317,7 @@ def test_crown_is_tighter_than_intervals_where_lines_help(name: str) -> None:
         (lambda x: x**1.5, -0.1, 0.5, "wanted numbers >= 0"),
         (torch.tan, 1.0, 2.0, "wanted intervals between two poles"),
     ],
-    ids=str,
+    ids=["log", "reciprocal", "1 / x", "sqrt", "x**-2", "x**1.5", "tan"],
 )
 def test_an_interval_outside_the_domain_of_definition_is_named(
     function: Callable, low: float, high: float, message: str

@@ -105,3 +105,39 @@ def test_two_readers_of_a_waiting_value(grad: bool) -> None:
     inside = torch.stack([model(x + 0.1 * (2 * torch.rand_like(x) - 1)) for _ in range(200)])
     assert (inside >= out.lower).all() and (inside <= out.upper).all()
     assert torch.allclose(out.nominal, model(x))
+
+
+class Normed(nn.Module):
+    """A BatchNorm of four channels, one of whose vectors is cut to a length."""
+
+    def __init__(self, cut: str, length: int, training: bool) -> None:
+        super().__init__()
+        self.vectors = {name: torch.ones(4) for name in ("running_mean", "running_var", "weight", "bias")}
+        self.vectors[cut] = torch.ones(length)
+        self.how = training
+
+    def forward(self, x: Any) -> Any:
+        return F.batch_norm(x, **self.vectors, training=self.how)
+
+
+@pytest.mark.parametrize("cut", ["running_mean", "running_var", "weight", "bias"])
+@pytest.mark.parametrize("length", [1, 3, 5])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("method", ["ibp", "crown", "crown-ibp", "deepz", "singleprop"])
+def test_vectors_of_another_length_are_refused(cut: str, length: int, training: bool, method: str) -> None:
+    """As torch refuses them; one number is not broadcast, because the compiled pass reads four."""
+    layer = Normed(cut, length, training)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), layer, nn.ReLU(), nn.Flatten(), nn.Linear(64, 2))
+    x = torch.rand(2, 3, 6, 6)
+    with pytest.raises(RuntimeError):
+        model(x)
+    with pytest.raises(ValueError, match=rf"batch_norm in 1 \(Normed\): {cut}: wanted shape \(4,\), .* \({length},\)"):
+        if method == "singleprop":
+            model(fb.singleprop(x, 0.1))
+        else:
+            fb.bound(model, fb.linf_box(x, 0.1), method=method)
+
+
+def test_a_norm_without_channels_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"batch_norm: input: wanted a batch of channels \[B, C, \*\], got \(4,\)"):
+        F.batch_norm(fb.linf_box(torch.rand(4), 0.1), torch.zeros(4), torch.ones(4))

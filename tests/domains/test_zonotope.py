@@ -233,8 +233,8 @@ def test_converted_models_give_the_same(name: str) -> None:
 @every_relaxation
 def test_gradients_of_margins(relaxation: str) -> None:
     """By central differences: weights of every layer, the center and the width of the box."""
-    x = torch.rand(2, 1, 5, 5, dtype=torch.float64)
-    sizes = [(2, 1, 3, 3), (2,), (6, 18), (6,), (4, 6), (4,)]
+    x = torch.rand(2, 1, 4, 4, dtype=torch.float64)
+    sizes = [(2, 1, 3, 3), (2,), (5, 8), (5,), (4, 5), (4,)]
     parameters = [torch.randn(size, dtype=torch.float64) * 0.4 for size in sizes]
     inputs = [x, torch.full_like(x, 0.1), *parameters]
 

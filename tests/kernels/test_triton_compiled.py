@@ -8,11 +8,7 @@ product, unless the table marks the row as such; a mark that no longer holds fai
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import subprocess
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,23 +31,9 @@ CARD = "sm_90"
 SHIPPED = list(_ahead_of_time.shipped(CARD))
 
 
-@pytest.fixture(scope="module")
-def reports() -> Iterator[dict[tuple[str, str], _ahead_of_time.KernelReport]]:
-    """All kernels, compiled by as many processes as there are processors."""
-    workers = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        jobs = {kernel: pool.submit(_ahead_of_time.compiled, CARD, *kernel) for kernel in SHIPPED}
-        yield {kernel: job.result() for kernel, job in jobs.items()}
-
-
 @pytest.mark.parametrize("key, launch", SHIPPED)
-def test_kernel_compiles_for_the_card(
-    reports: dict[tuple[str, str], _ahead_of_time.KernelReport],
-    key: str,
-    launch: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    report = reports[key, launch]
+def test_kernel_compiles_for_the_card(key: str, launch: str, capsys: pytest.CaptureFixture[str]) -> None:
+    report = _ahead_of_time.compiled(CARD, key, launch)
     with capsys.disabled():
         print(f"\n{report}", end="")
     assert_usable(report)
@@ -143,10 +125,8 @@ def marked(monkeypatch: pytest.MonkeyPatch, kernel: tuple[str, str], series: lis
     monkeypatch.setattr(_ahead_of_time, "table", lambda card: rows)
 
 
-def test_a_serialised_row_without_a_mark_is_caught(
-    reports: dict[tuple[str, str], _ahead_of_time.KernelReport], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    report = reports[SERIALISED]
+def test_a_serialised_row_without_a_mark_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = _ahead_of_time.compiled(CARD, *SERIALISED)
     assert_usable(report)
     marked(monkeypatch, SERIALISED, ["3.5"])  # the mark of another compiler is none
     wanted = rf"{report.tensor_cores} full waits after {report.tensor_cores} wgmma, and sm_90.json has no mark"
@@ -154,10 +134,8 @@ def test_a_serialised_row_without_a_mark_is_caught(
         assert_usable(report)
 
 
-def test_a_mark_that_no_longer_holds_is_caught(
-    reports: dict[tuple[str, str], _ahead_of_time.KernelReport], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    report = reports[FREE]
+def test_a_mark_that_no_longer_holds_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = _ahead_of_time.compiled(CARD, *FREE)
     assert_usable(report)
     marked(monkeypatch, FREE, [_ahead_of_time.SERIES])
     with pytest.raises(AssertionError, match=rf"no longer serialised, {report.waits} full waits after"):

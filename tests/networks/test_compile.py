@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._inductor import config as inductor
 
 import fastbound as fb
 
@@ -34,8 +35,11 @@ class Block(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def fresh_compiler() -> None:
+def fresh_compiler() -> Iterator[None]:
+    """Without vector instructions: finding out which the C++ compiler has takes longer than all the tests."""
     torch._dynamo.reset()
+    with inductor.patch({"cpp.vec_isa_ok": False}):
+        yield
 
 
 def ends(model: nn.Module) -> Callable[[Tensor], tuple[Tensor, ...]]:

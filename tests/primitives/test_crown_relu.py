@@ -73,5 +73,5 @@ def test_bad_input_is_named() -> None:
         crown_relu(rows, center, center, relaxation="loose")
     with pytest.raises(ValueError, match="negative_slope: wanted a number in"):
         crown_relu(rows, center, center, negative_slope=2.0)
-    with pytest.raises(ValueError, match="do not belong to bounds"):
+    with pytest.raises(ValueError, match="crown_relu: rows: wanted"):
         crown_relu(rows, center[:1], center[:1])

@@ -73,7 +73,10 @@ def test_autocast_does_not_lower_it() -> None:
         ),
         ({"iterate": torch.ones(4, 5, 5)}, r"iterate: wanted one input .* shape \(4, 5, 5\)"),
         ({"iterate": torch.ones(2, 4, 5, 5)}, r"iterate: wanted one input .* shape \(2, 4, 5, 5\)"),
-        ({"iterate": torch.ones(1, 4, 0, 5), "padding": (0, 0)}, r"iterate: maps of \(0, 5\) pixels .* smaller"),
+        (
+            {"iterate": torch.ones(1, 4, 0, 5), "padding": (0, 0)},
+            r"iterate: wanted room for .*, got maps of \(0, 5\) pixels",
+        ),
         ({"stride": ()}, r"stride: wanted 2 numbers from 1 on .* got \(\)"),
         ({"stride": (0, 1)}, r"stride: wanted 2 numbers from 1 on .* got \(0, 1\)"),
         ({"padding": (1, -1)}, r"padding: wanted 2 numbers from 0 on .* got \(1, -1\)"),

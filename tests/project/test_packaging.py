@@ -2,7 +2,6 @@
 
 import ast
 import importlib.metadata
-import importlib.util
 import os
 import re
 import shutil
@@ -11,21 +10,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import write_stub
 from conftest import ROOT
 from cuda_on_cpu.build import find_nvcc
 
 from fastbound import _C, backends
-
-spec = importlib.util.spec_from_file_location("stub", ROOT / "csrc/stub.py")
-stub = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stub)
 
 # Native passes that serve several operators, and so have no reference or op of their own.
 HELPERS = {"crown_windows", "signed_weight_grad", "swap_axes"}
 # No CUDA code: torch's own copy runs at memory speed on a GPU, and full CROWN there takes the plain formulas.
 CPU_ALONE = {"swap_axes", "crown_windows"}
 # Files of primitives/, ops/ and native/ that serve several operators.
-SHARED = {"autocast", "batch_norm", "layout", "product"}
+SHARED = {"checks", "convolution", "autocast", "batch_norm", "layout", "product"}
 
 
 def stems(folder, pattern="*.py"):
@@ -87,7 +83,7 @@ def test_code_is_chosen_by_backends_alone():
 
 
 def test_the_stub_is_that_of_the_module():
-    assert (ROOT / "fastbound/_C.pyi").read_text() == stub.stub(), "run `make stub`"
+    assert (ROOT / "fastbound/_C.pyi").read_text() == write_stub.stub(), "run `make stub`"
 
 
 def test_the_stub_follows_a_new_pass(monkeypatch):
@@ -98,22 +94,19 @@ def test_the_stub_follows_a_new_pass(monkeypatch):
         {"name": "mode", "kind": "integer", "least": 0, "most": 2},
         {"name": "slope", "kind": "number", "least": 0.0, "most": 1.0},
         {"name": "x", "kind": "in", "shape": ["count", "classes - 1"], "element": "stored", "or_null": False},
+        {"name": "y", "kind": "in", "shape": ["count", "classes - 1"], "element": "stored", "or_null": False},
         {"name": "labels", "kind": "in", "shape": ["count"], "element": "int64", "or_null": False, "end": "classes"},
         {"name": "out", "kind": "out", "shape": ["8"], "element": "computed", "or_null": True},
     ]
     monkeypatch.setitem(_C.passes, "new_pass", [count, *fields])
-    text = stub.stub()
+    text = write_stub.stub()
     assert text.endswith(
         """def new_pass(
-    count: int,
-    classes: int,  # from 1
-    mode: int,  # 0 to 2
-    slope: float,  # 0.0 to 1.0
-    x: Tensor,  # [count, classes - 1], stored
+    count: int, classes: int, mode: int, slope: float,
+    x: Tensor, y: Tensor,  # [count, classes - 1]
     labels: Tensor,  # [count], int64, below classes
     out: Tensor | None,  # [8], computed, written
-    /,
-) -> None: ...
+    /) -> None: ...
 """
     )
     assert text != (ROOT / "fastbound/_C.pyi").read_text()

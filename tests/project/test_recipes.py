@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import containment
 import pytest
 import torch
-from contributing import LINT_IMPORTS, PAGE, Tree, section
+from contributing import LINT_IMPORTS, PAGE, ROOT, Tree, section
 from test_cli import SMALL
 
 import fastbound as fb
@@ -19,7 +20,7 @@ from fastbound.domains import functions, rules
 from fastbound.domains.records import Elementwise
 from fastbound.domains.streams import emit
 
-OPERATOR, FUNCTION = "Add an operator", "Add an element-wise function"
+OPERATOR, NATIVE, FUNCTION = "Add an operator", "Add C++ and CUDA code to an operator", "Add an element-wise function"
 DOMAIN, METHOD = "Add a domain", "Add a training method"
 
 
@@ -28,9 +29,9 @@ def tree(tmp_path: Path) -> Tree:
     return Tree(tmp_path)
 
 
-def passes(tree: Tree, *arguments: str) -> str:
+def passes(tree: Tree, *arguments: str, **variables: str) -> str:
     """The output of ``python *arguments`` in the tree; the command must succeed."""
-    run = tree.python(*arguments)
+    run = tree.python(*arguments, **variables)
     assert run.returncode == 0, run.stdout
     return run.stdout
 
@@ -55,7 +56,7 @@ def test_programs_in_the_tree_import_its_own_package(tree: Tree) -> None:
 
 def test_every_recipe_is_followed_here() -> None:
     headings = re.findall(r"^## (Add .*)$", PAGE.read_text(encoding="utf-8"), re.M)
-    assert set(headings) <= {OPERATOR, FUNCTION, DOMAIN, METHOD}
+    assert set(headings) <= {OPERATOR, NATIVE, FUNCTION, DOMAIN, METHOD}
 
 
 # ---- an operator -----------------------------------------------------------------------------------------------------
@@ -79,6 +80,38 @@ def test_an_operator(tree: Tree) -> None:
 def test_a_bug_in_an_operator_is_noticed(path: str, right: str, wrong: str, tree: Tree) -> None:
     tree.follow(OPERATOR)
     tree.replace(path, right, wrong)
+    assert "beyond the rounding bound" in fails(tree, *CONTRACT)
+
+
+@pytest.mark.cuda_on_cpu
+def test_native_code_of_an_operator(tree: Tree) -> None:
+    """Built in the tree: the contract suite on a CPU, the same for the CUDA code, instruction sets, the stub."""
+    for path in ("csrc", "bench"):
+        shutil.copytree(ROOT / path, tree.root / path, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ("CMakeLists.txt", "setup.py"):
+        shutil.copy(ROOT / path, tree.root)
+    tree.follow(OPERATOR)
+    tree.follow(NATIVE)
+    tree.replace(
+        "csrc/passes.h",
+        '#include "interval_norm_relu.h"',
+        '#include "interval_norm_relu.h"\n#include "interval_scale.h"',
+    )
+    tree.replace("csrc/passes.h", "visit(NormStatistics)", "visit(NormStatistics) visit(IntervalScaleFwd)")
+    passes(tree, "setup.py", "build_ext", "--inplace", FASTBOUND_CUDA="off")
+    passes(tree, "tests/write_stub.py")
+    assert "def interval_scale_fwd(" in (tree.root / "fastbound/_C.pyi").read_text(encoding="utf-8")
+    native = (
+        "from fastbound import backends; import torch; print(backends.find('interval_scale', torch.ones(1)).__name__)"
+    )
+    assert passes(tree, "-c", native).split() == ["fastbound.native.interval_scale"]
+    passes(tree, *CONTRACT)
+    passes(tree, *suite("tests/kernels/test_native_processor.py"))
+    passes(tree, *suite("tests/project/test_packaging.py", "-k", "bound or stub or weak or cpu_and_cuda"))
+    emulated = suite("tests/primitives/test_cuda_on_cpu.py", "-m", "cuda_on_cpu", "-k", "interval_scale")
+    assert "passed" in passes(tree, *emulated)
+    tree.replace("csrc/interval_scale.h", "absolute(scale) * radius", "scale * radius")
+    passes(tree, "setup.py", "build_ext", "--inplace", FASTBOUND_CUDA="off")
     assert "beyond the rounding bound" in fails(tree, *CONTRACT)
 
 

@@ -23,7 +23,9 @@ from fastbound.ops import (
     interval_norm_relu_with_box,
 )
 from fastbound.ops.autocast import maps_lowered_by_autocast, read_as
+from fastbound.ops.checks import refuse, require_vector
 from fastbound.ops.layout import channels_last
+from fastbound.primitives.convolution import as_kernel
 
 
 @rule(Streams, F.linear)
@@ -99,12 +101,13 @@ def _conv_nd(
 def _convolved(
     stack: Tensor,  # [N, B, C, *]
     radius: Tensor,  # [B, C, *]
-    weight: Tensor,
+    weight: Tensor,  # [O, C / groups, *K], transposed: [C, O / groups, *K]
     bias: Tensor | None,  # [O]
     function: Callable[..., Tensor],
     *geometry: Any,
 ) -> tuple[Tensor, Tensor]:  # [N, B, O, *], [B, O, *]
     """Streams through a convolution of any kind, which torch computes."""
+    weight = as_kernel(weight)
     values = function(stack.flatten(0, 1), *read_as(radius.dtype, weight, bias), *geometry)
     # |W| before the conversion, so that both gradients are added up in the weight's own dtype.
     widths = function(radius, weight.abs().to(radius.dtype), None, *geometry)
@@ -153,32 +156,42 @@ def batch_norm(
 ) -> Streams:
     """Batch statistics are those of the nominal stream. The layer waits for a ReLU, to run in the same pass."""
     node = input.node
-    for tensor in (running_mean, running_var, weight, bias):
+    if len(node.shape) < 2:
+        refuse(
+            _this_batch_norm,
+            "input",
+            "a batch of channels [B, C, *]",
+            tuple(node.shape),
+            "unsqueeze a single sample: x[None]",
+        )
+    vectors = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for argument, tensor in vectors.items():
         if tensor is not None and tensor.dtype != input.dtype:
-            raise TypeError(
-                f"batch_norm{module_path()}: the box is {input.dtype}, the layer {tensor.dtype}; convert one."
-            )
+            raise TypeError(f"{_this_batch_norm()}: the box is {input.dtype}, the layer {tensor.dtype}; convert one.")
+        require_vector(_this_batch_norm, argument, tensor, node.shape[1], "channel of maps", node.shape)
     if training:
         if not input.carries_nominal:
             raise ValueError(
-                f"batch_norm{module_path()}: batch statistics are those of the clean activations, which this box "
+                f"{_this_batch_norm()}: batch statistics are those of the clean activations, which this box "
                 "does not carry; pass nominal=True to linf_box (or nominal= to box), or call model.eval()."
             )
         nominal = as_stored(node, "interval_norm_relu")[0][0]
         count = nominal.numel() // max(nominal.shape[1], 1)
         if count <= 1:
-            raise ValueError(f"batch_norm{module_path()}: expected more than 1 value per channel, got {count}.")
+            raise ValueError(f"{_this_batch_norm()}: expected more than 1 value per channel, got {count}.")
         mean, var = interval_norm_relu_statistics(nominal)
         _update_running(running_mean, running_var, mean, var, momentum, count)
     else:
         if running_mean is None or running_var is None:
-            raise ValueError(
-                f"batch_norm{module_path()}: evaluation needs running statistics, and this layer has none."
-            )
+            raise ValueError(f"{_this_batch_norm()}: evaluation needs running statistics, and this layer has none.")
         # Copies, because torch's own BatchNorm updates the statistics without increasing their version.
         mean, var = running_mean.clone(), running_var.clone()
     record = Norm(mean, var, weight, bias, eps, training)
     return input.on_node(PendingNorm(record, node, node.shape, lambda: norm_relu(node, record, 1.0)), (input,))
+
+
+def _this_batch_norm() -> str:
+    return f"batch_norm{module_path()}"
 
 
 def norm_relu(node: Node, norm: Norm | None, slope: float) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fastbound.primitives.lipschitz_power import adjoint, applied, room
+from fastbound.primitives.convolution import output_size
+from fastbound.primitives.lipschitz_power import adjoint, applied
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +55,8 @@ class ConvolutionOperator:
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        spare = room(self.size, tuple(self.weight.shape[2:]), self.padding, self.dilation)
-        return (self.weight.shape[0], *(r // s + 1 for r, s in zip(spare, self.stride, strict=True)))
+        kernel = tuple(self.weight.shape[2:])
+        return (self.weight.shape[0], *output_size(self.size, kernel, self.stride, self.padding, self.dilation))
 
     @property
     def geometry(self) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ from fastbound.domains.location import module_path
 from fastbound.domains.records import Convolution, Detached, Linear, LinearMap, Norm, Record, Reshape, Scale, Shift, Sum
 from fastbound.domains.tape import Node
 from fastbound.ops.layout import channels_last, flat_samples
+from fastbound.primitives.convolution import as_kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +259,7 @@ def _(record: Convolution, node: Node, blocks: list[Tensor]) -> Tensor:
     name = f"conv_transpose{spatial}d" if record.transposed else f"conv{spatial}d"
     settings = [record.stride, record.padding, record.groups, record.dilation]
     settings[2:] = [record.output_padding, *settings[2:]] if record.transposed else settings[:1:-1]
-    return getattr(F, name)(batch, record.weight, None, *settings).unflatten(0, blocks[0].shape[:2])
+    return getattr(F, name)(batch, as_kernel(record.weight), None, *settings).unflatten(0, blocks[0].shape[:2])
 
 
 @apply_linear_part.register

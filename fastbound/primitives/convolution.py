@@ -1,0 +1,35 @@
+"""Convolutions of any number of dimensions: their sizes, and weights in an order that libraries convolve rightly."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+Sizes = tuple[int, ...]  # one number for each dimension of the maps
+
+
+def as_kernel(weight: Tensor) -> Tensor:  # [O, C / groups, *K], of a transposed convolution [C, O / groups, *K]
+    """``weight``, copied unless it is row-major or has every stride of channels_last; products read no other.
+
+    torch also calls a weight channels_last whose sides of 1 have other strides. With such a one oneDNN's grouped
+    convolutions of channels_last maps are wrong by as much as their own size, forward and backward (torch 2.13), and
+    the gradient of an ungrouped one raises "grad_weight must be contiguous".
+    """
+    if weight.is_contiguous():
+        return weight
+    step = 1
+    for dim in (1, *range(weight.dim() - 1, 1, -1), 0):
+        if weight.stride(dim) != step:
+            return weight.contiguous()
+        step *= weight.shape[dim]
+    return weight
+
+
+def room(size: Sizes, kernel: Sizes, padding: Sizes, dilation: Sizes) -> Sizes:
+    """How far the window of a convolution can move in the padded map, in pixels."""
+    sides = zip(size, kernel, padding, dilation, strict=True)
+    return tuple(n + 2 * p - d * (k - 1) - 1 for n, k, p, d in sides)
+
+
+def output_size(size: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes) -> Sizes:
+    """The size of a convolution's output map."""
+    return tuple(r // s + 1 for r, s in zip(room(size, kernel, padding, dilation), stride, strict=True))
