@@ -25,8 +25,9 @@ from fastbound.native import HALVES
 DTYPES = (torch.float32, torch.float64, *HALVES)
 KINDS = ("rounded", "exact")
 SMALL, WIDE = (1, 1, 2, 3, 5, 9), (17, 64, 300, 1100, 17003)  # two threads share the work from 16384 elements on
-MOST = 40000  # elements of a tensor
-CALLS = (16, 32)  # of a pass, in one dtype and of one kind: at least, and at most for its choices
+MOST = 60000  # elements of a tensor: more than of three vectors of the widest size
+TRIES = 10000  # at sizes that fit MOST and that the pass takes
+CALLS = 32  # of a pass, in one dtype and of one kind, for its choices; there may be more for its sizes
 
 # Outputs that a loop over a vector adds up: in "rounded" calls the order of their terms shows.
 SUMS = {
@@ -71,7 +72,7 @@ def combinations(name: str) -> list[dict[str, Any]]:
     options = {field["name"]: values for field in _C.passes[name] if (values := choices(field))}
     drawn = Drawn(name, torch.float32, "rounded")
     tried = [dict(zip(options, values)) for values in itertools.product(*options.values())]
-    taken = [chosen for chosen in tried if drawn.outputs(drawn.arguments(chosen, wide=None)) is not None]
+    taken = [chosen for chosen in tried if drawn.outputs(drawn.arguments(chosen, {})) is not None]
     assert taken, f"{name} takes nothing that was drawn"
     return random.Random(name).sample(taken, len(taken))
 
@@ -87,15 +88,16 @@ class Drawn:
 
     def calls(self) -> Iterator[dict[str, Tensor]]:
         """The outputs of calls that go through the choices which the pass takes."""
-        taken = combinations(self.name)
-        for turn in range(max(CALLS[0], min(CALLS[1], len(taken)))):
-            made = None
-            while made is None:  # a shape may be refused
-                made = self.outputs(self.arguments(taken[turn % len(taken)], self.sizes[turn % len(self.sizes)]))
+        taken, wide = combinations(self.name), list(itertools.product(self.sizes, WIDE))
+        for turn in range(max(len(wide), min(CALLS, len(taken)))):
+            chosen, size = taken[turn % len(taken)], dict([wide[turn % len(wide)]])
+            tried = (self.outputs(self.arguments(chosen, size)) for _ in range(TRIES))
+            made = next((outputs for outputs in tried if outputs is not None), None)
+            assert made is not None, f"{self.name} takes no shape with {size}"
             yield made
 
-    def arguments(self, chosen: dict[str, Any], wide: str | None) -> dict[str, Any]:
-        """By name; of the outputs, those that are None. Sizes are 1 if none is ``wide``."""
+    def arguments(self, chosen: dict[str, Any], wide: dict[str, int]) -> dict[str, Any]:
+        """By name; of the outputs, those that are None. Sizes are 1 if none is ``wide``, else the others are small."""
         numbers = self.numbers(wide)
         call: dict[str, Any] = {}
         for field in self.fields:
@@ -111,19 +113,18 @@ class Drawn:
             call[zero].zero_()
         return call
 
-    def numbers(self, wide: str | None) -> dict[str, int]:
-        while True:
+    def numbers(self, wide: dict[str, int]) -> dict[str, int]:
+        for _ in range(TRIES):
             found = {}
             for field in self.fields:
                 if is_size(field):
-                    found[field["name"]] = self.draw.choice(
-                        (1,) if wide is None else WIDE if field["name"] == wide else SMALL
-                    )
+                    found[field["name"]] = wide.get(field["name"], self.draw.choice(SMALL) if wide else 1)
                 elif field["kind"] == "integer":
                     found[field["name"]] = max(field["least"], self.draw.randint(-2, 3))
             shapes = [shape_of(field, found) for field in self.fields if "shape" in field]
             if max(torch.Size(shape).numel() for shape in shapes) <= MOST:
                 return found
+        raise AssertionError(f"{self.name} has tensors of more than {MOST} elements for all that was drawn with {wide}")
 
     def tensor(self, field: dict[str, Any], call: dict[str, Any]) -> Tensor:
         shape = shape_of(field, call)
@@ -153,7 +154,7 @@ def serves(name: str, dtype: torch.dtype) -> bool:
     """Whether a pass has code on a processor for maps in ``dtype``; all have it for single and double precision."""
     drawn = Drawn(name, dtype, KINDS[0])
     try:
-        drawn.outputs(drawn.arguments(combinations(name)[0], wide=None))
+        drawn.outputs(drawn.arguments(combinations(name)[0], {}))
     except TypeError as error:
         if dtype not in HALVES or "has no code for" not in str(error):
             raise
