@@ -1,6 +1,7 @@
 // Reads the arguments of a pass from Python and checks them: the one place where addresses of tensors become pointers.
 #pragma once
 
+#include <cstdio>
 #include <initializer_list>
 #include <string>
 
@@ -63,6 +64,12 @@ std::string listed(Values begin, Values end) {
   return text + "]";
 }
 
+inline std::string shown(double number) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", number);
+  return text;
+}
+
 // The visitor that fills a pass in. What it refuses is named: pass, argument, what was wanted and what came.
 class Arguments {
  public:
@@ -95,7 +102,7 @@ class Arguments {
     const double given = PyFloat_AsDouble(object);
     if (given == -1 && PyErr_Occurred()) throw pybind11::error_already_set();
     if (!(given >= least && given <= most))
-      refuse(name, "a number in [" + std::to_string(least) + ", " + std::to_string(most) + "]", std::to_string(given));
+      refuse(name, "a number in [" + shown(least) + ", " + shown(most) + "]", shown(given));
     value = static_cast<T>(given);
   }
 
