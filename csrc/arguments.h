@@ -100,9 +100,11 @@ class Arguments {
     PyObject* object = next();
     if (!PyFloat_Check(object) && !PyLong_Check(object)) refuse(name, "a number", Py_TYPE(object)->tp_name);
     const double given = PyFloat_AsDouble(object);
-    if (given == -1 && PyErr_Occurred()) throw pybind11::error_already_set();
-    if (!(given >= least && given <= most))
-      refuse(name, "a number in [" + shown(least) + ", " + shown(most) + "]", shown(given));
+    const bool beyond = given == -1 && PyErr_Occurred() != nullptr;  // an integer that no double holds
+    if (beyond) PyErr_Clear();
+    if (beyond || !(given >= least && given <= most))
+      refuse(name, "a number in [" + shown(least) + ", " + shown(most) + "]",
+             beyond ? "one beyond all doubles" : shown(given));
     value = static_cast<T>(given);
   }
 

@@ -136,11 +136,11 @@ class Sum:
 def sums(stem: str, args: tuple[Any, ...]) -> tuple[tuple[Sum, ...], tuple[Sum, ...]]:
     """Of the outputs, and of the gradients in the order of `gradient_names`."""
     first, weight = args[0], args[forward_names(stem).index("weight")]
-    taps = weight[0, 0].numel()
+    taps = weight.shape[2:].numel()
     channels, features = weight.shape[1] * taps, weight.shape[0] * taps
     if stem.startswith("interval"):
         like = as_tuple(getattr(reference(stem), f"{stem}_fwd")(*mapped(args, lambda t: t.double())))[1]
-        pixels, streams = like.numel() // weight.shape[0], first.shape[0]
+        pixels, streams = like.numel() // max(1, weight.shape[0]), first.shape[0]
         forward = Sum(channels + 1), Sum(channels)
         of_weight = Sum((streams + 1) * pixels)
         return forward, (Sum(features), Sum(features), of_weight, Sum(streams * pixels, "plain"))

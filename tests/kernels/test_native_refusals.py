@@ -164,8 +164,8 @@ def refused(name, error, message, **changed):
         ),
         ("norm_statistics", {"mean": torch.zeros(1).expand(3)}, "mean: wanted float32 [3] in one block of memory"),
         # Labels.
-        ("interval_margin_fwd", {"labels": torch.tensor([0, 3])}, "labels[1]: wanted an index from 0 to 2, got 3"),
-        ("interval_margin_bwd", {"labels": torch.tensor([-1, 0])}, "labels[0]: wanted an index from 0 to 2, got -1"),
+        ("interval_margin_fwd", {"labels": torch.tensor([0, 3])}, "labels[1]: wanted an integer from 0 to 2, got 3"),
+        ("interval_margin_bwd", {"labels": torch.tensor([-1, 0])}, "labels[0]: wanted an integer from 0 to 2, got -1"),
         # Whatever else must hold.
         ("interval_norm_relu_fwd", {"shift": None}, "scale and shift must be given together"),
         ("singleprop_norm_relu_fwd", {"scale": None}, "scale and shift must be given together"),

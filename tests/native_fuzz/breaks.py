@@ -237,8 +237,8 @@ def wrong_index(call: Call, rng: random.Random) -> str | None:
     if not some:
         return None
     one = rng.choice(some)
-    end = length(one.about["end"], call.sizes())
-    in_memory_order(one.value)[rng.randrange(one.value.numel())] = rng.choice((-1, end, 2**62, -(2**63)))
+    outside = (one.about["first"] - 1, length(one.about["end"], call.sizes()), 2**62, -(2**63))
+    in_memory_order(one.value)[rng.randrange(one.value.numel())] = rng.choice(outside)
     return one.name
 
 
