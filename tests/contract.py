@@ -189,8 +189,13 @@ def cotangents(outputs: Any) -> tuple[Tensor, ...]:
     )
 
 
+def exact(t: Tensor) -> Tensor:
+    """In float64 and row-major order: torch's convolutions read some other orders wrongly, or refuse them."""
+    return t.detach().double().contiguous()
+
+
 def expected_outputs(stem: str, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    return as_tuple(getattr(reference(stem), f"{stem}_fwd")(*mapped(args, lambda t: t.detach().double())))
+    return as_tuple(getattr(reference(stem), f"{stem}_fwd")(*mapped(args, exact)))
 
 
 def output_dtypes(stem: str, args: tuple[Any, ...]) -> tuple[torch.dtype, ...]:
@@ -202,7 +207,7 @@ def output_dtypes(stem: str, args: tuple[Any, ...]) -> tuple[torch.dtype, ...]:
 def expected_gradients(stem: str, grads: Any, args: tuple[Any, ...], names: list[str]) -> tuple[Tensor | None, ...]:
     """Gradients of the named arguments by autograd through the float64 reference; None if the argument is None."""
     positions = forward_names(stem)
-    args = mapped(args, lambda t: t.detach().double())
+    args = mapped(args, exact)
     leaves = {name: args[positions.index(name)] for name in names}
     leaves = {name: leaf.requires_grad_() for name, leaf in leaves.items() if leaf is not None}
     pairs = [
