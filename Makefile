@@ -111,7 +111,7 @@ fuzz-native: install
 # Every check of the CUDA code that needs no GPU: registers and spills of each kernel, then the kernels run on the processor.
 check-gpu-build: install
 	$(BIN)/python tests/check_cuda_build.py $(NVCC)
-	$(BIN)/python -m pytest -m cuda_on_cpu tests
+	$(TOGETHER) -m cuda_on_cpu tests
 
 clean:
 	rm -rf build $(VENV)/.stamp-build*
