@@ -33,7 +33,7 @@ from fastbound.domains.records import (
 from fastbound.domains.tape import Node, PendingNorm
 from fastbound.ops import crown_conv2d, crown_linear, crown_relu
 from fastbound.ops.layout import channels_last
-from fastbound.primitives.convolution import as_kernel
+from fastbound.primitives.convolution import as_kernel, as_map
 from fastbound.shapes import leaky_slope
 
 # ---- layers with weights -------------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ def _convolution(walk: Walk, node: Node, rows: Tensor) -> None:
 def transpose_convolution(record: Convolution, rows: Tensor, size: tuple[int, ...]) -> Tensor:
     """Rows [B, S, O, *] through the transpose of a convolution whose inputs have ``size``: [B, S, C, *size]."""
     spatial = len(size)
-    batch, weight = rows.flatten(0, 1), as_kernel(record.weight)
+    batch, weight = as_map(rows.flatten(0, 1), spatial), as_kernel(record.weight)
     if record.transposed:  # no inputs beyond ``size``: output padding may exceed a stride
         function: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[spatial - 1]
         out = function(batch, weight, None, record.stride, record.padding, record.dilation, record.groups)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastbound.native import product_on_cpu as unsupported
 from fastbound.native.crown_windows import fold_convolution
-from fastbound.native.layout import as_channels_last
+from fastbound.native.layout import as_channels_last, as_convolved
 from fastbound.primitives import PRODUCT_DTYPES as DTYPES
 from fastbound.primitives import Gradients, Pair
 
@@ -55,7 +55,9 @@ def crown_conv2d_bwd(
     if grad_rows is not None:
         grad = as_channels_last(grad_rows.flatten(0, 1))
         if needs[0]:
-            d_rows = F.conv2d(grad, weight, None, stride, padding, dilation, groups).unflatten(0, rows.shape[:2])
+            d_rows = F.conv2d(as_convolved(grad, stride), weight, None, stride, padding, dilation, groups).unflatten(
+                0, rows.shape[:2]
+            )
         if needs[1]:
             flat = as_channels_last(rows.flatten(0, 1))
             geometry = (stride, padding, dilation, False, [0, 0], groups)

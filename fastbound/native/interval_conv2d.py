@@ -26,8 +26,8 @@ def interval_conv2d_fwd(
     groups: int,
 ) -> tuple[Tensor, Tensor]:  # [N, B, O, H', W'], [B, O, H', W']
     geometry = (stride, padding, dilation, groups)
-    values = F.conv2d(as_convolved(stack.flatten(0, 1)), weight, bias, *geometry)
-    widths = F.conv2d(as_convolved(radius), weight.abs(), None, *geometry)
+    values = F.conv2d(as_convolved(stack.flatten(0, 1), stride), weight, bias, *geometry)
+    widths = F.conv2d(as_convolved(radius, stride), weight.abs(), None, *geometry)
     return values.unflatten(0, stack.shape[:2]), widths
 
 
@@ -45,8 +45,8 @@ def interval_conv2d_bwd(
 ) -> Gradients:
     def gradients(grad: Tensor, x: Tensor, kernel: Tensor, mask: tuple[bool, bool, bool]) -> tuple[Tensor | None, ...]:
         return torch.ops.aten.convolution_backward(
-            as_convolved(grad),
-            as_convolved(x),
+            as_convolved(grad, stride),
+            as_convolved(x, stride),
             kernel,
             [kernel.shape[0]],
             *(stride, padding, dilation, False, [0, 0], groups),

@@ -10,6 +10,7 @@ from torch import Tensor
 from fastbound import _C
 from fastbound.native import HALVES
 from fastbound.primitives import PRODUCT_DTYPES as DTYPES  # noqa: F401
+from fastbound.primitives import Pair
 
 
 def unsupported(device_type: str, dtype: torch.dtype) -> None:
@@ -29,27 +30,30 @@ def channel_layout(x: Tensor) -> tuple[int, int, int] | None:
 
 def as_channels_last(x: Tensor) -> Tensor:
     """``x`` [B, C, H, W] with channels_last strides, also if one channel makes the format ambiguous."""
-    if x.shape[1] == 1 and x.is_contiguous():
-        _, _, height, width = x.shape
-        return x.as_strided(x.shape, (height * width, 1, width, 1))
-    if x.is_contiguous(memory_format=torch.channels_last):
-        return x
+    batch, channels, height, width = x.shape
+    if x.is_contiguous(memory_format=torch.channels_last) or (channels == 1 and x.is_contiguous()):
+        strides = (height * width * channels, 1, width * channels, channels)  # torch allows others for sides of 1
+        return x if x.stride() == strides else x.as_strided(x.shape, strides)
     if not _native(x) or not x.is_contiguous():
         return x.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(x, memory_format=torch.channels_last)
-    batch, channels, height, width = x.shape
     _C.swap_axes(batch, channels, height * width, x, out)
     return out
 
 
-def as_convolved(x: Tensor) -> Tensor:  # [B, C, H, W]
+def as_convolved(x: Tensor, stride: Pair) -> Tensor:  # [B, C, H, W]
     """``x`` in the memory order in which convolutions are fastest: channels_last, except for IEEE types on a GPU.
 
     oneDNN was measured to be 1.05 to 3.4 times faster in it. Tensor cores read channels_last only: cuDNN transposes
     other maps before and after every convolution.
     """
     tensor_cores = x.dtype in HALVES or (x.dtype == torch.float32 and _convolves_in_tf32())
-    return as_channels_last(x) if x.device.type == "cpu" or tensor_cores else x
+    if x.device.type != "cpu" and not tensor_cores:
+        return x
+    if x.shape[1] == 1 and stride[0] != stride[1]:
+        # oneDNN is wrong with channels_last strides here if the output is one pixel wide (torch 2.13).
+        return x.contiguous().as_strided(x.shape, (x.shape[2:].numel(), x.shape[2:].numel(), x.shape[3], 1))
+    return as_channels_last(x)
 
 
 def _convolves_in_tf32() -> bool:

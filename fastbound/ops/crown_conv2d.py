@@ -11,7 +11,7 @@ from fastbound import backends
 from fastbound.ops.autocast import lowered_by_autocast
 from fastbound.ops.checks import refuse, require_convolution
 from fastbound.primitives import Pair
-from fastbound.primitives.convolution import as_kernel
+from fastbound.primitives.convolution import as_kernel, as_map
 
 
 @lowered_by_autocast
@@ -41,7 +41,7 @@ def crown_conv2d(
     if rows.shape[2:] != outputs:
         wanted = f"[B, S, {', '.join(map(str, outputs))}], the outputs for inputs of size {tuple(size)}"
         refuse("crown_conv2d", "rows", wanted, tuple(rows.shape), "size is that of the convolution's input")
-    weight = as_kernel(weight)
+    rows, weight = as_map(rows, 2), as_kernel(weight)
     code = backends.find("crown_conv2d", rows, weight, bias)
     geometry = (size, stride, padding, dilation, groups)
     if backends.needs_grad(rows, weight, bias) and not torch.compiler.is_compiling():

@@ -11,7 +11,7 @@ from fastbound import backends
 from fastbound.ops.autocast import maps_lowered_by_autocast, read_as
 from fastbound.ops.checks import refuse, require_convolution, require_streams
 from fastbound.primitives import Pair
-from fastbound.primitives.convolution import as_kernel
+from fastbound.primitives.convolution import as_kernel, as_map
 
 
 @maps_lowered_by_autocast
@@ -45,7 +45,7 @@ def interval_conv2d(
         wanted = f"[B, {weight.shape[1] * groups}, H, W] for weight {tuple(weight.shape)} with groups={groups}"
         refuse("interval_conv2d", "radius", wanted, tuple(radius.shape), "pass maps of that many channels")
     require_streams("interval_conv2d", stack, radius)
-    weight = as_kernel(weight)
+    stack, radius, weight = as_map(stack, 2), as_map(radius, 2), as_kernel(weight)
     code = backends.find("interval_conv2d", radius, stack, parameters=(weight, bias))
     if backends.needs_grad(stack, radius, weight, bias) and not torch.compiler.is_compiling():
         return _IntervalConv2d.apply(code, stack, radius, weight, bias, *window)

@@ -24,6 +24,22 @@ def as_kernel(weight: Tensor) -> Tensor:  # [O, C / groups, *K], of a transposed
     return weight
 
 
+def as_map(x: Tensor, spatial: int) -> Tensor:  # [*, C, *K], K of `spatial` dimensions
+    """``x`` with the strides that its order gives to sides of 1, row-major if it has one channel; seldom a copy.
+
+    torch allows any stride there, and takes some for another order: weight gradients of grouped convolutions are wrong
+    then (torch 2.13). A map of one channel has both orders.
+    """
+    if 1 not in x.shape:
+        return x
+    channels = -spatial - 1
+    rows = x if x.is_contiguous() else x.movedim(channels, -1)
+    if not rows.is_contiguous():
+        return x.contiguous()
+    usual = rows.reshape(-1).view(rows.shape)
+    return usual if x.is_contiguous() else usual.movedim(-1, channels)
+
+
 def room(size: Sizes, kernel: Sizes, padding: Sizes, dilation: Sizes) -> Sizes:
     """How far the window of a convolution can move in the padded map, in pixels."""
     sides = zip(size, kernel, padding, dilation, strict=True)

@@ -1,7 +1,6 @@
-"""The weight of a convolution may have any memory order: the numbers are those of its row-major copy.
+"""Weights and maps of a convolution may have any memory order: the numbers are those of row-major copies.
 
-torch's grouped convolutions of channels_last maps are wrong for some orders, so the networks themselves are computed
-here with row-major weights.
+torch's convolutions are wrong for some orders, so the networks themselves are computed here with row-major weights.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -111,6 +111,49 @@ def test_other_domains_read_every_order(kind: str) -> None:
         torch.testing.assert_close(other.adjoint(y), layer.adjoint(y))
         nominal = ours[0](fb.lipschitz(x, fb.LipschitzState())).nominal
         torch.testing.assert_close(nominal, model[0](x))
+
+
+@pytest.mark.parametrize("method", ["ibp", "crown", "crown-ibp", "deepz"])
+@pytest.mark.parametrize(
+    "window", [((1, 2), (1, 3), 0, (4, 4)), ((2, 3), (1, 2), 1, (2, 1)), ((3, 3), (1, 3), (2, 1), (4, 2))], ids=str
+)
+def test_one_channel_under_uneven_strides_to_one_column(window: Any, method: str) -> None:
+    """oneDNN is wrong there with channels_last strides; it computes in float32 alone."""
+    torch.manual_seed(0)
+    kernel, stride, padding, (height, width) = window
+    first = nn.Conv2d(1, 3, kernel, stride, padding)
+    x = torch.rand(34, 1, height, width)
+    model = nn.Sequential(first, nn.ReLU(), nn.Conv2d(3, 1, 1), nn.ReLU(), nn.Flatten())
+    model.append(nn.Linear(model(x).shape[1], 2))
+    found = fb.bound(model, fb.linf_box(x, 0.1), method=method)
+    grads = torch.autograd.grad(found.lower.sum(), list(model.parameters()))
+    model = copy.deepcopy(model).double()
+    wanted = fb.bound(model, fb.linf_box(x.double(), 0.1), method=method)
+    torch.testing.assert_close(found.lower.double(), wanted.lower, rtol=1e-4, atol=1e-5)
+    for grad, other in zip(grads, torch.autograd.grad(wanted.lower.sum(), list(model.parameters()))):
+        torch.testing.assert_close(grad.double(), other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_maps_of_every_order_give_the_same_gradients(backend: str, dtype: torch.dtype) -> None:
+    """Grouped, with a channels_last weight: there torch takes odd strides of sides of 1 for another order."""
+    torch.manual_seed(0)
+    weight = torch.randn(3, 2, 2, 2, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    center, radius = torch.randn(1, 6, 3, 8, dtype=dtype), torch.rand(1, 6, 3, 8, dtype=dtype)
+    window = ((2, 2), (0, 2), (1, 1), 3)
+
+    def gradient(center: Tensor, radius: Tensor) -> Tensor:
+        out, width = fb.ops.interval_conv2d(center.unsqueeze(0), radius, weight, None, *window)
+        rows = torch.einsum("bchw,bchw->bchw", out[0], width).unsqueeze(0)
+        back, _ = fb.ops.crown_conv2d(rows, weight, None, (3, 8), *window)
+        return torch.autograd.grad((back * center).sum(), weight)[0]
+
+    with fb.use_backend(backend):
+        wanted = gradient(center, radius)
+        for map_order in orders(center):
+            for radius_order in (radius, channels_innermost(radius).as_strided(radius.shape, (7, 1, 48, 6))):
+                torch.testing.assert_close(gradient(map_order, radius_order), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_the_usual_orders_are_not_copied() -> None:

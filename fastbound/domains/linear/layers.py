@@ -25,7 +25,7 @@ from fastbound.ops import (
 from fastbound.ops.autocast import maps_lowered_by_autocast, read_as
 from fastbound.ops.checks import refuse, require_vector
 from fastbound.ops.layout import channels_last
-from fastbound.primitives.convolution import as_kernel
+from fastbound.primitives.convolution import as_kernel, as_map
 
 
 @rule(Streams, F.linear)
@@ -107,7 +107,8 @@ def _convolved(
     *geometry: Any,
 ) -> tuple[Tensor, Tensor]:  # [N, B, O, *], [B, O, *]
     """Streams through a convolution of any kind, which torch computes."""
-    weight = as_kernel(weight)
+    weight, spatial = as_kernel(weight), weight.dim() - 2
+    stack, radius = as_map(stack, spatial), as_map(radius, spatial)
     values = function(stack.flatten(0, 1), *read_as(radius.dtype, weight, bias), *geometry)
     # |W| before the conversion, so that both gradients are added up in the weight's own dtype.
     widths = function(radius, weight.abs().to(radius.dtype), None, *geometry)

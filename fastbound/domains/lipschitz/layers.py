@@ -15,7 +15,7 @@ from fastbound.domains.lipschitz.operators import ConvolutionOperator, DenseOper
 from fastbound.domains.lipschitz.value import Lipschitz
 from fastbound.domains.location import module_path
 from fastbound.domains.rules import rule
-from fastbound.primitives.convolution import as_kernel
+from fastbound.primitives.convolution import as_kernel, as_map
 from fastbound.primitives.lipschitz_power import CONVOLUTIONS
 
 
@@ -42,7 +42,9 @@ def _convolution(spatial: int) -> Callable[..., Lipschitz]:
         name = f"conv{spatial}d"
         _require_layer(name, input, weight, bias)
         input, stride, padding, dilation = convolution_window(name, spatial, input, weight, stride, padding, dilation)
-        nominal = function(input.nominal, as_kernel(weight), bias, stride, padding, dilation, groups)
+        nominal = function(
+            as_map(input.nominal, weight.dim() - 2), as_kernel(weight), bias, stride, padding, dilation, groups
+        )
         operator = ConvolutionOperator(weight, tuple(input.shape[2:]), stride, padding, dilation, groups)
         return _layer(input, operator, nominal)
 

@@ -22,7 +22,7 @@ from fastbound.domains.location import module_path
 from fastbound.domains.records import Convolution, Detached, Linear, LinearMap, Norm, Record, Reshape, Scale, Shift, Sum
 from fastbound.domains.tape import Node
 from fastbound.ops.layout import channels_last, flat_samples
-from fastbound.primitives.convolution import as_kernel
+from fastbound.primitives.convolution import as_kernel, as_map
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,8 +253,8 @@ def _(record: Linear, node: Node, blocks: list[Tensor]) -> Tensor:
 @apply_linear_part.register
 def _(record: Convolution, node: Node, blocks: list[Tensor]) -> Tensor:
     spatial = record.weight.dim() - 2
-    batch = blocks[0].flatten(0, 1)
-    if spatial == 2:
+    batch = as_map(blocks[0].flatten(0, 1), spatial)
+    if spatial == 2 and batch.shape[1] > 1:
         batch = channels_last(batch)
     name = f"conv_transpose{spatial}d" if record.transposed else f"conv{spatial}d"
     settings = [record.stride, record.padding, record.groups, record.dilation]
