@@ -169,13 +169,16 @@ struct CrownReluBwd : PassOnRows<S> {
     f.out("out_rows", out_rows, {batch, functions, outer, channels, inner});
     f.out("out_center", out_center, {batch, outer, channels, inner});
     f.out("out_radius", out_radius, {batch, outer, channels, inner});
-    f.out("out_channels", out_channels, {3, channels});
+    f.out("out_channels", out_channels, {3, channels});  // not written on a GPU unless `has_vectors`
   }
   // Half precision has rounded the outgoing rows.
   FASTBOUND_HD bool reads_output() const { return this->scale == nullptr && sizeof(S) == sizeof(T); }
   Index scratch(int threads) const { return threads * 3 * this->channels; }
   Sweep sweep() const { return make_sweep(this->map(), kPack<S>, 1, kBlocksOfSums); }
-  Index workspace() const { return 3 * sweep().parts * sweep().period; }
+  FASTBOUND_HD bool has_vectors() const {
+    return this->scale != nullptr || this->shift != nullptr || this->offset != nullptr;
+  }
+  Index workspace() const { return has_vectors() ? 3 * sweep().parts * sweep().period : 0; }
 };
 
 }  // namespace fastbound

@@ -7,7 +7,7 @@
 
 namespace fastbound {
 
-constexpr Index kFar = Index(1) << 31;  // no window and no step is beyond it: their products do not overflow
+constexpr Index kFar = Index(1) << 31;  // no corner and no step is beyond it: their products do not overflow
 
 struct PassOnWindows : PassOnCpu {
   Index batch, functions, height, width, channels, map_height, map_width;

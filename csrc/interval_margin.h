@@ -16,6 +16,9 @@ FASTBOUND_HD T margin_signed(T label_weight, T other_weight, T value) {
   return signed_as(label_weight - other_weight, value);
 }
 
+// Whether a label names a class: checked beforehand on a CPU, but another thread may change it during the call.
+FASTBOUND_HD bool valid(Index label, Index classes) { return label >= 0 && label < classes; }
+
 // Column i of a [B, K-1] tensor belongs to the i-th class other than the sample's label, in increasing order. A GPU's
 // labels are not read before the launch: one outside [0, K) makes everything that depends on its sample NaN.
 template <typename S>

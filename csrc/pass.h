@@ -6,6 +6,7 @@
 //   f.in("radius", radius, {outer, channels})    a tensor that is read, with its shape in memory; f.out: is written
 //   f.in("scale", scale, {channels}, kOrNull)    the same, or None
 //   f.indices("labels", labels, {batch}, 0, classes)  int64 in [0, classes); values are checked on a CPU alone
+//   f.out("sum", sum, {count}, kNeeded, grad)    an output that may take the memory of an input
 //   f.require(condition, "sentence")             whatever else must hold
 //
 // Every tensor is checked: dtype, device, number of elements, one dense block of memory in the order of its shape, and

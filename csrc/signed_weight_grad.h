@@ -1,4 +1,4 @@
-// The passes, and the arithmetic of one element, for CPU and CUDA alike.
+// The pass, and the arithmetic of one element, for CPU and CUDA alike.
 #pragma once
 
 #include "pass.h"

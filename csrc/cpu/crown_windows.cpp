@@ -6,13 +6,17 @@
 namespace fastbound::FASTBOUND_CPU_ISA {
 namespace {
 
+// Checked beforehand, but another thread may change it during the call.
+inline Index near(Index corner) { return corner < -kFar ? -kFar : smaller(corner, kFar); }
+
 // run(i, offset in the window, offset in the maps, length) for the parts of the rows of one share that lie on the map;
 // outside(i, offset in the window, length) for the rest; done(i) after each row.
 template <typename Run, typename Outside, typename Done>
 void window_runs(const PassOnWindows& w, int share, int shares, Run run, Outside outside, Done done) {
   const Index line = w.width * w.channels, map_line = w.map_width * w.channels, height = line == 0 ? 0 : w.height;
   for (Index i = share_begin(w.count(), share, shares); i < share_begin(w.count(), share + 1, shares); ++i) {
-    const Index top = w.base[2 * i] * w.stride_y + w.start_y, left = w.base[2 * i + 1] * w.stride_x + w.start_x;
+    const Index corner_y = near(w.base[2 * i]), corner_x = near(w.base[2 * i + 1]);
+    const Index top = corner_y * w.stride_y + w.start_y, left = corner_x * w.stride_x + w.start_x;
     const Index begin = left < 0 ? smaller(-left, w.width) : 0;
     const Index end = smaller(w.width, w.map_width - left) < begin ? begin : smaller(w.width, w.map_width - left);
     const Index map = i / w.functions * w.map_height * map_line;

@@ -7,6 +7,9 @@ namespace fastbound::FASTBOUND_CPU_ISA {
 namespace {
 
 template <typename T>
+constexpr T kNone = static_cast<T>(__builtin_nanf(""));
+
+template <typename T>
 T margin(const T* __restrict__ label_row, const T* __restrict__ other_row, const T* __restrict__ radius,
          Index features) {
   T sum = 0;
@@ -23,7 +26,8 @@ void execute(const IntervalMarginFwd<T>& pass, double*, int threads) {
     const Index end = share_begin(batch, share + 1, shares);
     for (Index b = share_begin(batch, share, shares); b < end; ++b) {
       const Index label = pass.labels[b];
-      for (Index i = 0; i < classes - 1; ++i)
+      for (Index i = 0; !valid(label, classes) && i < classes - 1; ++i) pass.out[b * (classes - 1) + i] = kNone<T>;
+      for (Index i = 0; valid(label, classes) && i < classes - 1; ++i)
         pass.out[b * (classes - 1) + i] =
             margin(pass.weight + label * features, pass.weight + (i + (i >= label)) * features,
                    pass.radius + b * features, features);
@@ -45,6 +49,10 @@ void backward_block(const IntervalMarginBwd<T>& pass, Index first, Index width) 
       for (Index d = 0; d < width; ++d) grad_weight[k * features + first + d] = 0;
   for (Index b = 0; b < pass.batch; ++b) {
     const Index label = pass.labels[b];
+    if (!valid(label, classes)) {
+      for (Index d = 0; grad_radius != nullptr && d < width; ++d) grad_radius[b * features + first + d] = kNone<T>;
+      continue;
+    }
     const T* __restrict__ label_row = weight + label * features + first;
     const T* __restrict__ r = pass.radius + b * features + first;
     for (Index d = 0; d < width; ++d) radius_sum[d] = label_sum[d] = 0;

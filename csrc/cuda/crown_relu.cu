@@ -168,10 +168,8 @@ __global__ void __launch_bounds__(kEndThreads)
 template <typename S>
 void execute(const CrownReluBwd<S>& pass, double* workspace, cudaStream_t stream) {
   const Sweep sweep = pass.sweep();
-  const bool channels = pass.scale != nullptr || pass.shift != nullptr || pass.offset != nullptr;
-  launch(pass.kName, crown_relu_bwd_kernel<S>, sweep.blocks(), sweep.threads, stream, pass,
-         channels ? workspace : nullptr, sweep);
-  if (channels)
+  launch(pass.kName, crown_relu_bwd_kernel<S>, sweep.blocks(), sweep.threads, stream, pass, workspace, sweep);
+  if (pass.has_vectors())
     launch("crown_relu_channels", crown_relu_channels_kernel<Compute<S>>, end_blocks(pass.channels), kEndThreads,
            stream, workspace, pass.out_channels, sweep.parts, sweep.period, pass.channels);
 }

@@ -9,8 +9,6 @@ __device__ A not_a_number() {
   return static_cast<A>(nanf(""));
 }
 
-__device__ bool valid(Index label, Index classes) { return label >= 0 && label < classes; }
-
 // One warp per output.
 template <typename S>
 __global__ void __launch_bounds__(RowTiles::kThreads)

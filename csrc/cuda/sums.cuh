@@ -125,7 +125,8 @@ void end_sums(const P& pass, const double* workspace /* [parts, 2, period] */, c
 }
 
 // Sums over rows [samples, rows, size], with the numbers that each thread keeps for its pack of elements:
-// body.row(index of the row, pack, site) is the pack's contribution to the sum of a row.
+// body.start(site) is told where it is, and body.row(position in memory, pack) gives the pack's part in the sum of a
+// row.
 template <typename S, typename Body>
 __device__ void row_sums(const RowTiles& tiles, const S* rows, Body& body, double* partial /* [rows, tiles] */) {
   using A = Compute<S>;

@@ -63,4 +63,4 @@ def in_compute_dtype(x: Tensor | None) -> Tensor | None:
     """A vector of channels [C] in the dtype of the computation: float32 if maps are in half precision."""
     if x is None:
         return None
-    return x.float() if x.dtype in HALVES else x.contiguous()
+    return x.float() if x.dtype in HALVES else x.resolve_neg().contiguous()

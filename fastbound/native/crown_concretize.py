@@ -34,7 +34,7 @@ def crown_concretize_bwd(
     needs: tuple[bool, bool, bool],
 ) -> Gradients:
     rows, center, radius = _one_order(rows, center, radius)
-    grad = grad.contiguous()
+    grad = grad.resolve_neg().contiguous()
     d_rows = torch.empty_like(rows) if needs[0] else None
     box = needs[1] or needs[2]
     d_center, d_radius = (torch.empty_like(center), torch.empty_like(radius)) if box else (None, None)

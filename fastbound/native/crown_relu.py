@@ -55,7 +55,7 @@ def crown_relu_bwd(
     center, radius = like_rows(center, kept), like_rows(radius, kept)
     vectors = (in_compute_dtype(scale), in_compute_dtype(shift), in_compute_dtype(offset))
     grad_rows = None if grad_rows is None else in_order_of(grad_rows, kept)
-    grad_bias = None if grad_bias is None else grad_bias.contiguous()
+    grad_bias = None if grad_bias is None else grad_bias.resolve_neg().contiguous()
     d_rows, d_center, d_radius = torch.empty_like(kept), torch.empty_like(center), torch.empty_like(radius)
     sums = kept.new_empty(3, kept.shape[2], dtype=torch.float32 if kept.dtype in HALVES else None)
     numbers = (kept.shape[0], kept.shape[1], *layout, slope, RELAXATIONS.index(relaxation))

@@ -32,7 +32,12 @@ def interval_margin_bwd(
     labels: Tensor,  # [B]
     needs: tuple[bool, bool],
 ) -> Gradients:
-    grad, radius, weight, labels = grad.contiguous(), radius.contiguous(), weight.contiguous(), labels.contiguous()
+    grad, radius, weight, labels = (
+        grad.resolve_neg().contiguous(),
+        radius.contiguous(),
+        weight.contiguous(),
+        labels.contiguous(),
+    )
     (batch, features), classes = radius.shape, weight.shape[0]
     d_radius = torch.empty_like(radius) if needs[0] else None
     d_weight = torch.empty_like(weight) if needs[1] else None

@@ -74,7 +74,8 @@ def as_contiguous(x: Tensor) -> Tensor:
 
 
 def in_order_of(x: Tensor, other: Tensor) -> Tensor:
-    """``x`` in the memory order of ``other``, a dense tensor of the same shape."""
+    """The gradient ``x`` in the memory order of ``other``, a dense tensor of the same shape."""
+    x = x.resolve_neg()
     if all(a == b or size == 1 for a, b, size in zip(x.stride(), other.stride(), x.shape)):
         return x
     if x.dim() >= 4 and x.is_contiguous() and other.movedim(-3, -1).is_contiguous():
@@ -83,4 +84,4 @@ def in_order_of(x: Tensor, other: Tensor) -> Tensor:
 
 
 def _native(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not x.is_neg()

@@ -134,6 +134,9 @@ def require_convolution(
 
     Raises ValueError if there is no such convolution.
     """
+    if weight.dim() != len(size) + 2:
+        wanted = f"{len(size) + 2} dimensions, [O, C / groups, *K]"
+        refuse(op, "weight", wanted, tuple(weight.shape), "unsqueeze those of size 1")
     require_vector(op, "bias", bias, weight.shape[0], "output of weight", weight.shape)
     unhashable = list in (type(size), type(stride), type(padding), type(dilation))
     outputs = _outputs if unhashable or torch.compiler.is_compiling() else _known_outputs
@@ -144,8 +147,6 @@ def _outputs(
     op: str, name: str, size: Sizes, weight: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
 ) -> Sizes:
     dims, shape = len(size), tuple(weight)
-    if len(shape) != dims + 2:
-        refuse(op, "weight", f"{dims + 2} dimensions, [O, C / groups, *K]", shape, "unsqueeze those of size 1")
     for which, value, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
         if not isinstance(value, (tuple, list)) or len(value) != dims or any(number < least for number in value):
             wanted = f"{dims} numbers from {least} on for weight {shape}, one for each dimension of the maps"

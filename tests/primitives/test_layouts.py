@@ -16,6 +16,7 @@ from contract import (
     available,
     cotangents,
     every_device,
+    every_differentiable_sample,
     every_sample,
     expected_gradients,
     expected_outputs,
@@ -31,6 +32,8 @@ from contract import (
     through_op,
 )
 from torch import Tensor
+
+import fastbound as fb
 
 
 def test_which_primitives_read_maps_in_bfloat16_on_cpu() -> None:
@@ -98,3 +101,23 @@ def test_expanded_inputs_and_gradients(stem: str, index: int, device: str) -> No
         outputs, found = through_op(stem, backend, wide, present, ones)
         assert_within(outputs, expected_outputs(stem, dense), *rounding(stem, dense), dtype, f"{backend}, output")
         assert_within(found, expected, terms, chosen, dtype, f"{backend}, gradient")
+
+
+@every_differentiable_sample
+def test_lazily_negated_gradients(stem: str, index: int) -> None:
+    """Memory holds the negated numbers, without a sign: whoever reads it directly must resolve them first."""
+    args = sample(stem, index, torch.float64)
+    names = [n for n in gradient_names(stem, args) if dict(zip(forward_names(stem), args))[n] is not None]
+    outputs, _ = through_op(stem, "native", args, [], ())
+    grads = cotangents(outputs)
+    _, wanted = through_op(stem, "native", args, names, grads)
+    negated = [None if g is None else torch._neg_view(-g) for g in grads]
+    assert any(g is not None and g.is_neg() for g in negated)
+    for found, gradient in zip(through_op(stem, "native", args, names, negated)[1], wanted):
+        assert found is gradient is None or torch.equal(found, gradient)
+
+
+def test_more_dimensions_than_anyone_draws() -> None:
+    radius = torch.rand((2,) * 17)
+    center, width = fb.ops.interval_norm_relu(radius.unsqueeze(0), radius)
+    assert torch.equal(center[0], radius) and torch.equal(width, radius)  # [0, 2 r] passes a ReLU unchanged

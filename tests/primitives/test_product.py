@@ -102,8 +102,10 @@ def test_maps_go_to_tensor_cores_channels_last(dtype: torch.dtype, precision: st
     before = torch.backends.cudnn.conv.fp32_precision
     torch.backends.cudnn.conv.fp32_precision = precision
     try:
-        assert as_convolved(x).is_contiguous(memory_format=wanted)
-        assert as_convolved(torch.ones(2, 5, 4, 3, dtype=dtype)).is_contiguous(memory_format=torch.channels_last)
+        assert as_convolved(x, (1, 1)).is_contiguous(memory_format=wanted)
+        assert as_convolved(torch.ones(2, 5, 4, 3, dtype=dtype), (1, 1)).is_contiguous(
+            memory_format=torch.channels_last
+        )
     finally:
         torch.backends.cudnn.conv.fp32_precision = before
 
