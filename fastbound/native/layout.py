@@ -50,11 +50,11 @@ def as_convolved(x: Tensor, stride: Pair) -> Tensor:  # [B, C, H, W]
     tensor_cores = x.dtype in HALVES or (x.dtype == torch.float32 and _convolves_in_tf32())
     if x.device.type != "cpu" and not tensor_cores:
         return x
-    if x.shape[1] == 1 and (x.shape[3] == 1 or stride[0] != stride[1]):
-        # With channels_last strides oneDNN crashes for maps one pixel wide, and is wrong for results one pixel wide
-        # under uneven strides (torch 2.13).
+    if x.shape[3] == 1 or (x.shape[1] == 1 and stride[0] != stride[1]):
+        # With channels_last strides oneDNN crashes for maps one pixel wide whose windows meet padding alone, and is
+        # wrong for results one pixel wide of one channel under uneven strides (torch 2.13).
         size = x.shape[2:].numel()
-        return x.contiguous().as_strided(x.shape, (size, size, x.shape[3], 1))
+        return x.contiguous().as_strided(x.shape, (x.shape[1] * size, size, x.shape[3], 1))
     return as_channels_last(x)
 
 

@@ -163,6 +163,21 @@ def test_maps_of_every_order_give_the_same_gradients(backend: str, dtype: torch.
                 torch.testing.assert_close(gradient(map_order, radius_order), wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_windows_that_meet_padding_alone() -> None:
+    """With channels_last strides oneDNN crashed here, as for one channel above."""
+    torch.manual_seed(0)
+    center, radius, weight, bias = (
+        torch.rand(1, 6, 2, 1),
+        torch.rand(1, 6, 2, 1),
+        torch.randn(8, 3, 2, 1),
+        torch.rand(8),
+    )
+    window = ((1, 2), (1, 1), (1, 2), 2)
+    for _ in range(20):
+        out, width = fb.ops.interval_conv2d(center.unsqueeze(0), radius, weight, bias, *window)
+    assert torch.equal(out[0], bias[:, None, None].expand_as(out[0])) and not width.any()
+
+
 def test_the_usual_orders_are_not_copied() -> None:
     weight = torch.rand(4, 2, 3, 1)
     for usual in (weight, weight.contiguous(memory_format=torch.channels_last), torch.rand(4, 2), torch.rand(4, 1, 1)):

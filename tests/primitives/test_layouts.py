@@ -108,13 +108,13 @@ def test_lazily_negated_gradients(stem: str, index: int) -> None:
     """Memory holds the negated numbers, without a sign: whoever reads it directly must resolve them first."""
     args = sample(stem, index, torch.float64)
     names = [n for n in gradient_names(stem, args) if dict(zip(forward_names(stem), args))[n] is not None]
-    outputs, _ = through_op(stem, "native", args, [], ())
-    grads = cotangents(outputs)
-    _, wanted = through_op(stem, "native", args, names, grads)
+    grads = cotangents(as_tuple(getattr(reference(stem), f"{stem}_fwd")(*args)))
     negated = [None if g is None else torch._neg_view(-g) for g in grads]
     assert any(g is not None and g.is_neg() for g in negated)
-    for found, gradient in zip(through_op(stem, "native", args, names, negated)[1], wanted):
-        assert found is gradient is None or torch.equal(found, gradient)
+    for backend in available(stem, "cpu", torch.float64):
+        _, wanted = through_op(stem, backend, args, names, grads)
+        for found, gradient in zip(through_op(stem, backend, args, names, negated)[1], wanted):
+            assert found is gradient is None or torch.equal(found, gradient)
 
 
 def test_more_dimensions_than_anyone_draws() -> None:
