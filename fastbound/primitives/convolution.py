@@ -1,4 +1,4 @@
-"""Convolutions of any number of dimensions: their sizes, and weights in an order that libraries convolve rightly."""
+"""Convolutions of any number of dimensions: sizes, and weights and maps in orders that libraries convolve rightly."""
 
 from __future__ import annotations
 
